@@ -1,0 +1,29 @@
+"""annserve: disk-backed vector search that chooses its pages before it reads them.
+
+``open`` gives the embedded door (an index in this process), ``Client`` the remote one. Both are loaded on
+first use, so that ``import annserve`` costs neither numba nor grpc.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from annserve.client import Client
+    from annserve.collection import Collection, open
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Collection", "__version__", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a door when it is first asked for."""
+    if name in ("open", "Collection"):
+        from annserve import collection
+
+        return getattr(collection, name)
+    if name == "Client":
+        from annserve.client import Client
+
+        return Client
+    raise AttributeError(f"module 'annserve' has no attribute {name!r}")

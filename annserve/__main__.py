@@ -1,0 +1,5 @@
+"""``python -m annserve`` is the command line."""
+
+from annserve.cli.main import main
+
+main()

@@ -1,0 +1,78 @@
+"""The ``annserve`` command: finds a command's file when it is asked for, and turns errors into exit codes.
+
+Invariants: ``annserve --help`` loads neither numba nor grpc; an ``AnnserveError`` is one line on stderr and
+the exit code that its class names; Ctrl-C is 130. No traceback reaches a user unless ``ANNSERVE_DEBUG`` is set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from annserve import __version__
+from annserve.errors import AnnserveError
+
+#: Command → (module, one line of help); the module's ``command`` is the click command.
+COMMANDS = {
+    "convert": ("annserve.cli.convert", "Convert vectors between file formats."),
+    "generate": ("annserve.cli.generate", "Generate vectors, queries and their exact neighbours."),
+    "build": ("annserve.cli.build", "Build an index from a file of vectors."),
+    "verify": ("annserve.cli.verify", "Prove that an index is whole: every checksum, every row."),
+    "inspect": ("annserve.cli.inspect", "Show what is in an index, and how it was built."),
+    "search": ("annserve.cli.search", "Search an index in this process."),
+    "serve": ("annserve.cli.serve", "Serve an index over gRPC."),
+    "query": ("annserve.cli.query", "Search an index on a server."),
+    "bench": ("annserve.cli.bench", "Measure recall, latency, pages and memory."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the commands in the order of a user's journey."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help from the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="annserve")
+def cli() -> None:
+    """Disk-backed vector search: pages are chosen before they are read."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does; nothing went wrong here.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except AnnserveError as error:
+        if os.environ.get("ANNSERVE_DEBUG"):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,77 @@
+"""How the command line shows events, tables and sizes.
+
+Answers go to stdout, progress to stderr. On a terminal a stage is one line that is written over; elsewhere it
+is one line when it ends, and one every ten seconds while it lasts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from annserve.events import Event, StageFinished, StageProgressed, StageStarted
+
+
+def bytes_text(n_bytes: float) -> str:
+    """Write a size as people read it: 1536 → '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table of text columns, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first = row[0].ljust(widths[0])
+        return "  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(header), rule, *(line(row) for row in cells)])
+
+
+class Progress:
+    """A listener that shows stages with rate and time left, on stderr."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._interval = 0.1 if self._live else 10.0
+        self._stage = StageStarted("")
+        self._began = self._shown = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        now = time.monotonic()
+        if isinstance(event, StageStarted):
+            self._stage, self._began, self._shown = event, now, now
+            if self._live:
+                self._write(f"{event.stage:<12} …", end="\r")
+        elif isinstance(event, StageProgressed):
+            if now - self._shown >= self._interval:
+                self._shown = now
+                self._write(self._progress_text(event, now), end="\r" if self._live else "\n")
+        elif isinstance(event, StageFinished):
+            note = f"  {event.note}" if event.note else ""
+            self._write(f"{event.stage:<12} {event.seconds:8.1f} s{note}", end="\n")
+
+    def _progress_text(self, event: StageProgressed, now: float) -> str:
+        elapsed = max(now - self._began, 1e-6)
+        rate = event.done / elapsed
+        text = f"{event.stage:<12} {event.done:,}"
+        if self._stage.total:
+            share = event.done / self._stage.total
+            left = (self._stage.total - event.done) / max(rate, 1e-9)
+            text += f" / {self._stage.total:,} {self._stage.unit}  {share:.0%}  ETA {left:.0f} s"
+        return f"{text}  {rate:,.0f} {self._stage.unit}/s"
+
+    def _write(self, text: str, *, end: str) -> None:
+        clear = "\x1b[2K" if self._live else ""
+        self._stream.write(f"{clear}{text}{end}")
+        self._stream.flush()

@@ -1,0 +1,76 @@
+"""The one decorator that compiles a kernel, and where compiled kernels are kept.
+
+Invariants
+----------
+- Every ``@kernel`` has the same flags: nogil, NumPy error model, and the fast-math subset that keeps NaN and
+  infinity (``reassoc`` lets sums vectorize, ``contract`` fuses multiply-add, ``nsz`` drops signed zero).
+- numba notices edits of a kernel's own file only. The cache folder is therefore named by a hash of *all* kernel
+  sources, the numba version and the bounds-check flag: a stale kernel can't be loaded.
+- Kernels are serial: threads stand outside and call them with the GIL released. ``build_kernel`` alone may use
+  ``prange``; numba's default threading layer aborts the process when two callers meet, so it's for offline
+  work with one caller.
+
+Set ``ANNSERVE_CACHE_DIR`` to move the cache (default ``~/.cache/annserve``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def _sources_hash() -> str:
+    digest = hashlib.sha256()
+    digest.update(numba.__version__.encode())
+    digest.update(os.environ.get("NUMBA_BOUNDSCHECK", "0").encode())
+    files = sorted({*_PACKAGE.glob("*/kernels.py"), *_PACKAGE.glob("kernels/*.py")})
+    for path in files:
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_dir() -> Path:
+    root = os.environ.get("ANNSERVE_CACHE_DIR")
+    base = Path(root) if root else Path.home() / ".cache" / "annserve"
+    folder = base / "kernels" / _sources_hash()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    # A read-only home must not keep the program from running; it compiles anew in each process.
+    return Path(tempfile.mkdtemp(prefix="annserve-kernels-"))
+
+
+numba.config.CACHE_DIR = str(_cache_dir())
+
+_FASTMATH = {"reassoc", "contract", "nsz"}
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a serial kernel on first call for the types it meets; GIL released, result cached on disk."""
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH)
+
+
+def inline_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a small kernel that LLVM shall inline into its callers."""
+    return numba.njit(
+        function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True
+    )
+
+
+def build_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a kernel that may use ``prange``; offline work only, one caller at a time."""
+    return numba.njit(
+        function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, parallel=True
+    )

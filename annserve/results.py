@@ -1,0 +1,71 @@
+"""What a search gives back, the same from every door: an index in this process, a client, a benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def _no_counts() -> npt.NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class SearchStats:
+    """What a batch of queries cost. Arrays have one entry per query.
+
+    Attributes
+    ----------
+    pages_read : (nq,) int64
+        Pages read from the device.
+    reads : (nq,) int64
+        Read operations; neighbouring pages share one.
+    bytes_read : (nq,) int64
+        Bytes of those pages.
+    heads_visited : (nq,) int64
+        Heads whose distance was computed.
+    rows_scored : (nq,) int64
+        Rows whose exact distance was computed.
+    stage_seconds : dict
+        Seconds of each stage, summed over the batch and its threads: ``navigate``, ``plan``, ``read``,
+        ``score``.
+    seconds : float
+        Wall time of the call.
+    """
+
+    pages_read: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    reads: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    bytes_read: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    heads_visited: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    rows_scored: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    #: Names of the per-query counts, in the order of the wire format.
+    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored")
+
+    def means(self) -> dict[str, Any]:
+        """Give the mean of each count over the queries, for tables."""
+        return {f"{name}_mean": float(np.mean(getattr(self, name))) for name in self.COUNTS}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Top-k of a batch of queries, nearest first, ties by ascending id.
+
+    Attributes
+    ----------
+    ids : (nq, k) uint64
+        Row ids: the user's own, or 0 … n−1.
+    distances : (nq, k) float32
+        Smaller is nearer: squared L2, 1 − cosine, or the negated inner product.
+    stats : SearchStats
+        What it cost.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    distances: npt.NDArray[np.float32]
+    stats: SearchStats

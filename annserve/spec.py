@@ -1,0 +1,217 @@
+"""What an index is: dimension, type, metric and page layout, validated once and never changed.
+
+Every other module takes an ``IndexSpec`` where it needs these facts, so they can't disagree. Nothing here
+touches a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import InputError
+
+METRICS = ("l2", "ip", "cosine")
+ROW_TYPES = ("uint8", "int8", "float16", "float32")
+
+#: Largest dimension: a row and its trailer must fit one page of at most 64 KiB.
+DIM_MAX = 32_768
+#: Most results of one query; keeps a request's answer and scratch bounded.
+K_MAX = 1_000
+
+#: Recall targets that a build calibrates; requests between two of them are interpolated.
+RECALL_TARGETS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99)
+RECALL_TARGET_DEFAULT = 0.95
+
+#: A page: the unit of one read, and what a direct read must be aligned to.
+PAGE_BYTES_MIN = 4_096
+PAGE_HEADER_BYTES = 16
+ID_BYTES = 8
+#: Scale and error bound of one row, float32 each; integer rows are stored as they are and need neither.
+ROW_FACTOR_BYTES = 8
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """The facts about an index that never change.
+
+    Parameters
+    ----------
+    dim : int
+        Dimension of a vector, 1 to `DIM_MAX`.
+    row_type : str
+        Type of the vectors as they were given: one of `ROW_TYPES`.
+    metric : str
+        ``l2`` (squared Euclidean distance), ``ip`` (inner product) or ``cosine``.
+    page_bytes : int
+        Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
+
+    Raises
+    ------
+    InputError
+        If one of them is out of range or a page can't hold a row.
+    """
+
+    dim: int
+    row_type: str
+    metric: str
+    page_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dim <= DIM_MAX:
+            raise InputError(f"dim is {self.dim}; it must lie between 1 and {DIM_MAX}", field="dim")
+        if self.row_type not in ROW_TYPES:
+            raise InputError(
+                f"row type {self.row_type!r} isn't supported; use one of {', '.join(ROW_TYPES)}",
+                field="row_type",
+            )
+        if self.metric not in METRICS:
+            raise InputError(
+                f"metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}", field="metric"
+            )
+        if self.page_bytes == 0:
+            needed = PAGE_HEADER_BYTES + self.slot_bytes
+            pages = -(-needed // PAGE_BYTES_MIN)
+            object.__setattr__(self, "page_bytes", pages * PAGE_BYTES_MIN)
+        if self.page_bytes % PAGE_BYTES_MIN or self.page_bytes < PAGE_BYTES_MIN:
+            raise InputError(
+                f"page_bytes is {self.page_bytes}; it must be a multiple of {PAGE_BYTES_MIN}",
+                field="page_bytes",
+            )
+        if self.page_capacity < 1:
+            raise InputError(
+                f"a page of {self.page_bytes} bytes can't hold a row of {self.dim} dimensions "
+                f"({self.slot_bytes} bytes); use larger pages",
+                field="page_bytes",
+            )
+
+    @property
+    def lossless(self) -> bool:
+        """Whether rows are stored exactly as given (integer input)."""
+        return self.row_type in ("uint8", "int8")
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Type of a stored row's elements: uint8 for uint8 input, int8 for everything else."""
+        return np.dtype(np.uint8 if self.row_type == "uint8" else np.int8)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes that one row takes on a page: id, factors, elements."""
+        return ID_BYTES + (0 if self.lossless else ROW_FACTOR_BYTES) + self.dim
+
+    @property
+    def page_capacity(self) -> int:
+        """Rows on a full page (30 at 128 uint8 dimensions, 10 at 384 float ones)."""
+        return (self.page_bytes - PAGE_HEADER_BYTES) // self.slot_bytes
+
+    @property
+    def space_dim(self) -> int:
+        """Dimension of the index space, where every metric is L2 (see ``annserve.metric``)."""
+        return self.dim + 1 if self.metric == "ip" else self.dim
+
+    @property
+    def space_dtype(self) -> np.dtype[Any]:
+        """Type of vectors in the index space: integers under L2 stay as they are, the rest is float32."""
+        if self.metric == "l2" and self.lossless:
+            return np.dtype(self.row_type)
+        return np.dtype(np.float32)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for the manifest."""
+        return asdict(self)
+
+
+def check_k(k: int, n_rows: int) -> int:
+    """Give `k` back if an index of `n_rows` rows can answer it.
+
+    Raises
+    ------
+    InputError
+        If k isn't an integer in 1 … min(n_rows, `K_MAX`).
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise InputError(f"k is {k!r}; it must be a whole number", field="k")
+    if k < 1:
+        raise InputError(f"k is {k}; it must be at least 1", field="k")
+    if k > n_rows:
+        raise InputError(f"k is {k}, but the index holds {n_rows} rows; ask for at most that", field="k")
+    if k > K_MAX:
+        raise InputError(f"k is {k}; at most {K_MAX} results can be asked for", field="k")
+    return int(k)
+
+
+def check_recall_target(recall_target: float) -> float:
+    """Give `recall_target` back if it can be planned for: 0.80 … 0.99, or exactly 1 (read every page).
+
+    Raises
+    ------
+    InputError
+        If it lies outside.
+    """
+    low, high = RECALL_TARGETS[0], RECALL_TARGETS[-1]
+    if not (low <= recall_target <= high or recall_target == 1.0):
+        raise InputError(
+            f"recall_target is {recall_target}; it must lie between {low} and {high}, "
+            "or be 1 to read every page",
+            field="recall_target",
+        )
+    return float(recall_target)
+
+
+def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queries") -> npt.NDArray[Any]:
+    """Give query vectors as a C-contiguous (n, dim) array that the engine can trust.
+
+    Integer queries are kept for integer indexes; everything else becomes float32.
+
+    Raises
+    ------
+    InputError
+        On a wrong shape, dimension or type, on NaN or infinity, and on a zero vector under cosine; the first
+        bad row is named.
+    """
+    array = np.asarray(vectors)
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2:
+        raise InputError(f"{what} have {array.ndim} axes; give one vector or a matrix", field=what)
+    if array.shape[1] != spec.dim:
+        raise InputError(
+            f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=what
+        )
+    if array.dtype.kind not in "uif":
+        raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
+    if array.dtype != spec.stored_dtype or not spec.lossless:
+        array = array.astype(np.float32)
+    array = np.ascontiguousarray(array)
+    bad = first_invalid_row(array, spec.metric)
+    if bad is not None:
+        row, reason = bad
+        raise InputError(f"row {row} of the {what} {reason}", field=what)
+    return array
+
+
+def first_invalid_row(rows: npt.NDArray[Any], metric: str) -> tuple[int, str] | None:
+    """Find the first row that can't be indexed or searched, and say why.
+
+    Returns
+    -------
+    (row, reason) or None
+        `reason` reads on after "row N ": NaN or infinity, a norm beyond float32, zero length under cosine.
+    """
+    if rows.dtype.kind == "f":
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            return int(np.argmin(finite)), "holds NaN or infinity"
+        # The square of a norm must stay finite in float32.
+        huge = np.abs(rows).max(axis=1, initial=0) > 1e15
+        if huge.any():
+            return int(np.argmax(huge)), "holds a value beyond 1e15"
+    if metric == "cosine":
+        zero = ~rows.any(axis=1)
+        if zero.any():
+            return int(np.argmax(zero)), "is a zero vector, which has no direction: cosine is undefined"
+    return None
