@@ -1,0 +1,587 @@
+"""Compiled loops of storage: CRC-32C of a page, pread of many pages, and an io_uring driven without Python.
+
+Two subjects in more than 400 lines would want two files; they share one because kernels are found, hashed
+and cached by this file name, and because they share primitives: loads and stores at an address.
+
+io_uring, in short: the program writes requests (SQEs) and puts their numbers into the submission queue, one
+``io_uring_enter`` hands them over and waits, and completions (CQEs) appear in the completion queue. Both
+queues are memory shared with Linux, so heads and tails are read with acquire and written with release order.
+
+A ring belongs to one thread. Any number of batches up to ``BATCHES`` may be in flight on it: ``uring_start``
+one, compute, ``uring_finish`` it; or ``uring_read`` for both at once.
+
+Invariants
+----------
+- A request's number is its slot: at most ``len(slots)`` are in flight, as many as the submission queue has
+  entries, so neither queue can overflow.
+- When ``uring_finish`` returns, no request of that batch is in flight, whatever went wrong, unless the ring
+  itself failed (``control[BROKEN]``): then it must not be used again.
+
+References
+----------
+[1] Axboe, "Efficient IO with io_uring", 2019; struct layouts from linux/io_uring.h.
+[2] Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32 Instruction", Intel, 2011 (streams).
+"""
+
+# Compiled callees have no types that mypy knows; the kernels' contracts are held by their oracles.
+# mypy: disable-error-code="no-any-return, return-value"
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from annserve.kernels.jit import inline_kernel, kernel
+
+_intrinsic: Any = intrinsic
+_external: Any = types.ExternalFunction
+_pointer: Any = types.CPointer
+
+# ---------------------------------------------------------------------------------------------------------
+# Memory at an address
+
+
+@_intrinsic
+def _load_u64(typing_context: Any, address: Any) -> Any:
+    """Load 8 bytes from any address, aligned or not."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@_intrinsic
+def _store_u64(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store 8 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@_intrinsic
+def _load_acquire(typing_context: Any, address: Any) -> Any:
+    """Load a u32; nothing after it moves before it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        return builder.load_atomic(pointer, "acquire", 4)
+
+    return types.uint32(types.int64), generate
+
+
+@_intrinsic
+def _store_release(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store a u32; nothing before it moves after it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        builder.store_atomic(args[1], pointer, "release", 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint32), generate
+
+
+# ---------------------------------------------------------------------------------------------------------
+# CRC-32C
+
+_POLYNOMIAL = 0x82F63B78
+#: Bytes of each of three streams that are summed at once: the instruction takes 3 cycles but starts every
+#: cycle. Three of 1,360 cover all but 12 bytes of a 4 KB page without its checksum.
+_STREAM_BYTES = 1_360
+
+
+def _byte_table() -> npt.NDArray[np.uint32]:
+    """Sum of each single byte (the classic table)."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = (table >> np.uint32(1)) ^ np.where(table & np.uint32(1), np.uint32(_POLYNOMIAL), np.uint32(0))
+    return table.astype(np.uint32)
+
+
+def _zeros_tables(n_bytes: int) -> npt.NDArray[np.uint32]:
+    """Carry each byte of a sum over `n_bytes` zeros: (4, 256), to be combined by xor."""
+    state = np.arange(256, dtype=np.uint32) << (np.uint32(8) * np.arange(4, dtype=np.uint32)[:, None])
+    for _ in range(n_bytes):
+        state = (state >> np.uint32(8)) ^ _BYTE_TABLE[state & np.uint32(255)]
+    return state.astype(np.uint32)
+
+
+def _slicing_tables() -> npt.NDArray[np.uint32]:
+    """Sum of each byte followed by 7, 6, … 0 zeros: (8, 256), to take eight bytes a step."""
+    tables = [_BYTE_TABLE]
+    for _ in range(7):
+        tables.append((tables[-1] >> np.uint32(8)) ^ _BYTE_TABLE[tables[-1] & np.uint32(255)])
+    return np.ascontiguousarray(tables[::-1], dtype=np.uint32)
+
+
+def _crc_instruction() -> bool:
+    """Whether kernels are compiled for a processor with the crc32 instruction (SSE4.2).
+
+    numba keys its cache by processor and features, so that a compiled choice is never met by another machine.
+    """
+    asked_for = os.environ.get("NUMBA_CPU_FEATURES")
+    if asked_for is not None:
+        return "+sse4.2" in asked_for.split(",")
+    if os.environ.get("NUMBA_CPU_NAME") == "generic":
+        return False
+    return bool(llvmlite.binding.get_host_cpu_features().get("sse4.2", False))
+
+
+_BYTE_TABLE = _byte_table()
+_SLICING = _slicing_tables()
+_ZEROS = _zeros_tables(_STREAM_BYTES)
+HAS_CRC_INSTRUCTION = _crc_instruction()
+
+
+@_intrinsic
+def _crc32_u64(typing_context: Any, crc: Any, word: Any) -> Any:
+    """Carry a sum over 8 bytes by the processor's instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        u64 = ir.IntType(64)
+        function = builder.module.declare_intrinsic(
+            "llvm.x86.sse42.crc32.64.64", (), ir.FunctionType(u64, (u64, u64))
+        )
+        return builder.call(function, args)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@inline_kernel
+def _step_byte(crc: np.uint64, byte: np.uint8) -> np.uint64:
+    return (crc >> np.uint64(8)) ^ np.uint64(_BYTE_TABLE[(crc ^ np.uint64(byte)) & np.uint64(255)])
+
+
+@inline_kernel
+def _over_zeros(crc: np.uint64) -> np.uint64:
+    """Carry a sum over `_STREAM_BYTES` zeros."""
+    return np.uint64(
+        _ZEROS[0, crc & np.uint64(255)]
+        ^ _ZEROS[1, (crc >> np.uint64(8)) & np.uint64(255)]
+        ^ _ZEROS[2, (crc >> np.uint64(16)) & np.uint64(255)]
+        ^ _ZEROS[3, (crc >> np.uint64(24)) & np.uint64(255)]
+    )
+
+
+@kernel
+def crc32c_of_portable(page_u8: npt.NDArray[np.uint8], start: int, stop: int, seed: np.uint32) -> np.uint32:
+    """Sum ``page_u8[start:stop]`` by tables, on any processor; same contract as ``crc32c_of``."""
+    base = np.int64(page_u8.ctypes.data)
+    crc = np.uint64(seed) ^ np.uint64(0xFFFFFFFF)
+    at = np.int64(start)
+    while stop - at >= 8:
+        word = _load_u64(base + at) ^ crc
+        crc = np.uint64(0)
+        for i in range(8):
+            crc ^= np.uint64(_SLICING[i, (word >> np.uint64(8 * i)) & np.uint64(255)])
+        at += 8
+    while at < stop:
+        crc = _step_byte(crc, page_u8[at])
+        at += 1
+    return np.uint32(crc ^ np.uint64(0xFFFFFFFF))
+
+
+@kernel
+def _crc32c_of_instruction(
+    page_u8: npt.NDArray[np.uint8], start: int, stop: int, seed: np.uint32
+) -> np.uint32:
+    base = np.int64(page_u8.ctypes.data)
+    crc = np.uint64(seed) ^ np.uint64(0xFFFFFFFF)
+    at = np.int64(start)
+    while stop - at >= 3 * _STREAM_BYTES:
+        second, third = np.uint64(0), np.uint64(0)
+        place = base + at
+        for i in range(0, _STREAM_BYTES, 8):
+            crc = _crc32_u64(crc, _load_u64(place + i))
+            second = _crc32_u64(second, _load_u64(place + i + _STREAM_BYTES))
+            third = _crc32_u64(third, _load_u64(place + i + 2 * _STREAM_BYTES))
+        crc = _over_zeros(_over_zeros(crc) ^ second) ^ third
+        at += 3 * _STREAM_BYTES
+    while stop - at >= 8:
+        crc = _crc32_u64(crc, _load_u64(base + at))
+        at += 8
+    while at < stop:
+        crc = _step_byte(crc, page_u8[at])
+        at += 1
+    return np.uint32(crc ^ np.uint64(0xFFFFFFFF))
+
+
+@kernel
+def crc32c_of(page_u8: npt.NDArray[np.uint8], start: int, stop: int, seed: np.uint32) -> np.uint32:
+    """Sum ``page_u8[start:stop]``, or continue the sum `seed`; equal to ``checksum.crc32c``.
+
+    Parameters
+    ----------
+    page_u8 : (n,) uint8, C-contiguous  # IN
+    start, stop : int
+        Trusted: 0 <= start <= stop <= n.
+    seed : uint32
+        0, or the sum of what came before.
+
+    Returns
+    -------
+    uint32
+    """
+    # Decided when it is compiled: the branch that isn't taken is never generated.
+    if HAS_CRC_INSTRUCTION:
+        return _crc32c_of_instruction(page_u8, start, stop, seed)
+    return crc32c_of_portable(page_u8, start, stop, seed)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# pread
+
+_pread = _external("pread", types.int64(types.int32, types.uintp, types.uintp, types.int64))
+_errno_location = _external("__errno_location", _pointer(types.int32)())
+
+_EINTR, _EAGAIN, _EBUSY = 4, 11, 16
+#: What a read says that meets the end of the file: no errno of a read, so it can't be mistaken.
+END_OF_FILE = 61  # ENODATA
+
+
+@inline_kernel
+def _run_length(page_ids: npt.NDArray[np.uint32], start: int, n: int, longest: int) -> int:
+    """Count the entries from `start` on that name consecutive pages, at most `longest`."""
+    stop = min(n, start + longest)
+    end = start + 1
+    while end < stop and np.int64(page_ids[end]) == np.int64(page_ids[end - 1]) + 1:
+        end += 1
+    return end - start
+
+
+@kernel
+def pread_pages(
+    fd: int,
+    page_ids: npt.NDArray[np.uint32],
+    frames: npt.NDArray[np.uint8],
+    data_offset: int,
+    pages_per_read: int,
+) -> tuple[int, int]:
+    """Read pages one operation after another.
+
+    Parameters
+    ----------
+    fd : int
+        The file.
+    page_ids : (p,) uint32  # IN
+    frames : (≥ p, page_bytes) uint8  # OUT
+    data_offset : int
+        Byte of page 0.
+    pages_per_read : int
+        Most pages of one operation.
+
+    Returns
+    -------
+    (status, offset)
+        Operations, or −errno (−`END_OF_FILE`) and the byte of the file at which it failed.
+    """
+    page_bytes = np.int64(frames.shape[1])
+    n_reads, i = 0, 0
+    while i < len(page_ids):
+        run = _run_length(page_ids, i, len(page_ids), pages_per_read)
+        address = np.int64(frames.ctypes.data) + i * page_bytes
+        offset = data_offset + np.int64(page_ids[i]) * page_bytes
+        left = run * page_bytes
+        while left > 0:
+            got = _pread(np.int32(fd), np.uint64(address), np.uint64(left), offset)
+            if got < 0:
+                error = np.int64(_errno_location()[0])
+                if error in (_EINTR, _EAGAIN):
+                    continue
+                return -error, offset
+            if got == 0:
+                return -END_OF_FILE, offset
+            address += got
+            offset += got
+            left -= got
+        n_reads += 1
+        i += run
+    return n_reads, np.int64(-1)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# io_uring
+
+_syscall = _external(
+    "syscall",
+    types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64),
+)
+
+_IO_URING_ENTER = 426
+_ENTER_GETEVENTS = 1
+_OP_READ = 22
+_SQE_BYTES, _CQE_BYTES = 64, 16
+
+#: Batches that one ring keeps apart.
+BATCHES = 4
+#: A device may answer "again" when its tags run out; it gets this many chances for one request.
+_RETRIES_MAX = 1_000
+
+# Words of `control`.
+RING_FD = 0  # descriptor of the ring
+SQ_TAIL, SQ_MASK, SQ_ARRAY, SQES = 1, 2, 3, 4  # addresses; the mask is a number
+CQ_HEAD, CQ_TAIL, CQ_MASK, CQES = 5, 6, 7, 8
+N_FREE = 9  # slots that aren't in flight; their numbers stand in slots[:N_FREE, FREE]
+N_QUEUED = 10  # requests in the submission queue that the kernel hasn't taken yet
+BROKEN = 11  # errno with which the ring itself failed, or 0
+CONTROL_WORDS = 12
+
+# Columns of `slots`: what is left to read of a request.
+ADDRESS, OFFSET, LEFT, FILE, BATCH, RETRIES, FREE = 0, 1, 2, 3, 4, 5, 6
+SLOT_WORDS = 7
+
+# Columns of `batches`.
+NEXT = 0  # entries of page_ids that have been queued
+PENDING = 1  # requests in flight
+N_READS = 2  # operations so far
+ERROR = 3  # errno of the first request that failed, or 0
+ERROR_OFFSET = 4  # its byte in the file
+BATCH_WORDS = 5
+
+
+class Ring(NamedTuple):
+    """Everything that a kernel needs to drive a ring; made by ``uring.OwnedRing``, which keeps its memory.
+
+    Attributes
+    ----------
+    control : (CONTROL_WORDS,) int64
+        Addresses in the shared memory, and counters.
+    slots : (n_slots, SLOT_WORDS) int64
+        Requests in flight.
+    batches : (BATCHES, BATCH_WORDS) int64
+        Progress of each batch.
+    """
+
+    control: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
+    batches: npt.NDArray[np.int64]
+
+
+@kernel
+def _queue(ring: Ring, slot: int) -> None:
+    """Write the request of a slot and put it into the submission queue."""
+    control, slots = ring.control, ring.slots
+    sqe = control[SQES] + slot * _SQE_BYTES
+    # opcode u8, flags u8, ioprio u16, fd i32 | off | addr | len u32, rw_flags u32 | user_data | …
+    _store_u64(sqe, np.int64(_OP_READ) | (slots[slot, FILE] << np.int64(32)))
+    _store_u64(sqe + 8, slots[slot, OFFSET])
+    _store_u64(sqe + 16, slots[slot, ADDRESS])
+    _store_u64(sqe + 24, slots[slot, LEFT])
+    _store_u64(sqe + 32, np.int64(slot))
+    _store_u64(sqe + 40, np.int64(0))
+    _store_u64(sqe + 48, np.int64(0))
+    _store_u64(sqe + 56, np.int64(0))
+    tail = _load_acquire(control[SQ_TAIL])
+    place = np.int64(tail) & control[SQ_MASK]
+    _store_release(control[SQ_ARRAY] + 4 * place, np.uint32(slot))
+    _store_release(control[SQ_TAIL], np.uint32(tail + np.uint32(1)))
+    control[N_QUEUED] += 1
+
+
+@kernel
+def _fill(
+    ring: Ring,
+    batch: int,
+    fd: int,
+    page_ids: npt.NDArray[np.uint32],
+    n: int,
+    frames: npt.NDArray[np.uint8],
+    data_offset: int,
+    pages_per_read: int,
+) -> None:
+    """Queue as much of a batch as there are free slots."""
+    control, slots, batches = ring.control, ring.slots, ring.batches
+    page_bytes = np.int64(frames.shape[1])
+    base = np.int64(frames.ctypes.data)
+    i = batches[batch, NEXT]
+    while i < n and control[N_FREE] > 0:
+        run = _run_length(page_ids, i, n, pages_per_read)
+        control[N_FREE] -= 1
+        slot = slots[control[N_FREE], FREE]
+        slots[slot, ADDRESS] = base + i * page_bytes
+        slots[slot, OFFSET] = data_offset + np.int64(page_ids[i]) * page_bytes
+        slots[slot, LEFT] = run * page_bytes
+        slots[slot, FILE] = fd
+        slots[slot, BATCH] = batch
+        slots[slot, RETRIES] = 0
+        _queue(ring, slot)
+        batches[batch, PENDING] += 1
+        batches[batch, N_READS] += 1
+        i += run
+    batches[batch, NEXT] = i
+
+
+@kernel
+def _enter(ring: Ring, at_least: int) -> int:
+    """Hand the queued requests over and wait for completions; 0, or the errno of a broken ring."""
+    control = ring.control
+    while True:
+        taken = _syscall(
+            np.int64(_IO_URING_ENTER),
+            control[RING_FD],
+            control[N_QUEUED],
+            np.int64(at_least),
+            np.int64(_ENTER_GETEVENTS),
+            np.int64(0),
+            np.int64(0),
+        )
+        if taken >= 0:
+            control[N_QUEUED] -= taken
+            return 0
+        error = np.int64(_errno_location()[0])
+        if error in (_EAGAIN, _EBUSY):
+            # Completions must be taken before more is accepted: the caller reaps and comes again.
+            return 0
+        if error != _EINTR:
+            control[BROKEN] = error
+            return error
+
+
+@kernel
+def uring_reap(ring: Ring) -> int:
+    """Take the completions that are there, without waiting; requests that fell short are queued again.
+
+    Returns
+    -------
+    int
+        Completions taken.
+    """
+    control, slots, batches = ring.control, ring.slots, ring.batches
+    head = _load_acquire(control[CQ_HEAD])
+    tail = _load_acquire(control[CQ_TAIL])
+    n_taken = 0
+    while head != tail:
+        cqe = control[CQES] + _CQE_BYTES * (np.int64(head) & control[CQ_MASK])
+        slot = np.int64(_load_u64(cqe))
+        got = np.int64(np.int32(_load_u64(cqe + 8) & np.uint64(0xFFFFFFFF)))
+        # An entry may be reused by the kernel only once it has been read.
+        head = np.uint32(head + np.uint32(1))
+        _store_release(control[CQ_HEAD], head)
+        n_taken += 1
+        batch = slots[slot, BATCH]
+        if got > 0:
+            slots[slot, ADDRESS] += got
+            slots[slot, OFFSET] += got
+            slots[slot, LEFT] -= got
+            if slots[slot, LEFT] > 0:
+                _queue(ring, slot)
+                continue
+        else:
+            error = np.int64(END_OF_FILE) if got == 0 else -got
+            if (error in (_EINTR, _EAGAIN)) and slots[slot, RETRIES] < _RETRIES_MAX:
+                slots[slot, RETRIES] += 1
+                _queue(ring, slot)
+                continue
+            if batches[batch, ERROR] == 0:
+                batches[batch, ERROR] = error
+                batches[batch, ERROR_OFFSET] = slots[slot, OFFSET]
+        batches[batch, PENDING] -= 1
+        slots[control[N_FREE], FREE] = slot
+        control[N_FREE] += 1
+    return n_taken
+
+
+@kernel
+def uring_start(
+    ring: Ring,
+    batch: int,
+    fd: int,
+    page_ids: npt.NDArray[np.uint32],
+    n: int,
+    frames: npt.NDArray[np.uint8],
+    data_offset: int,
+    pages_per_read: int,
+) -> int:
+    """Send a batch on its way without waiting; `uring_finish` with the same arguments must follow.
+
+    Parameters
+    ----------
+    ring : Ring  # IN, OUT
+        The calling thread's own.
+    batch : int
+        0 … BATCHES − 1; not in flight.
+    fd : int
+        The file; for direct reads frames and offsets are aligned.
+    page_ids : (≥ n,) uint32  # IN
+        Trusted: checked against the file by the caller.
+    n : int
+        Pages of the batch.
+    frames : (≥ n, page_bytes) uint8  # OUT
+        Belong to the ring until the batch is finished.
+    data_offset : int
+        Byte of page 0.
+    pages_per_read : int
+        Most pages of one operation.
+
+    Returns
+    -------
+    int
+        0, or −errno if the ring itself failed.
+    """
+    ring.batches[batch, :] = 0
+    _fill(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)
+    return -_enter(ring, 0)
+
+
+@kernel
+def uring_finish(
+    ring: Ring,
+    batch: int,
+    fd: int,
+    page_ids: npt.NDArray[np.uint32],
+    n: int,
+    frames: npt.NDArray[np.uint8],
+    data_offset: int,
+    pages_per_read: int,
+) -> int:
+    """Wait until a batch has been read; arguments as those of `uring_start`.
+
+    Returns
+    -------
+    int
+        Operations, or −errno (−`END_OF_FILE`); ``batches[batch, ERROR_OFFSET]`` says at which byte. Nothing
+        of the batch is in flight any more, unless ``control[BROKEN]``.
+    """
+    batches = ring.batches
+    while True:
+        if batches[batch, ERROR] == 0:
+            _fill(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)
+        pending = batches[batch, PENDING]
+        if pending == 0:
+            if batches[batch, ERROR] != 0:
+                return -batches[batch, ERROR]
+            if batches[batch, NEXT] >= n:
+                return batches[batch, N_READS]
+        # A last stretch is waited for whole; before, a quarter is enough to send more.
+        waiting_to_go = batches[batch, ERROR] == 0 and batches[batch, NEXT] < n
+        error = _enter(ring, max(1, pending // 4) if waiting_to_go else pending)
+        if error != 0:
+            return -error
+        uring_reap(ring)
+
+
+@kernel
+def uring_read(
+    ring: Ring,
+    batch: int,
+    fd: int,
+    page_ids: npt.NDArray[np.uint32],
+    n: int,
+    frames: npt.NDArray[np.uint8],
+    data_offset: int,
+    pages_per_read: int,
+) -> int:
+    """Read a batch, start to end; arguments and answer as those of `uring_start` and `uring_finish`."""
+    ring.batches[batch, :] = 0
+    return uring_finish(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)

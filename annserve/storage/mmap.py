@@ -1,0 +1,64 @@
+"""The reader of last resort: pages are copied out of the mapped page cache.
+
+A page that isn't cached stops the thread in a page fault, one after another (the hint to read ahead helps a
+little), and an I/O error kills the process by SIGBUS. So it is there for systems where nothing else works.
+"""
+
+from __future__ import annotations
+
+import mmap
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import CorruptionError, ReadError
+from annserve.storage.pagefile import PageFile
+
+
+class MmapReader:
+    """Reads pages by mapping the file; see ``reader.PageReader`` for the contract."""
+
+    name = "mmap"
+    direct = False
+
+    def __init__(self, file: PageFile) -> None:
+        self.page_bytes = file.page_bytes
+        self.n_pages = file.n_pages
+        self._path = file.path
+        self._opened: tuple[PageFile, mmap.mmap] | None = None
+        end = file.data_offset + file.n_pages * file.page_bytes
+        # A length of 0 would map the whole file; a file without pages is never read.
+        memory = mmap.mmap(file.fd, end, prot=mmap.PROT_READ) if end else mmap.mmap(-1, 1)
+        memory.madvise(mmap.MADV_RANDOM)
+        self._opened = file, memory
+
+    def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
+        """Fill ``frames[i]`` with page ``page_ids[i]``."""
+        if self._opened is None:
+            raise ReadError(f"the reader of {self._path} is closed; open it anew", path=self._path)
+        file, memory = self._opened
+        page_ids = file.check_request(page_ids, frames)
+        if len(page_ids) == 0:
+            return 0
+        # Touching a page beyond the end kills the process; a cut in the instant after this still does.
+        try:
+            file.check_size()
+        except CorruptionError as error:
+            raise ReadError(str(error), path=file.path, offset=error.offset) from None
+        starts = file.run_starts(page_ids)
+        for start, stop in pairwise(starts):
+            offset = file.data_offset + int(page_ids[start]) * file.page_bytes
+            memory.madvise(mmap.MADV_WILLNEED, offset, int(stop - start) * file.page_bytes)
+        pages = np.frombuffer(memory, np.uint8, file.n_pages * file.page_bytes, file.data_offset)
+        # The ids are checked: "clip" only spares NumPy a buffer. It copies with the GIL released.
+        np.take(pages.reshape(-1, file.page_bytes), page_ids, 0, out=frames[: len(page_ids)], mode="clip")
+        return len(starts) - 1
+
+    def describe(self) -> str:
+        """Say in a line how pages are read."""
+        return "mmap, through the page cache (last resort: slow, and a failing disk ends the process)"
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._opened = None
