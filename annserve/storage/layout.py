@@ -39,7 +39,7 @@ HEADER_DTYPE = np.dtype(
         ("section_count", "<u4"),
         ("reserved_a", "<u4"),
         ("file_bytes", "<u8"),
-        ("reserved_b", "V104"),
+        ("reserved_b", "V96"),
         ("sections", SECTION_DTYPE, (SECTION_MAX,)),
     ]
 )

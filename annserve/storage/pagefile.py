@@ -46,10 +46,9 @@ def aligned_frames(count: int, page_bytes: int) -> npt.NDArray[np.uint8]:
     assert count >= 0, count
     assert page_bytes > 0, page_bytes
     assert page_bytes % ALIGNMENT == 0, page_bytes
-    if count == 0:
-        return np.empty((0, page_bytes), np.uint8)
-    memory = mmap.mmap(-1, count * page_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.frombuffer(memory, np.uint8).reshape(count, page_bytes)
+    # A map can't be empty.
+    memory = mmap.mmap(-1, max(count, 1) * page_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, np.uint8).reshape(-1, page_bytes)[:count]
 
 
 class PageFile:
