@@ -1,0 +1,1 @@
+"""Messages and stubs that ``tools/generate_proto.py`` makes from ``proto/``."""

@@ -1,0 +1,121 @@
+import datetime
+
+from annserve.rpc import search_pb2 as _search_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METRIC_UNSPECIFIED: _ClassVar[Metric]
+    METRIC_L2: _ClassVar[Metric]
+    METRIC_IP: _ClassVar[Metric]
+    METRIC_COSINE: _ClassVar[Metric]
+METRIC_UNSPECIFIED: Metric
+METRIC_L2: Metric
+METRIC_IP: Metric
+METRIC_COSINE: Metric
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ("version", "start_time", "limits")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    start_time: _timestamp_pb2.Timestamp
+    limits: Limits
+    def __init__(self, version: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("message_bytes", "queries", "k")
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    message_bytes: int
+    queries: int
+    k: int
+    def __init__(self, message_bytes: _Optional[int] = ..., queries: _Optional[int] = ..., k: _Optional[int] = ...) -> None: ...
+
+class GetIndexRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class GetIndexResponse(_message.Message):
+    __slots__ = ("index",)
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    index: Index
+    def __init__(self, index: _Optional[_Union[Index, _Mapping]] = ...) -> None: ...
+
+class ListIndexesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListIndexesResponse(_message.Message):
+    __slots__ = ("indexes", "next_page_token")
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    indexes: _containers.RepeatedCompositeFieldContainer[Index]
+    next_page_token: str
+    def __init__(self, indexes: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class Index(_message.Message):
+    __slots__ = ("collection", "dim", "row_type", "metric", "count", "pages", "page_bytes", "page_capacity", "heads", "ram_tiers", "ram_bytes", "disk_bytes", "build_seconds", "recall_targets", "format_version", "snapshot", "io")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    ROW_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    RAM_TIERS_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUILD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RECALL_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    IO_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    dim: int
+    row_type: _search_pb2.RowType
+    metric: Metric
+    count: int
+    pages: int
+    page_bytes: int
+    page_capacity: int
+    heads: int
+    ram_tiers: _containers.RepeatedCompositeFieldContainer[RamTier]
+    ram_bytes: int
+    disk_bytes: int
+    build_seconds: float
+    recall_targets: _containers.RepeatedScalarFieldContainer[float]
+    format_version: int
+    snapshot: int
+    io: str
+    def __init__(self, collection: _Optional[str] = ..., dim: _Optional[int] = ..., row_type: _Optional[_Union[_search_pb2.RowType, str]] = ..., metric: _Optional[_Union[Metric, str]] = ..., count: _Optional[int] = ..., pages: _Optional[int] = ..., page_bytes: _Optional[int] = ..., page_capacity: _Optional[int] = ..., heads: _Optional[int] = ..., ram_tiers: _Optional[_Iterable[_Union[RamTier, _Mapping]]] = ..., ram_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., build_seconds: _Optional[float] = ..., recall_targets: _Optional[_Iterable[float]] = ..., format_version: _Optional[int] = ..., snapshot: _Optional[int] = ..., io: _Optional[str] = ...) -> None: ...
+
+class RamTier(_message.Message):
+    __slots__ = ("name", "bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    bytes: int
+    def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...

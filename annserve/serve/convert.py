@@ -1,0 +1,121 @@
+"""Messages to arrays and back, on the server's side: no loop over vectors, every size checked before use.
+
+Queries become read-only views of the request's bytes; results leave as columns of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import InputError
+from annserve.results import SearchResult, SearchStats
+from annserve.rpc import admin_pb2, search_pb2
+from annserve.spec import DIM_MAX
+
+#: Facts of an index that have the same name and type in ``Collection.info()`` and in the message.
+PLAIN_FACTS = (
+    "dim",
+    "count",
+    "pages",
+    "page_bytes",
+    "page_capacity",
+    "heads",
+    "ram_bytes",
+    "disk_bytes",
+    "build_seconds",
+    "recall_targets",
+    "format_version",
+    "snapshot",
+    "io",
+)
+
+#: Bytes of an answer: 12 for each id and distance, and at most 10 for each count of a query.
+NEIGHBOR_BYTES = 12
+COUNTS_BYTES = 10 * len(SearchStats.COUNTS)
+
+_ROW_TYPES: dict[int, np.dtype[Any]] = {
+    search_pb2.ROW_TYPE_FLOAT32: np.dtype("<f4"),
+    search_pb2.ROW_TYPE_FLOAT16: np.dtype("<f2"),
+    search_pb2.ROW_TYPE_UINT8: np.dtype("u1"),
+    search_pb2.ROW_TYPE_INT8: np.dtype("i1"),
+}
+
+
+def queries_of(request: search_pb2.SearchRequest) -> npt.NDArray[Any]:
+    """Give a request's queries as an (n, dim) array of the type that was sent, read-only.
+
+    Raises
+    ------
+    InputError
+        If there are none, the type is unknown, the dimension impossible, or the bytes aren't whole rows.
+    """
+    form = request.WhichOneof("queries")
+    if form == "matrix":
+        return _matrix(request.matrix)
+    if form == "vector":
+        vector = np.array(request.vector.values, dtype=np.float32)
+        return vector.reshape(1, -1)
+    raise InputError("the request holds no queries; give a matrix or a vector", field="queries")
+
+
+def _matrix(matrix: search_pb2.Matrix) -> npt.NDArray[Any]:
+    dtype = _ROW_TYPES.get(matrix.row_type)
+    if dtype is None:
+        raise InputError(
+            f"row_type {matrix.row_type} is unknown; use FLOAT32, FLOAT16, UINT8 or INT8",
+            field="matrix.row_type",
+        )
+    if not 1 <= matrix.dim <= DIM_MAX:
+        raise InputError(f"dim is {matrix.dim}; it must lie between 1 and {DIM_MAX}", field="matrix.dim")
+    row_bytes = matrix.dim * dtype.itemsize
+    if len(matrix.data) % row_bytes:
+        raise InputError(
+            f"data holds {len(matrix.data)} bytes, which isn't a multiple of the {row_bytes} bytes of a row "
+            f"({matrix.dim} × {dtype.name})",
+            field="matrix.data",
+        )
+    return np.frombuffer(matrix.data, dtype).reshape(-1, matrix.dim)
+
+
+def answer_bytes(n_queries: int, k: int) -> int:
+    """Give the bytes of the largest answer to `n_queries` queries of `k` neighbours."""
+    return n_queries * (k * NEIGHBOR_BYTES + COUNTS_BYTES)
+
+
+def response_of(result: SearchResult, *, readable: bool) -> search_pb2.SearchResponse:
+    """Give a result as a message; `readable` adds the neighbours of its one query as messages too."""
+    n_queries, k = result.ids.shape
+    stats = result.stats
+    response = search_pb2.SearchResponse(
+        ids=result.ids.astype("<u8", copy=False).tobytes(),
+        distances=result.distances.astype("<f4", copy=False).tobytes(),
+        num_queries=n_queries,
+        k=k,
+        stats=search_pb2.SearchStats(
+            **{name: getattr(stats, name).tolist() for name in SearchStats.COUNTS},
+            stage_seconds=stats.stage_seconds,
+            seconds=stats.seconds,
+        ),
+    )
+    if readable:
+        response.neighbors.extend(
+            search_pb2.Neighbor(id=id_, distance=distance)
+            for id_, distance in zip(result.ids[0].tolist(), result.distances[0].tolist(), strict=True)
+        )
+    return response
+
+
+def index_of(collection: str, info: Mapping[str, Any]) -> admin_pb2.Index:
+    """Give the facts of ``Collection.info()`` as a message."""
+    tiers = [admin_pb2.RamTier(name=name, bytes=size) for name, size in info["ram_tiers"].items()]
+    return admin_pb2.Index(
+        collection=collection,
+        row_type=f"ROW_TYPE_{info['row_type'].upper()}",
+        metric=f"METRIC_{info['metric'].upper()}",
+        ram_tiers=tiers,
+        **{name: info[name] for name in PLAIN_FACTS},
+    )

@@ -1,0 +1,147 @@
+"""The gRPC server: binds, starts, and stops without losing a call.
+
+Invariants: a port that another process holds is an error, never shared; health and admin calls have threads
+of their own, so that searches can't starve them; a server that stops first says that it isn't serving, then
+takes no new call, then finishes those that it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from annserve.errors import ConflictError
+from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
+from annserve.serve.listen import Address, check_free, parse_address
+from annserve.serve.service import AdminService, Catalog, Limits, Searchable, SearchService
+from annserve.serve.status import ErrorInterceptor
+
+SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+#: Threads for health, reflection and admin calls.
+SIDE_THREADS = 4
+#: Calls running and waiting; further ones are refused at once. A waiting call holds no request in memory yet.
+CALLS_MAX = 512
+#: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
+PING_INTERVAL_MS = 10_000
+
+
+class Server:
+    """A server on one address. It holds the port from construction, and answers from ``start``.
+
+    Parameters
+    ----------
+    listen : str
+        ``HOST:PORT``; port 0 takes a free one.
+    insecure : bool
+        Allow an address that other machines reach.
+    threads : int or None
+        Searches that run at once; None takes one per CPU of this process.
+    limits : Limits
+        What one request may ask for.
+    grace_seconds : float
+        How long `stop` waits for calls in flight.
+
+    Raises
+    ------
+    InputError
+        If the address is none, isn't this machine's, or is open to others without `insecure`.
+    ConflictError
+        If another process listens there.
+    """
+
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:50051",
+        *,
+        insecure: bool = False,
+        threads: int | None = None,
+        limits: Limits | None = None,
+        grace_seconds: float = 30.0,
+    ) -> None:
+        wanted = parse_address(listen, insecure=insecure)
+        check_free(wanted)
+        self._limits = limits or Limits()
+        self._grace_seconds = grace_seconds
+        self._search_pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "search")
+        self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
+        self._health = health.HealthServicer()
+        self._server = grpc.server(
+            self._side_pool,
+            interceptors=[ErrorInterceptor({f"/{SEARCH}/Search": self._search_pool})],
+            options=[
+                ("grpc.max_receive_message_length", self._limits.message_bytes),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+            maximum_concurrent_rpcs=CALLS_MAX,
+        )
+        try:
+            port = self._server.add_insecure_port(str(wanted))
+        except RuntimeError as error:  # taken since it was tried
+            raise ConflictError(f"can't listen on {wanted}: {error}; choose another port") from None
+        self.address = Address(wanted.host, port)
+
+    def start(self, collections: Mapping[str, Searchable]) -> None:
+        """Answer calls for `collections`, each under its name."""
+        catalog = Catalog(collections)
+        search_pb2_grpc.add_SearchServiceServicer_to_server(
+            SearchService(catalog, self._limits), self._server
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(catalog, self._limits), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server)
+        for name in (SEARCH, ADMIN):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Say that we aren't serving, take no new call, and wait up to the grace for those in flight."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._grace_seconds).wait()
+        for pool in (self._search_pool, self._side_pool):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[SimpleQueue[str]]:
+    """Give a queue that gets the name of SIGTERM or SIGINT when one arrives; a second one ends the process.
+
+    For the main thread only, as everything about signals. A queue and not an event, because a handler may run
+    while its own thread holds the event's lock; ``SimpleQueue.put`` is made for that.
+    """
+    arrived: SimpleQueue[str] = SimpleQueue()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        arrived.put(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

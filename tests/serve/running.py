@@ -1,0 +1,68 @@
+"""Servers in processes of their own, as users run them."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LAUNCH = {
+    "fake": [sys.executable, str(Path(__file__).with_name("launch.py"))],
+    "real": [sys.executable, "-m", "annserve"],
+}
+READY_SECONDS = 60
+
+
+class RunningServer:
+    """A server process; `address` is where it answers."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self.process, self.address = process, address
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; give the exit code and what the server wrote to stderr."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+@contextmanager
+def serving(*folders: Path, engine: str = "fake", options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
+    """Run ``annserve serve`` on a free port until the block ends."""
+    arguments = ["serve", *map(str, folders), "--listen", "127.0.0.1:0", *options]
+    process = subprocess.Popen(
+        [*LAUNCH[engine], *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield RunningServer(process, _address(process))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if select.select([process.stdout], [], [], 0.1)[0]:
+            line = process.stdout.readline()
+            if line.startswith("serving "):
+                return line.split()[-1]
+    process.kill()
+    raise AssertionError(f"no server came up: {process.communicate()[1]}")
+
+
+def run(*arguments: str, engine: str = "fake") -> subprocess.CompletedProcess[str]:
+    """Run one ``annserve`` command to its end."""
+    return subprocess.run([*LAUNCH[engine], *arguments], capture_output=True, text=True, timeout=60)
