@@ -213,7 +213,11 @@ class ContainerWriter:
         self._rows = 0
         self._crc = 0
         self._file = AtomicFile(self.path)
-        self._file.write(bytes(BLOCK_BYTES))
+        try:
+            self._file.write(bytes(BLOCK_BYTES))
+        except BaseException:
+            self._file.discard()
+            raise
 
     def add(self, name: str, array: npt.NDArray[Any]) -> None:
         """Write a whole array of one to three axes as a section."""
