@@ -87,11 +87,17 @@ class VectorSource(ABC):
         assert rows.dtype == self.dtype, (rows.dtype, self.dtype)
         return rows
 
-    def chunks(self, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Give all rows in order, as (number of the first row, rows) of at most `n_rows` (default 16 MiB)."""
+    def chunks(
+        self, n_rows: int | None = None, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Give rows in order, as (number of the first row, rows) of at most `n_rows` (default 16 MiB).
+
+        All rows, or those from `start` to `stop`, `stop` left out.
+        """
         step = n_rows or max(1, CHUNK_BYTES // self.row_bytes)
-        for start in range(0, self.count, step):
-            yield start, self.read(start, min(start + step, self.count))
+        end = self.count if stop is None else stop
+        for first in range(start, end, step):
+            yield first, self.read(first, min(first + step, end))
 
     def gather(self, row_ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Read single rows, given by ascending number.
