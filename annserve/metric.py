@@ -32,9 +32,7 @@ L2, IP, COSINE = 0, 1, 2
 METRIC_CODES = {"l2": L2, "ip": IP, "cosine": COSINE}
 
 
-def rows_to_space(
-    rows: npt.NDArray[Any], spec: IndexSpec, norm_max: float = 0.0
-) -> npt.NDArray[Any]:
+def rows_to_space(rows: npt.NDArray[Any], spec: IndexSpec, norm_max: float = 0.0) -> npt.NDArray[Any]:
     """Carry rows into the index space.
 
     Parameters
@@ -60,9 +58,7 @@ def rows_to_space(
     return np.ascontiguousarray(np.column_stack((vectors, tail)), dtype=np.float32)
 
 
-def queries_to_space(
-    queries: npt.NDArray[Any], spec: IndexSpec, norm_max: float = 0.0
-) -> npt.NDArray[np.float32]:
+def queries_to_space(queries: npt.NDArray[Any], spec: IndexSpec, norm_max: float = 0.0) -> npt.NDArray[np.float32]:
     """Carry queries into the index space, as (n, spec.space_dim) float32."""
     vectors = np.ascontiguousarray(queries, dtype=np.float32)
     if spec.metric == "l2":
@@ -73,6 +69,4 @@ def queries_to_space(
     # A zero query has every inner product 0: any answer is right, so any direction will do.
     scale = np.where(norms > 0, norm_max / np.maximum(norms, 1e-30), 0.0)
     scaled = vectors * scale[:, None]
-    return np.ascontiguousarray(
-        np.column_stack((scaled, np.zeros(len(scaled)))), dtype=np.float32
-    )
+    return np.ascontiguousarray(np.column_stack((scaled, np.zeros(len(scaled)))), dtype=np.float32)

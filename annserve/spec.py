@@ -69,9 +69,7 @@ class IndexSpec:
                 field="row_type",
             )
         if self.metric not in METRICS:
-            raise InputError(
-                f"metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}", field="metric"
-            )
+            raise InputError(f"metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}", field="metric")
         if self.page_bytes == 0:
             needed = PAGE_HEADER_BYTES + self.slot_bytes
             pages = -(-needed // PAGE_BYTES_MIN)
@@ -155,8 +153,7 @@ def check_recall_target(recall_target: float) -> float:
     low, high = RECALL_TARGETS[0], RECALL_TARGETS[-1]
     if not (low <= recall_target <= high or recall_target == 1.0):
         raise InputError(
-            f"recall_target is {recall_target}; it must lie between {low} and {high}, "
-            "or be 1 to read every page",
+            f"recall_target is {recall_target}; it must lie between {low} and {high}, or be 1 to read every page",
             field="recall_target",
         )
     return float(recall_target)
@@ -179,9 +176,7 @@ def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queri
     if array.ndim != 2:
         raise InputError(f"{what} have {array.ndim} axes; give one vector or a matrix", field=what)
     if array.shape[1] != spec.dim:
-        raise InputError(
-            f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=what
-        )
+        raise InputError(f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=what)
     if array.dtype.kind not in "uif":
         raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
     if array.dtype != spec.stored_dtype or not spec.lossless:
@@ -207,7 +202,7 @@ def first_invalid_row(rows: npt.NDArray[Any], metric: str) -> tuple[int, str] | 
         if not finite.all():
             return int(np.argmin(finite)), "holds NaN or infinity"
         # The square of a norm must stay finite in float32.
-        huge = np.abs(rows).max(axis=1, initial=0) > 1e15
+        huge = np.abs(rows).max(axis=1, initial=0).astype(np.float64) > 1e15
         if huge.any():
             return int(np.argmax(huge)), "holds a value beyond 1e15"
     if metric == "cosine":

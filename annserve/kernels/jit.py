@@ -52,7 +52,7 @@ def _cache_dir() -> Path:
     return Path(tempfile.mkdtemp(prefix="annserve-kernels-"))
 
 
-numba.config.CACHE_DIR = str(_cache_dir())
+numba.config.CACHE_DIR = str(_cache_dir())  # type: ignore[attr-defined]
 
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
@@ -64,13 +64,9 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inline_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small kernel that LLVM shall inline into its callers."""
-    return numba.njit(
-        function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True
-    )
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
 
 
 def build_kernel(function: Callable[..., Any]) -> Any:
     """Compile a kernel that may use ``prange``; offline work only, one caller at a time."""
-    return numba.njit(
-        function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, parallel=True
-    )
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, parallel=True)

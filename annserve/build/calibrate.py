@@ -1,0 +1,160 @@
+"""From held-out rows to a plan: how many postings a query must probe for each recall target.
+
+For each held-out query the exact neighbours are known, and so is the rank, among the heads that navigation finds,
+of the posting that holds each of them. The recall of probing p postings is the share of neighbours at rank ≤ p (and
+whose stored row still ranks among the k nearest, so that quantization is paid for). Queries are put into bins of
+equal count by difficulty; each bin gets the probes at which it reaches the target; probes are made not to fall with
+difficulty, and scaled up until every group of pushed queries reaches the target. Nothing is tuned on a user's
+queries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.build.heldout import PUSHES, HeldOut
+from annserve.heads.layout import HeadNodes
+from annserve.heads.navigate import WalkScratch, nearest_heads
+from annserve.metric import queries_to_space
+from annserve.pages.rows import quantize_rows
+from annserve.search.plan import ProbePlan
+from annserve.spec import RECALL_TARGETS, IndexSpec
+
+#: k that are calibrated; a plan interpolates between them and goes on beyond.
+CALIBRATED_KS = (1, 10, 100)
+#: Most heads that a calibrated plan may visit.
+HEADS_MAX = 4_096
+#: Exact neighbours to know for each query: enough that a row which quantization lets in is among them.
+NEIGHBOURS = 150
+_BINS = 8
+#: What a group of pushed queries may fall short of a target: one standard error of its recall.
+_SHORTFALL = 0.004
+
+
+def calibrate(
+    held_out: HeldOut,
+    neighbours: npt.NDArray[np.int64],
+    rows: npt.NDArray[Any],
+    head_of_row: npt.NDArray[np.int32],
+    heads: HeadNodes,
+    spec: IndexSpec,
+    norm_max: float,
+) -> ProbePlan:
+    """Find the probes that each recall target takes.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+        m queries.
+    neighbours : (m, c) int64
+        Exact nearest rows of each, nearest first, its own left out.
+    rows : (n, dim) array
+        All rows, as given.
+    head_of_row : (n,) int32
+        Head whose posting holds each row.
+    heads : HeadNodes
+    spec : IndexSpec
+    norm_max : float
+
+    Returns
+    -------
+    ProbePlan
+    """
+    wanted = min(heads.n_heads, HEADS_MAX)
+    space = queries_to_space(held_out.queries, spec, norm_max)
+    head_ids, distances, _ = nearest_heads(heads, space, wanted, WalkScratch(heads.n_heads))
+    ranks = _posting_ranks(head_ids, head_of_row[neighbours], heads.n_heads)
+    difficulty = distances[:, 0]
+    edges = np.quantile(difficulty, np.linspace(0, 1, min(_BINS, len(difficulty)) + 1)[1:-1])
+    bins = np.searchsorted(edges, difficulty)
+    centres = np.array([np.median(difficulty[bins == b]) for b in np.unique(bins)])
+
+    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    probes = np.empty((len(ks), len(RECALL_TARGETS), len(centres)))
+    for a, k in enumerate(ks):
+        # A neighbour that the stored rows don't rank among the k nearest is found at no rank.
+        kept = _kept_by_storage(held_out.queries, neighbours, rows, spec, k)
+        rank = np.where(kept, ranks[:, :k], np.inf)
+        for b, target in enumerate(RECALL_TARGETS):
+            curve = np.array([_probes_reaching(rank[bins == c], target, wanted) for c in np.unique(bins)])
+            probes[a, b] = _rising(np.log(curve))
+            plan = ProbePlan(np.array([k]), np.array([target]), centres, np.exp(probes[a, b])[None, None])
+            probes[a, b] += np.log(_scale_up(plan, rank, difficulty, held_out.push, k, target, wanted))
+    return ProbePlan(np.array(ks), np.array(RECALL_TARGETS), centres, np.minimum(np.exp(probes), wanted))
+
+
+def _posting_ranks(
+    head_ids: npt.NDArray[np.int32], head_of_neighbour: npt.NDArray[np.int32], n_heads: int
+) -> npt.NDArray[np.float64]:
+    """Give the rank (from 1) at which each neighbour's posting is visited, infinity where it isn't."""
+    ranks = np.empty(head_of_neighbour.shape)
+    position = np.full(n_heads, np.inf)
+    for i, (order, heads) in enumerate(zip(head_ids, head_of_neighbour)):
+        visited = order[order >= 0]
+        position[visited] = np.arange(1, len(visited) + 1)
+        ranks[i] = position[heads]
+        position[visited] = np.inf
+    return ranks
+
+
+def _kept_by_storage(
+    queries: npt.NDArray[np.float32],
+    neighbours: npt.NDArray[np.int64],
+    rows: npt.NDArray[Any],
+    spec: IndexSpec,
+    k: int,
+) -> npt.NDArray[np.bool_]:
+    """Say which of the k true neighbours are among the k nearest stored rows, as (m, k) bool."""
+    if spec.lossless:
+        return np.ones((len(queries), k), bool)
+    kept = np.empty((len(queries), k), bool)
+    for i, (query, nearest) in enumerate(zip(queries.astype(np.float64), neighbours)):
+        stored = quantize_rows(rows[nearest], spec)
+        values = stored.elements.astype(np.float64) * stored.scales[:, None].astype(np.float64)
+        if spec.metric == "l2":
+            distance = ((values - query) ** 2).sum(axis=1)
+        else:
+            distance = -(values @ query)
+        kept[i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
+    return kept
+
+
+def _probes_reaching(ranks: npt.NDArray[np.float64], target: float, most: int) -> float:
+    """Give the fewest probes at which the share of `ranks` within them reaches the target."""
+    ordered = np.sort(ranks, axis=None)
+    needed = ordered[min(int(np.ceil(target * len(ordered))), len(ordered)) - 1]
+    return float(min(needed, most))
+
+
+def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give the nearest sequence (least squares) that never falls: pool adjacent violators."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while blocks and blocks[-1][0] > mean:
+            before, n = blocks.pop()
+            mean, count = (before * n + mean * count) / (n + count), n + count
+        blocks.append((mean, count))
+    return np.concatenate([np.full(count, mean) for mean, count in blocks])
+
+
+def _scale_up(
+    plan: ProbePlan,
+    ranks: npt.NDArray[np.float64],
+    difficulty: npt.NDArray[np.float64],
+    push: npt.NDArray[np.int64],
+    k: int,
+    target: float,
+    most: int,
+) -> float:
+    """Give the factor on all probes with which every group of pushed queries reaches the target."""
+    for factor in np.geomspace(1.0, 4.0, 57):
+        probes = np.minimum(plan.probes_for(difficulty, k, target, most) * factor, most)
+        found = (ranks <= probes[:, None]).mean(axis=1)
+        groups = [found[push == group].mean() for group in range(len(PUSHES)) if (push == group).any()]
+        if groups[0] >= target and min(groups) >= target - _SHORTFALL:
+            break
+    return float(factor)

@@ -1,0 +1,59 @@
+"""What a build can be told; the command line, the report and the manifest use these very names."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from annserve.errors import InputError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of a build.
+
+    Parameters
+    ----------
+    metric : str
+        ``l2``, ``ip`` or ``cosine``.
+    ids : Path, optional
+        File with one whole number per row; row numbers 0 … n−1 by default.
+    column : str, optional
+        Array or column of the input file that holds the vectors, where it has several.
+    pages_per_posting : int
+        Most pages of one posting; more spare RAM and cost reads.
+    page_bytes : int
+        Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
+    calibration_queries : int
+        Rows that calibration holds out and asks for.
+    seed : int
+        Fixes every random choice: same input, options and seed give the same files.
+    threads : int
+        Threads of the clustering; 0 takes one per CPU of this process.
+    """
+
+    metric: str = "l2"
+    ids: Path | None = None
+    column: str | None = None
+    pages_per_posting: int = 1
+    page_bytes: int = 0
+    calibration_queries: int = 2_000
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("pages_per_posting", 1, 256),
+            ("calibration_queries", 10, 1_000_000),
+            ("seed", 0, 2**63 - 1),
+            ("threads", 0, 4_096),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InputError(f"{name} is {value}; it must lie between {least} and {most}", field=name)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads to use."""
+        return self.threads or len(os.sched_getaffinity(0))

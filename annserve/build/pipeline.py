@@ -1,0 +1,339 @@
+"""From a file of vectors to a published index.
+
+==========  =========================  ===============================================================
+stage       room                       in → out
+==========  =========================  ===============================================================
+stage       ``vectors.staging``        input file → checked rows in a zarr array
+cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
+link        ``heads.graph``            posting centroids (h, d) → navigation graph
+pack        ``pages.pack``             rows in page order → posting pages on disk
+calibrate   ``build.calibrate``        held-out rows → probes by recall target and difficulty
+verify      ``build.verify``           every page and row id read back
+publish     ``index.publish``          files → manifest → CURRENT, one atomic step
+==========  =========================  ===============================================================
+
+Nothing can be opened before the last step. A build that was killed leaves ``.build`` and no CURRENT; the next one
+starts anew. Peak RAM: the rows as given and in the index space (the same array for integers under L2), and what
+clustering and calibration state.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve import __version__
+from annserve.build.calibrate import NEIGHBOURS, calibrate
+from annserve.build.heldout import hold_out
+from annserve.build.options import BuildOptions
+from annserve.build.verify import verify_segment
+from annserve.clusters.hierarchy import Packing, pack_rows
+from annserve.errors import InputError, OutputError
+from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
+from annserve.heads.graph import join_heads
+from annserve.heads.layout import HeadNodes
+from annserve.index import names
+from annserve.index.manifest import Manifest
+from annserve.index.publish import describe_segment, publish
+from annserve.index.sealed import write_sealed
+from annserve.index.segment import open_segment, pages_writer, write_heads
+from annserve.metric import rows_to_space
+from annserve.pages.layout import PageLayout
+from annserve.pages.pack import pack_pages
+from annserve.pages.rows import quantize_rows
+from annserve.spec import IndexSpec
+from annserve.storage.atomic import free_bytes, locked
+from annserve.storage.checksum import crc32c
+from annserve.storage.reader import open_reader
+from annserve.vectors.formats import open_vectors, read_matrix
+from annserve.vectors.staging import stage
+from annserve.vectors.truth import exact_neighbours
+
+_PACK_PAGES = 4_096
+
+
+def build(
+    source_path: str | Path, folder: str | Path, options: BuildOptions, listener: Listener = ignore
+) -> Manifest:
+    """Build an index and publish it.
+
+    Parameters
+    ----------
+    source_path : str or Path
+        Vectors, in any format that ``vectors.formats`` reads.
+    folder : str or Path
+        Where the index goes: a new or empty folder, or one that an unfinished build left.
+    options : BuildOptions
+    listener : callable
+        Hears the events of every stage.
+
+    Returns
+    -------
+    Manifest
+        Of the published version.
+
+    Raises
+    ------
+    InputError, NotFoundError, FormatError
+        If the input can't be read or indexed; the row is named.
+    OutputError
+        If the folder holds something else, or the device refuses.
+    ConflictError
+        If another build is at work in the folder.
+    """
+    folder = Path(folder)
+    seconds: dict[str, float] = {}
+    with open_vectors(source_path, column=options.column) as source:
+        spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
+        ids = _row_ids(options, source.count)
+        _require_space(folder, source.count, spec)
+        with _workplace(folder) as work:
+            segment_name = names.segment_name(1)
+            place = folder / segment_name
+            place.mkdir()
+
+            with _timed("stage", seconds):
+                staged = stage(source, work / "rows.zarr", spec, listener)
+                rows = staged.read(0, staged.count)
+                space = rows_to_space(rows, spec, staged.norm_max)
+
+            with _timed("cluster", seconds):
+                packing = pack_rows(
+                    space,
+                    spec.page_capacity,
+                    options.pages_per_posting,
+                    seed=options.seed,
+                    threads=options.n_threads,
+                    listener=listener,
+                )
+
+            with _timed("link", seconds), _told("link", listener, len(packing.posting_offsets) - 1, "heads"):
+                head_of_row, vectors, radii = _postings(space, packing)
+                dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
+                heads = join_heads(vectors, dtype, seed=options.seed, listener=listener)
+                write_heads(place / names.HEADS, heads, packing.posting_offsets, radii)
+                salt = crc32c(heads.nodes)
+                del space
+
+            with _timed("pack", seconds), _told("pack", listener, len(packing.page_offsets) - 1, "pages"):
+                errors = _write_pages(place / names.PAGES, rows, ids, packing, spec, salt, listener)
+
+            with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
+                held_out = hold_out(rows, spec, options.calibration_queries, options.seed)
+                neighbours, _ = exact_neighbours(
+                    rows,
+                    held_out.queries,
+                    min(NEIGHBOURS, staged.count - 1) or 1,
+                    spec.metric,
+                    exclude=held_out.rows,
+                    threads=options.n_threads,
+                )
+                plan = calibrate(held_out, neighbours, rows, head_of_row, heads, spec, staged.norm_max)
+                write_sealed(place / names.PLAN, plan.as_dict())
+
+            write_sealed(
+                place / names.REPORT,
+                _report(source_path, options, spec, packing, heads, seconds, errors),
+            )
+            entry = describe_segment(
+                folder,
+                segment_name,
+                n_rows=staged.count,
+                n_heads=heads.n_heads,
+                n_pages=len(packing.page_offsets) - 1,
+                salt=salt,
+            )
+            segment = open_segment(folder, entry, spec)
+            reader = open_reader(segment.pages_path, segment.pages_offset, spec.page_bytes, segment.n_pages)
+            verify_segment(segment, reader, listener).raise_if_broken(place)
+            reader.close()
+            manifest = Manifest(1, spec, staged.norm_max, (entry,))
+            publish(folder, manifest)
+    return manifest
+
+
+def _row_ids(options: BuildOptions, count: int) -> npt.NDArray[np.uint64]:
+    if options.ids is None:
+        return np.arange(count, dtype=np.uint64)
+    given = read_matrix(options.ids).reshape(-1)
+    if given.dtype.kind not in "ui" or len(given) != count:
+        raise InputError(
+            f"{options.ids} holds {len(given)} ids of type {given.dtype}, but there are {count} rows; give one "
+            "whole number per row",
+            field="ids",
+        )
+    if given.dtype.kind == "i" and (given < 0).any():
+        raise InputError(f"id {given.min()} in {options.ids} is negative; ids are 0 … 2⁶⁴−2", field="ids")
+    ids = given.astype(np.uint64)
+    distinct, counts = np.unique(ids, return_counts=True)
+    if len(distinct) != count:
+        twice = distinct[counts > 1][0]
+        raise InputError(f"id {twice} stands twice in {options.ids}; ids must differ", field="ids")
+    if distinct[-1] == np.iinfo(np.uint64).max:
+        raise InputError(f"id {distinct[-1]} in {options.ids} is reserved; ids are 0 … 2⁶⁴−2", field="ids")
+    return ids
+
+
+def _require_space(folder: Path, count: int, spec: IndexSpec) -> None:
+    """Refuse before the work what would fail after hours: pages, heads and staged rows must fit."""
+    staged = count * spec.dim * np.dtype(spec.row_type).itemsize
+    pages = -(-count // spec.page_capacity) * spec.page_bytes
+    needed = int(1.1 * (staged + pages)) + (16 << 20)
+    free = free_bytes(folder)
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {free:,} bytes free, but the build needs about {needed:,}; free some space, or choose "
+            "another folder",
+            path=folder,
+        )
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """Give a staging folder inside `folder`, which must be free; remove it, and on failure all that was made."""
+    work = folder / names.BUILD_FOLDER
+    if (folder / names.CURRENT).exists():
+        raise OutputError(f"{folder} holds an index already; remove it, or choose another folder", path=folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not work.exists())):
+        raise OutputError(f"{folder} exists and isn't an empty folder; choose another", path=folder)
+    made = not folder.exists()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} can't be written: {error.strerror}; choose another folder", path=folder
+        ) from error
+    with locked(work):
+        _clear(folder, keep=work)
+        try:
+            yield work
+        except BaseException:
+            _clear(folder, keep=work)
+            shutil.rmtree(work)
+            if made:
+                folder.rmdir()
+            raise
+        shutil.rmtree(work)
+
+
+def _clear(folder: Path, keep: Path) -> None:
+    """Remove what an unfinished build left; only names that a build makes are touched."""
+    for entry in (*folder.iterdir(), *keep.iterdir()):
+        if names.is_segment_name(entry.name) or entry.parent == keep:
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "LOCK":
+                entry.unlink()
+        elif names.is_manifest_name(entry.name.removesuffix(".tmp")) or entry.name == f"{names.CURRENT}.tmp":
+            entry.unlink()
+
+
+@contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - begun, 3)
+
+
+@contextmanager
+def _told(stage_name: str, listener: Listener, total: int | None, unit: str) -> Iterator[None]:
+    begun = time.monotonic()
+    listener(StageStarted(stage_name, total, unit))
+    yield
+    listener(StageFinished(stage_name, time.monotonic() - begun))
+
+
+def _postings(
+    space: npt.NDArray[Any], packing: Packing
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Give each row's head, each head's centroid, and each posting's true radius, rounded up."""
+    starts = packing.page_offsets[packing.posting_offsets]
+    counts = np.diff(starts)
+    head_of_position = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    head_of_row = np.empty(len(space), np.int32)
+    head_of_row[packing.order] = head_of_position
+    centroids = np.empty((len(counts), space.shape[1]))
+    radii = np.empty(len(counts), np.float32)
+    for first in range(0, len(counts), _PACK_PAGES):
+        some = slice(first, min(first + _PACK_PAGES, len(counts)))
+        begin = starts[some.start]
+        members = space[packing.order[begin : starts[some.stop]]].astype(np.float64)
+        sums = np.add.reduceat(members, starts[some] - begin)
+        centroids[some] = sums / counts[some, None]
+        members -= np.repeat(centroids[some], counts[some], axis=0)
+        squares = np.einsum("ij,ij->i", members, members)
+        farthest = np.sqrt(np.maximum.reduceat(squares, starts[some] - begin))
+        radii[some] = np.nextafter(farthest.astype(np.float32), np.float32(np.inf))
+    return head_of_row, centroids, radii
+
+
+def _write_pages(
+    path: Path,
+    rows: npt.NDArray[Any],
+    ids: npt.NDArray[np.uint64],
+    packing: Packing,
+    spec: IndexSpec,
+    salt: int,
+    listener: Listener,
+) -> dict[str, float]:
+    """Write all pages in order; give the mean and largest quantization error."""
+    layout = PageLayout.of(spec)
+    counts = np.diff(packing.page_offsets)
+    total, largest = 0.0, 0.0
+    with pages_writer(path, spec.page_bytes) as writer:
+        for first in range(0, len(counts), _PACK_PAGES):
+            stop = min(first + _PACK_PAGES, len(counts))
+            members = packing.order[packing.page_offsets[first] : packing.page_offsets[stop]]
+            stored = quantize_rows(rows[members], spec)
+            writer.append(
+                pack_pages(stored, ids[members], counts[first:stop], layout, first_page_id=first, salt=salt)
+            )
+            total += float(stored.errors.sum(dtype=np.float64))
+            largest = max(largest, float(stored.errors.max()))
+            listener(StageProgressed("pack", stop))
+        writer.end()
+    return {"mean": total / len(rows), "max": largest}
+
+
+def _report(
+    source_path: str | Path,
+    options: BuildOptions,
+    spec: IndexSpec,
+    packing: Packing,
+    heads: HeadNodes,
+    seconds: dict[str, float],
+    errors: dict[str, float],
+) -> dict[str, Any]:
+    n_rows, n_pages = len(packing.order), len(packing.page_offsets) - 1
+    told = {**asdict(options), "ids": str(options.ids.name) if options.ids else None}
+    return {
+        "annserve_version": __version__,
+        "source": Path(source_path).name,
+        "options": told,
+        "rows": n_rows,
+        "pages": n_pages,
+        "heads": heads.n_heads,
+        "page_fill": n_rows / (n_pages * spec.page_capacity),
+        "rows_per_page": _spread(np.diff(packing.page_offsets)),
+        "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
+        "quantization_error": errors,
+        "stage_seconds": seconds,
+        "seconds": round(sum(seconds.values()), 3),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "threads": options.n_threads,
+        "cpus": os.cpu_count(),
+    }
+
+
+def _spread(counts: npt.NDArray[np.int64]) -> dict[str, float]:
+    return {"min": int(counts.min()), "mean": round(float(counts.mean()), 3), "max": int(counts.max())}

@@ -1,0 +1,91 @@
+"""Proof that an index is whole: every page read back, every row at home exactly once, every head reachable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from annserve.errors import CorruptionError
+from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
+from annserve.heads.graph import reachable
+from annserve.index.segment import Segment
+from annserve.pages.check import check_pages
+from annserve.storage.reader import PageReader, aligned_frames
+
+_BATCH_PAGES = 1_024
+
+
+@dataclass
+class Verification:
+    """What verification found.
+
+    Attributes
+    ----------
+    pages, rows, heads : int
+        What was proven.
+    problems : list of str
+        One line for each thing that is wrong; empty for a whole index.
+    """
+
+    pages: int = 0
+    rows: int = 0
+    heads: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def raise_if_broken(self, path: Path) -> None:
+        """Raise a ``CorruptionError`` that names the first problems, if there are any."""
+        if self.problems:
+            more = f" (and {len(self.problems) - 3} more)" if len(self.problems) > 3 else ""
+            raise CorruptionError(
+                f"{path} has {len(self.problems)} problems: {'; '.join(self.problems[:3])}{more}; restore it, "
+                "or build it anew",
+                path=path,
+            )
+
+
+def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ignore) -> Verification:
+    """Read every page and prove what the format promises.
+
+    Parameters
+    ----------
+    segment : Segment
+        Its RAM tiers were proven when it was opened.
+    reader : PageReader
+    listener : callable
+
+    Returns
+    -------
+    Verification
+        With every problem found; a damaged page doesn't end the search for others.
+    """
+    begun = time.monotonic()
+    listener(StageStarted("verify", segment.n_pages, "pages"))
+    result = Verification(heads=segment.heads.n_heads)
+    frames = aligned_frames(min(_BATCH_PAGES, max(segment.n_pages, 1)), segment.layout.page_bytes)
+    ids = []
+    for first in range(0, segment.n_pages, _BATCH_PAGES):
+        stop = min(first + _BATCH_PAGES, segment.n_pages)
+        page_ids = np.arange(first, stop, dtype=np.uint32)
+        reader.read(page_ids, frames)
+        found, problems = check_pages(frames[: stop - first], page_ids, segment.layout, segment.salt)
+        result.problems += problems
+        ids.append(found)
+        listener(StageProgressed("verify", stop))
+    all_ids = np.concatenate(ids) if ids else np.zeros(0, np.uint64)
+    distinct, counts = np.unique(all_ids, return_counts=True)
+    result.pages, result.rows = segment.n_pages, len(distinct)
+    if len(distinct) != segment.n_rows:
+        result.problems.append(f"{segment.n_rows} rows were built in, but {len(distinct)} are on the pages")
+    if (counts > 1).any():
+        result.problems.append(f"row {distinct[counts > 1][0]} is on {counts.max()} pages, one is its home")
+    lost = np.flatnonzero(~reachable(segment.heads))
+    if len(lost):
+        result.problems.append(f"head {lost[0]} and {len(lost) - 1} others can't be reached from the entry")
+    offsets = segment.page_offsets.astype(np.int64)
+    if offsets[0] != 0 or (np.diff(offsets) < 1).any() or offsets[-1] != segment.n_pages:
+        result.problems.append("the posting table doesn't cover every page exactly once")
+    listener(StageFinished("verify", time.monotonic() - begun, f"{result.rows:,} rows, each at home once"))
+    return result

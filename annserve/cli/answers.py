@@ -1,0 +1,69 @@
+"""What ``search`` and ``query`` do with their answers: files of ids and distances, JSON, or a short table."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from annserve.cli.render import table_text
+from annserve.results import SearchResult
+
+#: Queries and results that the table shows.
+_SHOWN_QUERIES, _SHOWN_RESULTS = 5, 5
+
+
+def answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --out, --distances and --json to a command."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print ids, distances and costs as JSON."),
+        click.option("--distances", type=click.Path(path_type=Path), help="Write the distances here, as .npy."),
+        click.option("--out", type=click.Path(path_type=Path), help="Write the ids here, as .npy (uint64)."),
+    ):
+        command = option(command)
+    return command
+
+
+def give_answers(result: SearchResult, out: Path | None, distances: Path | None, as_json: bool) -> None:
+    """Write files where asked, and print JSON or a short table."""
+    for path, array in ((out, result.ids), (distances, result.distances)):
+        if path is not None:
+            _save(path, array)
+    costs = result.stats.means() if len(result.ids) else {}
+    if as_json:
+        content = {
+            "ids": result.ids.tolist(),
+            "distances": result.distances.astype(float).tolist(),
+            "stats": {**costs, "seconds": result.stats.seconds, "stage_seconds": result.stats.stage_seconds},
+        }
+        click.echo(json.dumps(content))
+        return
+    if out is None:
+        shown = result.ids[:_SHOWN_QUERIES, :_SHOWN_RESULTS]
+        near = result.distances[:_SHOWN_QUERIES, :_SHOWN_RESULTS]
+        rows = [
+            [str(i), *(f"{id_} ({distance:.4g})" for id_, distance in zip(ids, row))]
+            for i, (ids, row) in enumerate(zip(shown, near))
+        ]
+        header = ["query", *(f"#{rank + 1}" for rank in range(shown.shape[1]))]
+        click.echo(table_text(header, rows))
+        if result.ids.shape > shown.shape:
+            click.echo("… give --out FILE for all of them")
+    spent = f"{len(result.ids):,} queries in {result.stats.seconds:.3f} s"
+    if costs:
+        spent += f"; {costs['pages_read_mean']:.1f} pages in {costs['reads_mean']:.1f} reads a query"
+    click.echo(spent, err=True)
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    from annserve.storage.atomic import write_atomically
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())

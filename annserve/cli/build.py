@@ -1,0 +1,80 @@
+"""``annserve build``: from a file of vectors to an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from annserve.build.options import BuildOptions
+from annserve.cli.render import Progress, bytes_text
+from annserve.spec import METRICS, IndexSpec
+
+_DEFAULTS = BuildOptions()
+
+
+@click.command("build")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the index; new or empty.")
+@click.option("--metric", type=click.Choice(METRICS), default=_DEFAULTS.metric, show_default=True)
+@click.option(
+    "--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]"
+)
+@click.option("--column", help="Array or column that holds the vectors, where the file has several.")
+@click.option(
+    "--pages-per-posting",
+    type=int,
+    default=_DEFAULTS.pages_per_posting,
+    show_default=True,
+    help="Most pages of one posting; more spare RAM and cost reads.",
+)
+@click.option(
+    "--page-bytes",
+    type=int,
+    default=_DEFAULTS.page_bytes,
+    help="Bytes of a page. [default: smallest that holds a row]",
+)
+@click.option(
+    "--calibration-queries",
+    type=int,
+    default=_DEFAULTS.calibration_queries,
+    show_default=True,
+    help="Rows held out to learn how much each recall target takes.",
+)
+@click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Fixes every random choice.")
+@click.option("--threads", type=int, default=_DEFAULTS.threads, help="Threads. [default: one per CPU]")
+@click.option("--json", "as_json", is_flag=True, help="Print the build report as JSON.")
+def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
+    """Build an index from SOURCE and publish it in the folder --out.
+
+    SOURCE is .npy, .fvecs/.bvecs, .fbin/.u8bin/.i8bin, HDF5, parquet or a zarr v3 folder. An array inside a file is
+    named after a colon: vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
+    a build that was killed leaves no index, and the same command starts it anew.
+    """
+    from annserve.build.pipeline import build
+    from annserve.index.snapshot import open_snapshot
+    from annserve.vectors.formats import open_vectors
+
+    checked = BuildOptions(**options)  # type: ignore[arg-type]
+    with open_vectors(source, column=checked.column) as vectors:
+        spec = IndexSpec(vectors.dim, str(vectors.dtype), checked.metric, checked.page_bytes)
+        pages = -(-vectors.count // spec.page_capacity)
+        click.echo(
+            f"{vectors.count:,} × {vectors.dim} {vectors.dtype}, metric {checked.metric}: "
+            f"about {pages:,} pages of {spec.page_capacity} rows, {bytes_text(pages * spec.page_bytes)} on disk",
+            err=True,
+        )
+    build(source, out, checked, Progress())
+    snapshot = open_snapshot(out)
+    report = snapshot.segment.report
+    if as_json:
+        click.echo(json.dumps(report, indent=1, sort_keys=True))
+        return
+    ram = sum(snapshot.segment.tier_bytes.values())
+    click.echo(
+        f"published {out}: {report['rows']:,} rows on {report['pages']:,} pages ({report['page_fill']:.1%} full), "
+        f"{bytes_text(ram)} RAM ({ram / report['rows']:.1f} B a vector), "
+        f"{bytes_text(snapshot.disk_bytes)} on disk, "
+        f"{report['seconds']:.1f} s"
+    )

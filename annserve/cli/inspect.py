@@ -1,0 +1,57 @@
+"""``annserve inspect``: what is in an index, and how it was built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annserve.cli.render import bytes_text, table_text
+
+
+@click.command("inspect")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(index: Path, as_json: bool) -> None:
+    """Show counts, RAM by tier, pages, recall plan and build report of INDEX."""
+    from annserve import collection
+
+    with collection.open(index) as opened:
+        info, report = opened.info(), opened.report
+        probes = {
+            str(target): opened.pages_planned(10, target)
+            for target in info["recall_targets"]
+            if info["count"] >= 10
+        }
+    if as_json:
+        click.echo(
+            json.dumps({"index": info, "pages_planned": probes, "report": report}, indent=1, sort_keys=True)
+        )
+        return
+    click.echo(_text(index, info, probes, report))
+
+
+def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]], report: dict[str, Any]) -> str:
+    count = info["count"]
+    facts = [
+        ("rows", f"{count:,} × {info['dim']} {info['row_type']}, metric {info['metric']}"),
+        ("pages", f"{info['pages']:,} of {info['page_bytes']:,} bytes, {info['page_fill']:.1%} full, "
+                  f"{info['page_capacity']} rows each"),
+        ("disk", f"{bytes_text(info['disk_bytes'])}, {info['disk_bytes'] / count:.0f} bytes a vector"),
+        ("reads", info["io"]),
+        ("version", f"format {info['format_version']}, snapshot {info['snapshot']}"),
+    ]  # fmt: skip
+    lines = [str(index), *(f"  {name:<8} {text}" for name, text in facts), ""]
+    tiers = [(name, bytes_text(size), f"{size / count:.2f}") for name, size in info["ram_tiers"].items()]
+    tiers.append(("total", bytes_text(info["ram_bytes"]), f"{info['ram_bytes_per_vector']:.2f}"))
+    lines += [table_text(("RAM tier", "bytes", "bytes a vector"), tiers), ""]
+    if probes:
+        rows = [(target, f"{low:,}", f"{high:,}") for target, (low, high) in probes.items()]
+        lines += [table_text(("recall target", "postings, easy query", "hard query"), rows), ""]
+    stages = [(name, f"{seconds:.1f}") for name, seconds in report["stage_seconds"].items()]
+    stages.append(("total", f"{report['seconds']:.1f}"))
+    lines.append(table_text(("build stage", "seconds"), stages))
+    lines.append(f"peak RAM of the build {bytes_text(report['peak_rss_bytes'])}, {report['threads']} threads")
+    return "\n".join(lines)

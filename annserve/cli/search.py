@@ -1,0 +1,46 @@
+"""``annserve search``: search an index in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from annserve.cli.answers import answer_options, give_answers
+from annserve.spec import RECALL_TARGET_DEFAULT
+
+
+@click.command("search")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("queries", type=click.Path(path_type=Path))
+@click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
+@click.option(
+    "--recall",
+    "recall_target",
+    type=float,
+    default=RECALL_TARGET_DEFAULT,
+    show_default=True,
+    help="Recall target, 0.80 … 0.99; 1 reads every page.",
+)
+@click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread, mmap.")
+@click.option("--threads", type=int, help="Threads. [default: one per CPU]")
+@answer_options
+def command(
+    index: Path,
+    queries: Path,
+    k: int,
+    recall_target: float,
+    io: str,
+    threads: int | None,
+    out: Path | None,
+    distances: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the nearest rows of INDEX for each vector in the file QUERIES."""
+    from annserve import collection
+    from annserve.vectors.formats import read_matrix
+
+    vectors = read_matrix(queries)
+    with collection.open(index, io=io, threads=threads) as opened:
+        result = opened.search(vectors, k, recall_target=recall_target)
+    give_answers(result, out, distances, as_json)

@@ -1,0 +1,217 @@
+"""The embedded door: an index opened in this process. It checks what comes in and delegates the rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import InputError
+from annserve.index.snapshot import Snapshot, open_snapshot
+from annserve.results import SearchResult, SearchStats
+from annserve.search.engine import BlockResult, Engine
+from annserve.search.plan import ProbePlan
+from annserve.spec import (
+    RECALL_TARGET_DEFAULT,
+    IndexSpec,
+    check_k,
+    check_recall_target,
+    check_vectors,
+)
+from annserve.storage.layout import FORMAT_VERSION
+from annserve.storage.reader import PageReader, open_reader
+
+
+def open(path: str | Path, *, io: str = "auto", threads: int | None = None) -> Collection:
+    """Open a published index for searching.
+
+    Parameters
+    ----------
+    path : str or Path
+        Index folder, as ``annserve build`` made it.
+    io : str
+        How pages are read: ``auto`` takes the best that works; or ``uring``, ``pread``, ``mmap``.
+    threads : int, optional
+        Threads that share a batch of queries; by default one per CPU of this process.
+
+    Returns
+    -------
+    Collection
+
+    Raises
+    ------
+    NotFoundError
+        If the folder holds no index.
+    CorruptionError, VersionError
+        If a file isn't what was published, or another format version wrote it.
+    InputError
+        If `io` is unknown or not available here.
+    """
+    n_threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    if n_threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1", field="threads")
+    snapshot = open_snapshot(Path(path))
+    segment = snapshot.segment
+    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages, io)
+    return Collection(snapshot, reader, n_threads)
+
+
+class Collection:
+    """An open index; threads may share it. Made by ``open``.
+
+    It keeps the version that it opened: newer ones are seen by opening anew.
+    """
+
+    def __init__(self, snapshot: Snapshot, reader: PageReader, threads: int) -> None:
+        self._snapshot = snapshot
+        self._reader = reader
+        self._engine = Engine(
+            snapshot.segment, ProbePlan.of(snapshot.segment.plan), reader, snapshot.manifest.norm_max
+        )
+        self._n_threads = threads
+        self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
+
+    @property
+    def spec(self) -> IndexSpec:
+        """What the index is."""
+        return self._snapshot.manifest.spec
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the index."""
+        return self._snapshot.manifest.n_rows
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        recall_target: float = RECALL_TARGET_DEFAULT,
+        deadline: float | None = None,
+    ) -> SearchResult:
+        """Find the k nearest rows of each query.
+
+        Parameters
+        ----------
+        queries : (nq, dim) or (dim,) array
+            Numbers of any type.
+        k : int
+            Results per query, 1 … min(n_rows, 1000). Exactly k come back.
+        recall_target : float
+            Share of the true k nearest that should be found, on average over queries: 0.80 … 0.99; or 1 to
+            read every page.
+        deadline : float, optional
+            ``time.monotonic()`` after which the search gives up.
+
+        Returns
+        -------
+        SearchResult
+
+        Raises
+        ------
+        InputError
+            If queries, k or recall_target don't fit the index.
+        DeadlineError
+            If the deadline passed.
+        ReadError, CorruptionError
+            If the device fails, or gives a page that isn't what was written.
+        """
+        begun = time.perf_counter()
+        vectors = check_vectors(queries, self.spec)
+        k = check_k(k, self.n_rows)
+        recall_target = check_recall_target(recall_target)
+        size = self._engine.block_queries(k, recall_target)
+        if self._pool is not None and len(vectors) > 1:
+            # Small batches too are shared among the threads.
+            size = min(size, -(-len(vectors) // self._n_threads))
+        blocks = [vectors[start : start + size] for start in range(0, len(vectors), size)]
+
+        def answer(block: npt.NDArray[Any]) -> BlockResult:
+            return self._engine.search(block, k, recall_target, deadline=deadline)
+
+        if self._pool is None or len(blocks) == 1:
+            answers = [answer(block) for block in blocks]
+        else:
+            answers = list(self._pool.map(answer, blocks))
+        return _merge(answers, k, self.spec.page_bytes, time.perf_counter() - begun)
+
+    def info(self) -> dict[str, Any]:
+        """Give the facts about this index as plain values, for ``inspect``, servers and benchmarks."""
+        segment, manifest = self._snapshot.segment, self._snapshot.manifest
+        tiers = segment.tier_bytes
+        ram_bytes = sum(tiers.values())
+        return {
+            "count": manifest.n_rows,
+            "dim": manifest.spec.dim,
+            "row_type": manifest.spec.row_type,
+            "metric": manifest.spec.metric,
+            "page_bytes": manifest.spec.page_bytes,
+            "page_capacity": manifest.spec.page_capacity,
+            "heads": segment.heads.n_heads,
+            "pages": segment.n_pages,
+            "page_fill": manifest.n_rows / (segment.n_pages * manifest.spec.page_capacity),
+            "ram_tiers": tiers,
+            "ram_bytes": ram_bytes,
+            "ram_bytes_per_vector": ram_bytes / manifest.n_rows,
+            "disk_bytes": self._snapshot.disk_bytes,
+            "build_seconds": segment.report.get("seconds", 0.0),
+            "recall_targets": segment.plan["targets"],
+            "format_version": FORMAT_VERSION,
+            "snapshot": manifest.snapshot,
+            "io": self._reader.describe(),
+        }
+
+    def pages_planned(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the postings that the easiest and the hardest query probe."""
+        return self._engine.probes_range(k, recall_target)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """How the build went."""
+        return self._snapshot.segment.report
+
+    def close(self) -> None:
+        """Let threads and files go."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._reader.close()
+
+    def __enter__(self) -> Collection:
+        """Be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: float) -> SearchResult:
+    def joined(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(answer, name) for answer in answers])
+
+    if not answers:
+        return SearchResult(np.zeros((0, k), np.uint64), np.zeros((0, k), np.float32), SearchStats())
+    stages: dict[str, float] = {}
+    for answer in answers:
+        for name, spent in answer.seconds.items():
+            stages[name] = stages.get(name, 0.0) + spent
+    pages = joined("pages_read")
+    stats = SearchStats(
+        pages_read=pages,
+        reads=joined("reads"),
+        bytes_read=pages * page_bytes,
+        heads_visited=joined("heads_visited"),
+        rows_scored=joined("rows_scored"),
+        stage_seconds=stages,
+        seconds=seconds,
+    )
+    return SearchResult(joined("ids"), joined("distances").astype(np.float32), stats)

@@ -1,0 +1,91 @@
+"""From a query to its nearest heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.heads import kernels
+from annserve.heads.layout import HeadNodes, queries_to_grid
+
+#: A walk that wants h heads computes some six distances for each; a scan of all is then as cheap, and exact.
+SCAN_FACTOR = 6
+
+
+@dataclass
+class WalkScratch:
+    """What one thread needs to walk the heads of one segment; grows to the largest request."""
+
+    n_heads: int
+    visited: npt.NDArray[np.uint32] = field(init=False)
+    candidate_distances: npt.NDArray[np.float64] = field(init=False)
+    candidate_ids: npt.NDArray[np.int32] = field(init=False)
+    stamp: int = 0
+
+    def __post_init__(self) -> None:
+        self.visited = np.zeros(self.n_heads, np.uint32)
+        self.candidate_distances = np.empty(self.n_heads, np.float64)
+        self.candidate_ids = np.empty(self.n_heads, np.int32)
+
+    def next_stamp(self) -> np.uint32:
+        """Give a stamp that makes every earlier visit stale."""
+        if self.stamp == np.iinfo(np.uint32).max:
+            self.visited[:] = 0
+            self.stamp = 0
+        self.stamp += 1
+        return np.uint32(self.stamp)
+
+
+def nearest_heads(
+    heads: HeadNodes, queries: npt.NDArray[np.float32], wanted: int, scratch: WalkScratch
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Find the nearest heads of each query.
+
+    Parameters
+    ----------
+    heads : HeadNodes
+    queries : (nq, dim) float32
+        In the index space.
+    wanted : int
+        Heads per query, at most ``heads.n_heads``.
+    scratch : WalkScratch
+        Of this thread.
+
+    Returns
+    -------
+    head_ids : (nq, wanted) int32
+        Nearest first; −1 where a walk found fewer.
+    distances : (nq, wanted) float64
+        Squared L2 in the index space; infinity where there is no head.
+    computed : (nq,) int64
+        Distances computed.
+    """
+    layout = heads.layout
+    grid_queries = queries_to_grid(queries, heads.scale)
+    head_ids = np.full((len(queries), wanted), -1, np.int32)
+    distances = np.full((len(queries), wanted), np.inf)
+    computed = np.empty(len(queries), np.int64)
+    vectors, neighbours = heads.nodes.view(heads.dtype), heads.nodes.view(np.uint32)
+    shape = (layout.dim, layout.degree, layout.nodes_per_page, layout.page_bytes, layout.stride)
+    for i, query in enumerate(grid_queries):
+        if wanted * SCAN_FACTOR >= heads.n_heads:
+            kernels.scan_all(query, vectors, heads.n_heads, *shape, wanted, distances[i], head_ids[i])
+            computed[i] = heads.n_heads
+        else:
+            _, computed[i] = kernels.walk(
+                query,
+                neighbours,
+                vectors,
+                *shape,
+                heads.entry,
+                wanted,
+                scratch.visited,
+                scratch.next_stamp(),
+                scratch.candidate_distances,
+                scratch.candidate_ids,
+                distances[i],
+                head_ids[i],
+            )
+    return head_ids, distances * heads.scale**2, computed

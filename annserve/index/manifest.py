@@ -1,0 +1,129 @@
+"""The manifest: which files make one version of an index, and how long each is and what it sums to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from annserve.errors import AnnserveError, CorruptionError, NotFoundError, VersionError
+from annserve.index import names
+from annserve.index.sealed import read_sealed
+from annserve.spec import IndexSpec
+from annserve.storage.layout import FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Length and header checksum of one file of a segment.
+
+    `crc32c` is of the whole file; for pages it is of the first 4,096 bytes (the container's header), because
+    every page carries its own.
+    """
+
+    n_bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """One segment: rows that were built together."""
+
+    name: str
+    n_rows: int
+    n_heads: int
+    n_pages: int
+    salt: int
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of an index.
+
+    Attributes
+    ----------
+    snapshot : int
+        Counts published versions, from 1.
+    spec : IndexSpec
+    norm_max : float
+        Largest norm of a row; gives the index space under inner product.
+    segments : tuple of SegmentEntry
+        This release writes and reads exactly one.
+    """
+
+    snapshot: int
+    spec: IndexSpec
+    norm_max: float
+    segments: tuple[SegmentEntry, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all segments."""
+        return sum(segment.n_rows for segment in self.segments)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the JSON object that the file holds."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+
+def read_current(folder: Path) -> Manifest:
+    """Read the manifest of the published version.
+
+    Raises
+    ------
+    NotFoundError
+        If the folder holds no published index.
+    VersionError
+        If another format version wrote it.
+    CorruptionError
+        If CURRENT or the manifest is damaged.
+    """
+    if not (folder / names.CURRENT).exists():
+        if (folder / names.BUILD_FOLDER).exists():
+            raise NotFoundError(f"{folder} holds an unfinished build, no index; run 'annserve build' again")
+        if not folder.exists():
+            raise NotFoundError(f"there is no index {folder}; 'annserve build' makes one")
+        raise NotFoundError(f"{folder} holds no index (no file {names.CURRENT}); 'annserve build' makes one")
+    current = read_sealed(folder / names.CURRENT)
+    _check_version(current, folder / names.CURRENT)
+    name = current.get("manifest")
+    if not isinstance(name, str) or not names.is_manifest_name(name):
+        raise CorruptionError(
+            f"{folder / names.CURRENT} names the manifest {name!r}, which isn't a manifest's name; "
+            "restore it, or build the index anew",
+            path=folder / names.CURRENT,
+        )
+    path = folder / name
+    content = read_sealed(path)
+    _check_version(content, path)
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError, AnnserveError) as error:
+        raise CorruptionError(
+            f"{path} lacks a field or holds a wrong one ({error}); restore it, or build the index anew",
+            path=path,
+        ) from error
+
+
+def _check_version(content: dict[str, Any], path: Path) -> None:
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise VersionError(
+            f"{path} was written in format version {version}, but this program reads version {FORMAT_VERSION}; "
+            "build the index anew, or use the program that wrote it",
+            path=path,
+        )
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    segments = tuple(
+        SegmentEntry(**{**entry, "files": {name: FileEntry(**facts) for name, facts in entry["files"].items()}})
+        for entry in content["segments"]
+    )
+    if len(segments) != 1:
+        raise ValueError(f"{len(segments)} segments, this release reads 1")
+    for segment in segments:
+        if not names.is_segment_name(segment.name) or set(segment.files) != set(names.SEGMENT_FILES):
+            raise ValueError(f"segment {segment.name!r} with files {sorted(segment.files)}")
+    return Manifest(int(content["snapshot"]), IndexSpec(**content["spec"]), float(content["norm_max"]), segments)

@@ -1,0 +1,178 @@
+"""One segment: heads, graph and posting table for RAM, pages for the device.
+
+``write_heads`` and ``open_segment`` are the two ends of ``heads.bin``; its sections are in storage/FORMAT.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import CorruptionError
+from annserve.heads.layout import HeadNodes, NodeLayout
+from annserve.index import names
+from annserve.index.manifest import SegmentEntry
+from annserve.index.sealed import read_sealed
+from annserve.pages.layout import PageLayout
+from annserve.spec import IndexSpec
+from annserve.storage.checksum import crc32c
+from annserve.storage.container import ContainerWriter, open_container
+from annserve.storage.layout import BLOCK_BYTES
+
+HEADS_MAGIC = b"ANNHEADS"
+PAGES_MAGIC = b"ANNPAGES"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An open segment; its arrays lie in RAM, its pages on the device.
+
+    Attributes
+    ----------
+    spec : IndexSpec
+    heads : HeadNodes
+    page_offsets : (h + 1,) uint32
+        Pages of head i: ``page_offsets[i] … page_offsets[i + 1] - 1``.
+    radii : (h,) float32
+        Distance (not squared, index space) from a head to the farthest row of its posting, rounded up.
+    pages_path : Path
+    pages_offset : int
+        Byte at which page 0 starts.
+    n_pages, n_rows, salt : int
+    layout : PageLayout
+    plan, report : dict
+        What calibration found; how the build went.
+    """
+
+    spec: IndexSpec
+    heads: HeadNodes
+    page_offsets: npt.NDArray[np.uint32]
+    radii: npt.NDArray[np.float32]
+    pages_path: Path
+    pages_offset: int
+    n_pages: int
+    n_rows: int
+    salt: int
+    layout: PageLayout
+    plan: dict[str, Any]
+    report: dict[str, Any]
+
+    @property
+    def tier_bytes(self) -> dict[str, int]:
+        """Bytes in RAM by tier."""
+        nodes = self.heads.ram_bytes
+        vectors = self.heads.n_heads * self.heads.layout.dim
+        return {
+            "head_vectors": vectors,
+            "head_graph": nodes - vectors,
+            "postings": self.page_offsets.nbytes + self.radii.nbytes,
+        }
+
+
+def write_heads(
+    path: Path, heads: HeadNodes, page_offsets: npt.NDArray[np.int64], radii: npt.NDArray[np.float32]
+) -> None:
+    """Write ``heads.bin``.
+
+    Raises
+    ------
+    OutputError
+        If the device refuses.
+    """
+    with ContainerWriter(path, HEADS_MAGIC) as writer:
+        writer.add("nodes", heads.nodes.reshape(-1, heads.layout.page_bytes))
+        writer.add("entry", np.array([heads.entry], np.uint32))
+        writer.add("scale", np.array([heads.scale], np.float64))
+        writer.add("page_offsets", page_offsets.astype(np.uint32))
+        writer.add("radii", radii.astype(np.float32))
+
+
+def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:
+    """Begin ``pages.bin``: append pages, then ``end()`` and ``close()`` it."""
+    writer = ContainerWriter(path, PAGES_MAGIC)
+    writer.begin("pages", np.uint8, (page_bytes,))
+    return writer
+
+
+def file_checksum(path: Path) -> int:
+    """Sum a segment's file for the manifest: all of it, or only the header of ``pages.bin``."""
+    with path.open("rb") as file:
+        if path.name == names.PAGES:
+            return crc32c(file.read(BLOCK_BYTES))
+        total = 0
+        while piece := file.read(1 << 22):
+            total = crc32c(piece, total)
+        return total
+
+
+def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
+    """Open a segment and prove every file of it but the pages, which prove themselves when they are read.
+
+    Raises
+    ------
+    CorruptionError, VersionError, NotFoundError, ReadError
+        If a file isn't the one that was published.
+    """
+    place = folder / entry.name
+    for name, facts in entry.files.items():
+        path = place / name
+        size = path.stat().st_size if path.exists() else -1
+        if size != facts.n_bytes:
+            found = "is missing" if size < 0 else f"has {size} bytes"
+            raise CorruptionError(
+                f"{path} {found}, but {facts.n_bytes} were published; restore it, or build the index anew",
+                path=path,
+                offset=max(size, 0),
+            )
+        if file_checksum(path) != facts.crc32c:
+            raise CorruptionError(
+                f"{path} isn't the file that was published: checksum {facts.crc32c:08x} expected, "
+                f"{file_checksum(path):08x} found; restore it, or build the index anew",
+                path=path,
+                offset=0,
+            )
+    # The checksum of the whole file is behind us: what is left is the header, and the pages' own.
+    with open_container(place / names.HEADS, HEADS_MAGIC, verify=False) as file:
+        node_layout = NodeLayout(spec.space_dim)
+        dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
+        heads = HeadNodes(
+            node_layout,
+            np.array(file.section("nodes")).reshape(-1),
+            entry.n_heads,
+            int(file.section("entry")[0]),
+            float(file.section("scale")[0]),
+            dtype,
+        )
+        page_offsets = np.array(file.section("page_offsets"))
+        radii = np.array(file.section("radii"))
+    with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
+        pages_offset, pages_bytes = file.extent("pages")
+    if (
+        len(heads.nodes) != node_layout.n_pages(entry.n_heads) * node_layout.page_bytes
+        or len(page_offsets) != entry.n_heads + 1
+        or page_offsets[-1] != entry.n_pages
+        or pages_bytes != entry.n_pages * spec.page_bytes
+    ):
+        raise CorruptionError(
+            f"{place} doesn't fit its manifest: {entry.n_heads} heads and {entry.n_pages} pages expected; "
+            "restore it, or build the index anew",
+            path=place,
+        )
+    return Segment(
+        spec=spec,
+        heads=heads,
+        page_offsets=page_offsets,
+        radii=radii,
+        pages_path=place / names.PAGES,
+        pages_offset=pages_offset,
+        n_pages=entry.n_pages,
+        n_rows=entry.n_rows,
+        salt=entry.salt,
+        layout=PageLayout.of(spec),
+        plan=read_sealed(place / names.PLAN),
+        report=read_sealed(place / names.REPORT),
+    )

@@ -1,0 +1,106 @@
+"""Writing pages, and scoring the rows on them.
+
+A page is seen through views of its element types that share memory; offsets are given in elements of each view.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from annserve.kernels.distance import dot_and_norm
+from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.topk import push_distinct
+from annserve.storage.kernels import crc32c_of
+
+_COSINE = 2
+_IP = 1
+
+#: What `score_pages` found wrong with a page.
+GOOD, BAD_CHECKSUM, WRONG_PAGE, BAD_COUNT = 0, 1, 2, 3
+
+
+@kernel
+def seal_pages(pages_u32, pages_u8, first_page_id, salt):  # type: ignore[no-untyped-def]
+    """Write page numbers, salt and, last, checksums into the headers of consecutive pages.
+
+    Parameters
+    ----------
+    pages_u32 : (p, page_bytes / 4) uint32  # IN, OUT
+    pages_u8 : (p, page_bytes) uint8, the same memory  # IN
+    first_page_id : int
+    salt : uint32
+    """
+    for i in range(pages_u8.shape[0]):
+        pages_u32[i, 1] = np.uint32(first_page_id + i)
+        pages_u32[i, 3] = np.uint32(salt)
+        pages_u32[i, 0] = crc32c_of(pages_u8[i], 4, pages_u8.shape[1], np.uint32(0))
+
+
+@inline_kernel
+def check_page(page_u8, page_u32, page_id, salt, capacity):  # type: ignore[no-untyped-def]
+    """Say whether a page is whole and the one that was asked for; one of the codes above."""
+    if crc32c_of(page_u8, 4, page_u8.shape[0], np.uint32(0)) != page_u32[0]:
+        return BAD_CHECKSUM
+    if page_u32[1] != np.uint32(page_id) or page_u32[3] != np.uint32(salt):
+        return WRONG_PAGE
+    if (page_u32[2] & np.uint32(0xFFFF)) > capacity:
+        return BAD_COUNT
+    return GOOD
+
+
+@kernel
+def score_pages(  # type: ignore[no-untyped-def]
+    frames_u8,  # IN (f, page_bytes) uint8: pages as read
+    frames_u32,  # IN the same memory
+    frames_u64,  # IN the same memory
+    frames_f32,  # IN the same memory
+    frames_rows,  # IN the same memory as uint8 or int8
+    page_ids,  # IN (p,) uint32: frame i holds page page_ids[i]
+    first,  # score frames first … stop − 1
+    stop,
+    salt,
+    capacity,
+    dim,
+    ids_offset,  # bytes
+    factors_offset,  # bytes; 0 where rows carry no factors
+    rows_offset,  # bytes
+    query,  # IN (dim,) int16
+    query_scale,  # float64
+    query_norm,  # float64, of the integers
+    metric,  # 0 l2, 1 ip, 2 cosine
+    excluded,  # id that may not be answered, or 2**64 − 1
+    k,
+    distances,  # OUT (k,) float64 worst-first heap
+    ids,  # OUT (k,) uint64
+    counts,  # OUT (3,) int64: rows scored, heap size, frame of a bad page
+):
+    """Offer every row of the given frames to the heap of the k nearest; give a code from above."""
+    size = counts[1]
+    for frame in range(first, stop):
+        state = check_page(frames_u8[frame], frames_u32[frame], page_ids[frame], salt, capacity)
+        if state != GOOD:
+            counts[1] = size
+            counts[2] = frame
+            return state
+        n_rows = np.int64(frames_u32[frame, 2] & np.uint32(0xFFFF))
+        for slot in range(n_rows):
+            dot, norm = dot_and_norm(query, frames_rows[frame], rows_offset + slot * dim, dim)
+            scale = np.float64(1.0)
+            if factors_offset:
+                scale = np.float64(frames_f32[frame, factors_offset // 4 + slot])
+            if metric == _COSINE:
+                distance = 1.0 - np.float64(dot) / np.sqrt(query_norm * np.float64(norm))
+            elif metric == _IP:
+                distance = -query_scale * scale * np.float64(dot)
+            else:
+                distance = (
+                    query_scale * query_scale * query_norm
+                    + scale * scale * np.float64(norm)
+                    - 2.0 * query_scale * scale * np.float64(dot)
+                )
+            id_ = frames_u64[frame, ids_offset // 8 + slot]
+            if id_ != excluded:
+                size = push_distinct(distances, ids, size, k, distance, id_)
+        counts[0] += n_rows
+    counts[1] = size
+    return GOOD

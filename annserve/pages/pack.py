@@ -1,0 +1,71 @@
+"""From rows to pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.pages import kernels
+from annserve.pages.layout import HEADER, PageLayout
+from annserve.pages.rows import QuantizedRows
+
+
+def pack_pages(
+    rows: QuantizedRows,
+    ids: npt.NDArray[np.uint64],
+    counts: npt.NDArray[np.int64],
+    layout: PageLayout,
+    *,
+    first_page_id: int,
+    salt: int,
+) -> npt.NDArray[np.uint8]:
+    """Write rows onto consecutive pages.
+
+    Parameters
+    ----------
+    rows : QuantizedRows
+        Page by page, in the order of their slots.
+    ids : (n,) uint64
+        Id of each row.
+    counts : (p,) int64
+        Rows of each page, 1 … capacity; their sum is n.
+    layout : PageLayout
+    first_page_id : int
+        Number of the first page.
+    salt : int
+        The segment's salt, uint32.
+
+    Returns
+    -------
+    (p, page_bytes) uint8
+        Complete pages with their checksums.
+    """
+    n_pages = len(counts)
+    assert counts.min(initial=1) >= 1, f"an empty page among {n_pages}"
+    assert counts.max(initial=1) <= layout.capacity, f"{counts.max()} rows on a page of {layout.capacity}"
+    assert counts.sum() == len(ids), f"{counts.sum()} places for {len(ids)} rows"
+    page_of_row = np.repeat(np.arange(n_pages), counts)
+    slot_of_row = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    pages = np.zeros((n_pages, layout.page_bytes), np.uint8)
+    header = pages[:, : HEADER.itemsize].view(HEADER)[:, 0]
+    header["count"] = counts
+    header["flags"] = layout.flags
+    parts: list[tuple[int, npt.NDArray[Any], np.dtype[Any]]] = [(layout.ids_offset, ids, np.dtype("<u8"))]
+    if layout.has_factors:
+        float32 = np.dtype("<f4")
+        parts += [
+            (layout.factors_offset, rows.scales, float32),
+            (layout.factors_offset + 4 * layout.capacity, rows.errors, float32),
+        ]
+    for offset, values, dtype in parts:
+        column = pages[:, offset : offset + dtype.itemsize * layout.capacity].view(dtype)
+        column[page_of_row, slot_of_row] = values
+    stop = layout.rows_offset + layout.capacity * layout.dim
+    elements = pages[:, layout.rows_offset : stop].reshape(n_pages, layout.capacity, layout.dim)
+    elements[page_of_row, slot_of_row] = rows.elements.view(np.uint8)
+    pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, -1)
+    kernels.seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
+    return pages

@@ -1,0 +1,135 @@
+"""Exact scores of the rows on pages that were read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import CorruptionError
+from annserve.kernels.topk import sort_nearest
+from annserve.pages import kernels
+from annserve.pages.layout import PageLayout
+from annserve.pages.rows import QuantizedQueries
+
+#: No row has this id, so that excluding it excludes none.
+NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+_WRONG = {
+    kernels.BAD_CHECKSUM: "its checksum is wrong",
+    kernels.WRONG_PAGE: "it is a whole page, but of another place or index",
+    kernels.BAD_COUNT: "it claims more rows than it can hold",
+}
+
+
+@dataclass
+class Frames:
+    """Memory that pages are read into, with the views that kernels need; belongs to one thread.
+
+    Parameters
+    ----------
+    memory : (f, page_bytes) uint8
+        Page-aligned.
+    layout : PageLayout
+    """
+
+    memory: npt.NDArray[np.uint8]
+    layout: PageLayout
+    _views: tuple[npt.NDArray[np.generic], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        memory = self.memory
+        self._views = (
+            memory,
+            memory.view(np.uint32),
+            memory.view(np.uint64),
+            memory.view(np.float32),
+            memory.view(self.layout.dtype),
+        )
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def score(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.int64],
+        queries: QuantizedQueries,
+        k: int,
+        *,
+        metric: int,
+        salt: int,
+        path: Path,
+        pages_offset: int,
+        excluded: npt.NDArray[np.uint64] | None = None,
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Find the k nearest rows of each query on its pages.
+
+        Parameters
+        ----------
+        page_ids : (p,) uint32
+            Frame i holds page ``page_ids[i]``.
+        offsets : (nq + 1,) int64
+            Frames of query i: ``offsets[i] … offsets[i + 1] - 1``.
+        queries : QuantizedQueries
+        k : int
+        metric : int
+            One of ``annserve.metric``'s codes.
+        salt, path, pages_offset
+            Of the segment, to prove a page and to name a bad one.
+        excluded : (nq,) uint64, optional
+            An id per query that may not be answered.
+
+        Returns
+        -------
+        ids : (nq, k) uint64
+            Nearest first, ties by id; `NO_ID` where there were fewer rows.
+        distances : (nq, k) float64
+        found : (nq,) int64
+            Rows answered, at most k.
+        scored : (nq,) int64
+            Rows whose distance was computed.
+
+        Raises
+        ------
+        CorruptionError
+            If a page is damaged, or isn't the one that was asked for.
+        """
+        layout, n_queries = self.layout, len(offsets) - 1
+        ids = np.full((n_queries, k), NO_ID)
+        distances = np.full((n_queries, k), np.inf)
+        counts = np.zeros((n_queries, 3), np.int64)
+        for i in range(n_queries):
+            state = kernels.score_pages(
+                *self._views,
+                page_ids,
+                offsets[i],
+                offsets[i + 1],
+                salt,
+                layout.capacity,
+                layout.dim,
+                layout.ids_offset,
+                layout.factors_offset if layout.has_factors else 0,
+                layout.rows_offset,
+                queries.elements[i],
+                queries.scales[i],
+                queries.norms[i],
+                metric,
+                NO_ID if excluded is None else excluded[i],
+                k,
+                distances[i],
+                ids[i],
+                counts[i],
+            )
+            if state != kernels.GOOD:
+                page_id = int(page_ids[counts[i, 2]])
+                raise CorruptionError(
+                    f"page {page_id} of {path} is damaged: {_WRONG[state]}; run 'annserve verify' to list all "
+                    "damaged pages, then restore the file or build the index anew",
+                    path=path,
+                    offset=pages_offset + page_id * layout.page_bytes,
+                )
+            sort_nearest(distances[i], ids[i], counts[i, 1])
+        return ids, distances, counts[:, 1], counts[:, 0]
