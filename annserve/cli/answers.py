@@ -12,7 +12,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from annserve.cli.render import table_text
+from annserve.cli.render import bytes_text, table_text
 from annserve.results import SearchResult
 
 #: Queries and results that the table shows.
@@ -55,9 +55,10 @@ def give_answers(result: SearchResult, out: Path | None, distances: Path | None,
         click.echo(table_text(header, rows))
         if result.ids.shape > shown.shape:
             click.echo("… give --out FILE for all of them")
-    spent = f"{len(result.ids):,} queries in {result.stats.seconds:.3f} s"
+    spent = f"{len(result.ids):,} queries in {result.stats.seconds * 1e3:.1f} ms"
     if costs:
-        spent += f"; {costs['pages_read_mean']:.1f} pages in {costs['reads_mean']:.1f} reads a query"
+        size = bytes_text(costs["bytes_read_mean"])
+        spent += f"; {costs['pages_read_mean']:.1f} pages ({size}) in {costs['reads_mean']:.1f} reads a query"
     click.echo(spent, err=True)
 
 
