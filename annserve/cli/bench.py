@@ -16,6 +16,8 @@ from annserve.errors import InputError
 
 #: Beyond this share, the kernel's count of bytes and the engine's aren't the same number.
 _RATIO_SLACK = 0.02
+#: How far a delivered recall may fall short of its target: what the product promises.
+_RECALL_SLACK = 0.01
 
 
 @click.group("bench")
@@ -67,9 +69,7 @@ def search(
         target, memory = _open_target(stack, index, address, io)
         facts = target.info()
         passes = run_loads(target, workload.queries, loads, k=k, repetitions=repetitions, listener=Progress())
-        records = [
-            summarize(load, passes[load], workload.truth, k=k, in_process=address is None) for load in loads
-        ]
+        records = [summarize(load, passes[load], workload.truth, k=k, in_process=address is None) for load in loads]
         report = compose_report(
             records,
             index=facts,
@@ -93,9 +93,7 @@ def search(
         click.echo(f"note: {note}", err=True)
 
 
-def _open_target(
-    stack: ExitStack, index: Path | None, address: str | None, io: str
-) -> tuple[Any, dict[str, Any]]:
+def _open_target(stack: ExitStack, index: Path | None, address: str | None, io: str) -> tuple[Any, dict[str, Any]]:
     """Open the index or connect to the server; the memory before and after tells what opening took."""
     if address is not None:
         from annserve.client import Client
@@ -171,9 +169,7 @@ def _table(records: list[dict[str, Any]], k: int) -> str:
 
 
 def _index_line(facts: Mapping[str, Any]) -> str:
-    disk, per_vector, seconds = (
-        facts[name] for name in ("disk_bytes", "ram_bytes_per_vector", "build_seconds")
-    )
+    disk, per_vector, seconds = (facts[name] for name in ("disk_bytes", "ram_bytes_per_vector", "build_seconds"))
     parts = [f"{facts['count'] or 0:,} × {facts['dim'] or '?'}"]
     parts += [f"{per_vector:.1f} B of RAM a vector"] if per_vector is not None else []
     parts += [f"{bytes_text(disk)} on disk"] if disk is not None else []
@@ -188,6 +184,12 @@ def _number(value: float | None, unit: float = 1, decimals: int = 1) -> str:
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:
     """Say what makes the numbers doubtful."""
     records = report["results"]
+    k = report["settings"]["k"]
+    for target, recall in sorted({(one["recall_target"], one[f"recall_{k}_at_{k}"]) for one in records}):
+        if recall < target / 2:
+            yield f"recall is {recall:.4f} at target {target:g}: is this the truth of this base and this metric?"
+        elif recall < target - _RECALL_SLACK:
+            yield f"recall is {recall:.4f} at target {target:g}, more than {_RECALL_SLACK} short of it"
     n_lists = report["inputs"]["truth"]["ties_cut"]
     if n_lists:
         yield f"{n_lists} lists of the truth end within a tie; a deeper truth may show a higher recall"

@@ -78,9 +78,7 @@ def find_commit(source: Path = Path(__file__).parent) -> str | None:
     git = ["git", "-C", str(source)]
     try:
         # An installed package may lie inside somebody else's repository: only tracked files count.
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", "."], check=True, capture_output=True, timeout=10
-        )
+        subprocess.run([*git, "ls-files", "--error-unmatch", "."], check=True, capture_output=True, timeout=10)
         answer = subprocess.run(
             [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             check=True,

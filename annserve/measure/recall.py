@@ -45,8 +45,8 @@ def recall_k_at_k(ids: npt.NDArray[np.uint64], truth: Truth, k: int) -> npt.NDAr
     for start in range(0, len(ids), _CHUNK_QUERIES):
         rows = slice(start, start + _CHUNK_QUERIES)
         named = (truth.ids[rows, :, None] == ids[rows, None, :k]).any(axis=2)
-        # One mark per true row, not per answer: this is what makes a repeated id count once.
-        recalls[rows] = np.minimum((named & accepted[rows]).sum(axis=1), k) / k
+        # One mark per true row, not per answer: a repeated id counts once, and no answer holds more than k.
+        recalls[rows] = (named & accepted[rows]).sum(axis=1) / k
     return recalls
 
 

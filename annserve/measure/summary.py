@@ -21,9 +21,7 @@ _LATENCY_SHARES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 _COUNT_SHARES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 
-def summarize(
-    load: Load, passes: Sequence[Pass], truth: Truth, *, k: int, in_process: bool
-) -> dict[str, Any]:
+def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int, in_process: bool) -> dict[str, Any]:
     """Boil the passes of one load down to a record.
 
     Parameters

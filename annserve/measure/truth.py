@@ -63,9 +63,7 @@ class Truth:
         return int(self.accepted(k)[:, -1].sum())
 
 
-def check_truth(
-    ids: npt.NDArray[Any], distances: npt.NDArray[Any] | None, *, n_queries: int, k: int
-) -> Truth:
+def check_truth(ids: npt.NDArray[Any], distances: npt.NDArray[Any] | None, *, n_queries: int, k: int) -> Truth:
     """Check exact neighbours as they came from a file, and make them comparable.
 
     Parameters
@@ -110,9 +108,7 @@ def check_truth(
     return Truth(ids.astype(np.uint64), ascending, epsilon)
 
 
-def _check_distances(
-    distances: npt.NDArray[Any], shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.float64], float]:
+def _check_distances(distances: npt.NDArray[Any], shape: tuple[int, ...]) -> tuple[npt.NDArray[np.float64], float]:
     """Give distances in ascending order with the tolerance that their type deserves."""
     if distances.shape != shape or distances.dtype.kind not in "iuf":
         raise InputError(

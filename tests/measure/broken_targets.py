@@ -110,9 +110,7 @@ class DoubledReads(ExactTarget):
     """Reads every page twice, and says so."""
 
     def stats(self, nq):
-        return SearchStats(
-            *(2 * getattr(super(DoubledReads, self).stats(nq), name) for name in SearchStats.COUNTS)
-        )
+        return SearchStats(*(2 * getattr(super(DoubledReads, self).stats(nq), name) for name in SearchStats.COUNTS))
 
 
 class Uncounted(ExactTarget):

@@ -49,9 +49,7 @@ def run(files, monkeypatch):
 
         monkeypatch.setattr(bench, "_open_target", open_target)
         options = ["--queries", str(folder / inputs[0]), "--truth", str(folder / inputs[1])]
-        return CliRunner().invoke(
-            bench.command, ["search", *options, *map(str, arguments)], catch_exceptions=False
-        )
+        return CliRunner().invoke(bench.command, ["search", *options, *map(str, arguments)], catch_exceptions=False)
 
     return run_bench
 
@@ -104,6 +102,16 @@ def test_the_table_goes_to_stdout_and_doubts_to_stderr(run, files):
     assert row.split()[:4] == ["0.9", "0.8000", "0.80", "1"]
     assert index == "50 × 4, 8.0 B of RAM a vector"
     assert "note: 24 answers hold fewer than k results" in done.stderr
+
+
+def test_a_missed_target_and_the_truth_of_another_base_are_said(run, files):
+    folder, _ = files
+    np.save(folder / "other.npy", np.load(folder / "gt.npy") + 1_000)
+    common = (folder, "--recall", "0.9", "--threads", "1,2")
+    assert "0.8000 at target 0.9, more than 0.01 short" in run(*common, kind=Padded).stderr
+    other = run(*common, inputs=("q.npy", "other.npy")).stderr
+    assert other.count("is this the truth of this base") == 1
+    assert "note" not in run(*common).stderr
 
 
 def test_ties_count_once_their_distances_are_given(run, files):

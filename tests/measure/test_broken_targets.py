@@ -22,9 +22,7 @@ N_QUERIES = 60
 @pytest.fixture(scope="module")
 def vectors():
     rng = np.random.default_rng(3)
-    return rng.integers(0, 256, (200, 6), dtype=np.uint8), rng.integers(
-        0, 256, (N_QUERIES, 6), dtype=np.uint8
-    )
+    return rng.integers(0, 256, (200, 6), dtype=np.uint8), rng.integers(0, 256, (N_QUERIES, 6), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,7 @@ from annserve.measure.truth import RELATIVE_EPSILON, check_truth
 
 
 def truth_of(ids, distances=None, k=1):
-    return check_truth(
-        np.array(ids), None if distances is None else np.array(distances), n_queries=len(ids), k=k
-    )
+    return check_truth(np.array(ids), None if distances is None else np.array(distances), n_queries=len(ids), k=k)
 
 
 def recall(answer, truth, k):
@@ -127,9 +125,7 @@ def test_a_list_that_ends_within_a_tie_is_reported():
 
 
 def test_malformed_answers_are_counted_by_kind():
-    ids = np.array(
-        [[1, 2, 3], [1, 2, NO_ID], [NO_ID, NO_ID, NO_ID], [1, 1, 3], [1, 2, 3], [1, 2, 3]], np.uint64
-    )
+    ids = np.array([[1, 2, 3], [1, 2, NO_ID], [NO_ID, NO_ID, NO_ID], [1, 1, 3], [1, 2, 3], [1, 2, 3]], np.uint64)
     distances = np.array(
         [[1, 1, 2], [1, 2, np.nan], [np.nan] * 3, [1, 1, 3], [2, 1, 3], [1, np.nan, 3]], np.float32
     )
@@ -159,9 +155,7 @@ def test_malformed_answers_are_counted_by_kind():
 )
 def test_a_truth_that_does_not_fit_is_refused_with_both_values(ids, distances, n_queries, k, says):
     with pytest.raises(InputError) as caught:
-        check_truth(
-            np.array(ids), None if distances is None else np.array(distances), n_queries=n_queries, k=k
-        )
+        check_truth(np.array(ids), None if distances is None else np.array(distances), n_queries=n_queries, k=k)
     assert says in str(caught.value)
 
 

@@ -58,9 +58,22 @@ def test_every_query_is_asked_once_a_pass_alone_in_its_call(base, queries, threa
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_caller_asks_before_it_was_answered(base, queries, threads):
-    target = Recording(base, seconds=0.005)
+    target = Recording(base, seconds=0.02)
     run_pass(target, queries, Load(0.9, threads), k=1)
     assert target.inside_max == threads
+
+
+def test_callers_begin_together_however_slowly_they_start(base, queries, monkeypatch):
+    """Otherwise the first one would be measured alone."""
+
+    class SlowToStart(threading.Thread):
+        def start(self):
+            super().start()
+            time.sleep(0.15)
+
+    monkeypatch.setattr(threading, "Thread", SlowToStart)
+    one = run_pass(Recording(base, seconds=0.001), queries, Load(0.9, 3), k=1)
+    assert one.seconds < 0.15
 
 
 def test_times_are_those_of_the_calls(base, queries):
@@ -93,7 +106,7 @@ def test_the_targets_error_is_raised_as_it_is_and_stops_the_others(base, queries
     target = Failing(base)
     with pytest.raises(ServerError, match="gone"):
         run_pass(target, np.tile(queries, (20, 1)), Load(0.9, 2), k=1)
-    assert len(target.asked) <= 2
+    assert len(target.asked) <= 10  # of 140
 
 
 def test_progress_is_told_to_the_end(base, queries):
