@@ -111,7 +111,7 @@ def test_a_missed_target_and_the_truth_of_another_base_are_said(run, files):
     assert "0.8000 at target 0.9, more than 0.01 short" in run(*common, kind=Padded).stderr
     other = run(*common, inputs=("q.npy", "other.npy")).stderr
     assert other.count("is this the truth of this base") == 1
-    assert "note" not in run(*common).stderr
+    assert "recall is" not in run(*common).stderr
 
 
 def test_ties_count_once_their_distances_are_given(run, files):
