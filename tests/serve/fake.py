@@ -16,7 +16,7 @@ from annserve.results import SearchResult, SearchStats
 from annserve.spec import IndexSpec, check_k, check_recall_target, check_vectors
 
 #: Values of k that make a search fail, so that a test can plant a fault from outside.
-K_BUG, K_CORRUPTION, K_BUSY = 13, 14, 15
+K_BUG, K_CORRUPTION, K_BUSY = 391, 392, 393
 
 
 def write(folder: Path, rows: np.ndarray, metric: str = "l2", seconds: float = 0.0) -> Path:
