@@ -120,7 +120,8 @@ def to_grid(vectors: npt.NDArray[Any], scale: float, dtype: np.dtype[Any]) -> np
 
 def queries_to_grid(queries: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.int16]:
     """Round queries of the index space to the heads' grid, clipped to ±`QUERY_LIMIT`."""
-    clipped = np.clip(np.rint(queries / np.float32(scale)), -QUERY_LIMIT, QUERY_LIMIT)
+    # In float64: a scale may be smaller than any float32.
+    clipped = np.clip(np.rint(queries / np.float64(scale)), -QUERY_LIMIT, QUERY_LIMIT)
     return np.asarray(clipped, np.int16)
 
 
