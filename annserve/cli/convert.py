@@ -30,9 +30,7 @@ def command(
     """
     with open_vectors(source) as vectors:
         part = _rows(rows, vectors.count)
-        written = convert(
-            vectors, destination, dtype=dtype, rows=part, overwrite=overwrite, listener=Progress()
-        )
+        written = convert(vectors, destination, dtype=dtype, rows=part, overwrite=overwrite, listener=Progress())
         count, dim = part[1] - part[0], vectors.dim
     if as_json:
         facts = {"destination": destination, "count": count, "dim": dim, "dtype": written.name}

@@ -14,8 +14,6 @@ from annserve.events import Listener, StageFinished, StageProgressed, StageStart
 from annserve.vectors.formats import create_vectors, forced_type
 from annserve.vectors.source import VectorSource
 
-_STAGE = "convert"
-
 
 def convert(
     source: VectorSource,
@@ -25,6 +23,7 @@ def convert(
     rows: tuple[int, int] | None = None,
     overwrite: bool = False,
     listener: Listener = ignore,
+    stage: str = "convert",
 ) -> np.dtype[Any]:
     """Write rows of a source to a file whose suffix decides the format.
 
@@ -41,7 +40,7 @@ def convert(
     overwrite : bool
         Whether an existing destination may be replaced.
     listener : Listener
-        Told how many rows are done.
+        Told how many rows are done, under the name `stage`.
 
     Returns
     -------
@@ -63,12 +62,12 @@ def convert(
         )
     target = _target_type(source, destination, dtype)
     began = time.monotonic()
-    listener(StageStarted(_STAGE, stop - start))
+    listener(StageStarted(stage, stop - start))
     with create_vectors(destination, stop - start, source.dim, target, overwrite=overwrite) as writer:
         for first, chunk in source.chunks(start=start, stop=stop):
             writer.append(_cast(chunk, target, source.path, first))
-            listener(StageProgressed(_STAGE, first + len(chunk) - start))
-    listener(StageFinished(_STAGE, time.monotonic() - began, f"{stop - start:,} rows as {target}"))
+            listener(StageProgressed(stage, first + len(chunk) - start))
+    listener(StageFinished(stage, time.monotonic() - began, f"{stop - start:,} rows as {target}"))
     return target
 
 

@@ -150,14 +150,21 @@ def read_distances(path: Path) -> npt.NDArray[np.float32] | None:
         return distances.read(0, count)
 
 
+def write_truth(path: Path, row_ids: npt.NDArray[np.int64], distances: npt.NDArray[Any]) -> None:
+    """Write exact neighbours, ids and distances, in the layout of the big-ann benchmarks."""
+    assert row_ids.shape == distances.shape, (row_ids.shape, distances.shape)
+    assert row_ids.max() < 2**31, "ids in this layout are int32"
+    header = np.array(row_ids.shape, "<u4").tobytes()
+    path.write_bytes(header + row_ids.astype("<i4").tobytes() + distances.astype("<f4").tobytes())
+
+
 def open_vecs(path: Path) -> VecsSource:
     """Open an fvecs, bvecs or ivecs file."""
     stored = np.dtype(VECS_TYPES[path.suffix.lower()])
     size = path.stat().st_size
     if size < 4:
         raise CorruptionError(
-            f"{path} has {size} bytes, fewer than the dimension of one row; it is empty or cut short: "
-            "copy it anew",
+            f"{path} has {size} bytes, fewer than the dimension of one row; it is empty or cut short: copy it anew",
             path=path,
             offset=size,
         )
@@ -265,9 +272,7 @@ def create_npy(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> FlatWr
     """Begin an npy file."""
     writer = FlatWriter(path, b"")
     description = npy.dtype_to_descr(dtype.newbyteorder("<"))
-    npy.write_array_header_2_0(
-        writer._file, {"descr": description, "fortran_order": False, "shape": (count, dim)}
-    )
+    npy.write_array_header_2_0(writer._file, {"descr": description, "fortran_order": False, "shape": (count, dim)})
     return writer
 
 

@@ -114,9 +114,7 @@ def open_vectors(path: str | Path, *, column: str | None = None) -> VectorSource
 
             return zarr_store.open_zarr(where, member)
     except PermissionError as error:
-        raise ReadError(
-            f"{where} can't be read: {error.strerror}; check its permissions", path=where
-        ) from error
+        raise ReadError(f"{where} can't be read: {error.strerror}; check its permissions", path=where) from error
     raise _unsupported(where)
 
 
@@ -260,6 +258,5 @@ def _need(module: str, extra: str, path: Path) -> None:
 
 def _unsupported(path: Path) -> InputError:
     return InputError(
-        f"{path} has the suffix {path.suffix!r}, which is no format of vectors; supported are "
-        f"{', '.join(SUFFIXES)}"
+        f"{path} has the suffix {path.suffix!r}, which is no format of vectors; supported are {', '.join(SUFFIXES)}"
     )

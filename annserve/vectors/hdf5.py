@@ -72,9 +72,7 @@ def open_hdf5(path: Path, member: str | None) -> Hdf5Source:
 def _check_storage(path: Path, name: str, dataset: Any) -> None:
     """Refuse a dataset whose bytes aren't all in this file."""
     if dataset.is_virtual or dataset.external:
-        raise InputError(
-            f"dataset {name!r} of {path} keeps its rows in other files; copy it with h5repack first"
-        )
+        raise InputError(f"dataset {name!r} of {path} keeps its rows in other files; copy it with h5repack first")
     if dataset.chunks:
         present = dataset.id.get_num_chunks()
         expected = math.prod(-(-extent // step) for extent, step in zip(dataset.shape, dataset.chunks))

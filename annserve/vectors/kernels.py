@@ -97,9 +97,7 @@ def nearest_l2_floats(queries, rows, first_id, excluded, error_share, row_ids, d
 
 
 @kernel
-def nearest_dot(
-    queries, rows, query_scales, row_scales, first_id, excluded, errors, offset, row_ids, distances
-):
+def nearest_dot(queries, rows, query_scales, row_scales, first_id, excluded, errors, offset, row_ids, distances):
     """Distance `offset` − scaled ⟨q, x⟩ in float64, computed where a float32 estimate can't exclude the row.
 
     queries       IN   (b, d) float32

@@ -10,9 +10,7 @@ import numpy.typing as npt
 from annserve.vectors.source import VectorSource
 
 
-def sample_rows(
-    source: VectorSource, n_rows: int, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def sample_rows(source: VectorSource, n_rows: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """Draw rows without replacement.
 
     Parameters

@@ -75,9 +75,7 @@ def exact_neighbours(
     _check(source, queries, k, metric, exclude)
     n_threads = min(threads or os.cpu_count() or 1, len(queries))
     compare = _comparison(source, queries, metric)
-    excluded = (
-        np.full(len(queries), -1, np.int64) if exclude is None else np.ascontiguousarray(exclude, np.int64)
-    )
+    excluded = np.full(len(queries), -1, np.int64) if exclude is None else np.ascontiguousarray(exclude, np.int64)
     row_ids = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.inf)
     cuts = np.linspace(0, len(queries), n_threads + 1).astype(int)
@@ -89,9 +87,7 @@ def exact_neighbours(
             _check_rows(rows, metric, f"row {{}} of {source.path}", first_id)
             chunk = compare.prepare(rows)
             tasks = [
-                pool.submit(
-                    compare.scan, chunk, part, first_id, excluded[part], row_ids[part], distances[part]
-                )
+                pool.submit(compare.scan, chunk, part, first_id, excluded[part], row_ids[part], distances[part])
                 for part in parts
             ]
             for task in tasks:
@@ -134,9 +130,7 @@ def _l2_floats(queries: npt.NDArray[np.float32]) -> _Comparison:
     error_share = np.float32(_error_share(queries.shape[1]))
 
     def scan(chunk: Chunk, part: slice, first_id: int, excluded: Any, row_ids: Any, distances: Any) -> None:
-        kernels.nearest_l2_floats(
-            queries[part], chunk[0], first_id, excluded, error_share, row_ids, distances
-        )
+        kernels.nearest_l2_floats(queries[part], chunk[0], first_id, excluded, error_share, row_ids, distances)
 
     return _Comparison(lambda rows: (rows.astype(np.float32, copy=False),), scan)
 

@@ -6,8 +6,8 @@ uint8 rows, MB/s written and read: this 990 and 1,850; without checksum 1,440 an
 shards of 32 MiB 780 and 1,020; the latter with LZ4 1,020 and 1,310 for 0.91 of the size, with Zstandard 880
 and 1,500 for 0.73, but 4.3 ms instead of 1.1 to read one row.
 
-zarr takes a chunk that is absent for one full of the fill value. A lost file would become rows of zeros, so
-arrays with absent chunks are refused. Version 2 is refused too: its filters may unpickle.
+zarr takes a chunk that is absent, or a shard that is empty, for one full of the fill value. A lost file would
+become rows of zeros, so arrays with such files are refused. Version 2 is refused too: its filters may unpickle.
 """
 
 from __future__ import annotations
@@ -95,15 +95,17 @@ def _open_node(path: Path, member: str | None) -> Any:
             ) from error
         raise NotFoundError(f"{path} holds no array named {member!r}") from error
     except Exception as error:  # a damaged zarr.json fails in the parser of JSON, of types or of codecs
-        raise CorruptionError(
-            f"{path} can't be opened as zarr v3: {error}; write it anew", path=path
-        ) from error
+        raise CorruptionError(f"{path} can't be opened as zarr v3: {error}; write it anew", path=path) from error
 
 
 def _files_present(path: Path, member: str | None, array: zarr.Array[Any]) -> tuple[int, int]:
     """Count the files of chunks that are there and that must be, without listing what a shape promises."""
     folder = path / (member or "")
-    present = sum(name != "zarr.json" for _, _, names in os.walk(folder) for name in names)
+    present = sum(
+        name != "zarr.json" and os.path.getsize(os.path.join(place, name)) > 0
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
     grid = array.shards or array.chunks
     return present, math.prod(-(-extent // step) for extent, step in zip(array.shape, grid))
 

@@ -20,9 +20,7 @@ SUFFIXES = (".npy", ".fbin", ".fvecs", ".hdf5", ".parquet", ".zarr")
 
 @pytest.mark.parametrize("second", SUFFIXES)
 @pytest.mark.parametrize("first", SUFFIXES)
-def test_there_and_back_is_identity(
-    tmp_path: Path, rng: np.random.Generator, first: str, second: str
-) -> None:
+def test_there_and_back_is_identity(tmp_path: Path, rng: np.random.Generator, first: str, second: str) -> None:
     rows = rng.normal(size=(23, 5)).astype(np.float32)
     there, back = tmp_path / f"there{first}", tmp_path / f"back{second}"
     assert convert(ArraySource(rows), there) == np.float32
@@ -38,9 +36,7 @@ def test_types_that_lose_nothing_are_widened_unasked(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_matrix(tmp_path / f"{dtype}.fbin"), rows)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "suffix"), [("float32", ".u8bin"), ("float16", ".i8bin"), ("uint8", ".i8bin")]
-)
+@pytest.mark.parametrize(("dtype", "suffix"), [("float32", ".u8bin"), ("float16", ".i8bin"), ("uint8", ".i8bin")])
 def test_narrowing_is_refused_unless_asked_for(tmp_path: Path, dtype: str, suffix: str) -> None:
     rows = np.array([[0, 1], [100, 7]], dtype)
     path = tmp_path / f"narrow{suffix}"
@@ -99,9 +95,7 @@ def test_a_set_larger_than_the_disk_is_refused_before_writing(tmp_path: Path) ->
 def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
     rows = np.arange(40, dtype=np.uint8).reshape(10, 4)
     np.save(tmp_path / "a.npy", rows)
-    result = CliRunner().invoke(
-        command, [f"{tmp_path}/a.npy", f"{tmp_path}/b.hdf5:test", "--rows", "2:", "--json"]
-    )
+    result = CliRunner().invoke(command, [f"{tmp_path}/a.npy", f"{tmp_path}/b.hdf5:test", "--rows", "2:", "--json"])
     assert result.exit_code == 0, result.output
     assert '"count": 8' in result.stdout
     np.testing.assert_array_equal(read_matrix(f"{tmp_path}/b.hdf5:test"), rows[2:])

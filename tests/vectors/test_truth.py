@@ -52,9 +52,7 @@ def test_neighbours_are_those_of_the_oracle(
     if metric != "cosine" and (spread != "normal" or dtype in EXTREME):
         np.testing.assert_array_equal(row_ids, expected_ids)
     else:
-        np.testing.assert_allclose(
-            distances_of(base, queries, row_ids, metric), expected, rtol=1e-11, atol=1e-11
-        )
+        np.testing.assert_allclose(distances_of(base, queries, row_ids, metric), expected, rtol=1e-11, atol=1e-11)
 
 
 def distances_of(base: np.ndarray, queries: np.ndarray, row_ids: np.ndarray, metric: str) -> np.ndarray:
