@@ -75,9 +75,7 @@ def open_container(path: Path | str, magic: bytes, *, verify: bool | Collection[
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"there is no file {path}; check the index folder, or build it anew") from None
     except OSError as error:
-        raise ReadError(
-            f"{path} can't be opened: {error.strerror}; check its permissions", path=path
-        ) from error
+        raise ReadError(f"{path} can't be opened: {error.strerror}; check its permissions", path=path) from error
     try:
         header = _read_header(fd, path, magic)
         container = Container(path, header, fd)
@@ -169,9 +167,7 @@ class Container:
 
     def _entry(self, name: str) -> Any:
         if name not in self._entries:
-            raise NotFoundError(
-                f"{self.path} has no section {name!r}; it has {', '.join(self.names) or 'none'}"
-            )
+            raise NotFoundError(f"{self.path} has no section {name!r}; it has {', '.join(self.names) or 'none'}")
         return self._entries[name]
 
     def __enter__(self) -> Container:

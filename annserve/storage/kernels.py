@@ -193,9 +193,7 @@ def crc32c_of_portable(page_u8: npt.NDArray[np.uint8], start: int, stop: int, se
 
 
 @kernel
-def _crc32c_of_instruction(
-    page_u8: npt.NDArray[np.uint8], start: int, stop: int, seed: np.uint32
-) -> np.uint32:
+def _crc32c_of_instruction(page_u8: npt.NDArray[np.uint8], start: int, stop: int, seed: np.uint32) -> np.uint32:
     base = np.int64(page_u8.ctypes.data)
     crc = np.uint64(seed) ^ np.uint64(0xFFFFFFFF)
     at = np.int64(start)

@@ -1,7 +1,8 @@
 """The reader of last resort: pages are copied out of the mapped page cache.
 
-A page that isn't cached stops the thread in a page fault, one after another (the hint to read ahead helps a
-little), and an I/O error kills the process by SIGBUS. So it is there for systems where nothing else works.
+Linux is told ahead which pages are wanted and fetches them together, but the cache takes memory that the index
+has a budget for, what it doesn't fetch in time stops the thread, and an I/O error kills the process by SIGBUS.
+So it is there for systems where nothing else works.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class MmapReader:
 
     def describe(self) -> str:
         """Say in a line how pages are read."""
-        return "mmap, through the page cache (last resort: slow, and a failing disk ends the process)"
+        return "mmap, through the page cache (last resort: a failing disk ends the process)"
 
     def close(self) -> None:
         """Let the file go."""

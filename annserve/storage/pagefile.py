@@ -77,9 +77,7 @@ class PageFile:
         If it can't be opened that way.
     """
 
-    def __init__(
-        self, path: Path | str, data_offset: int, page_bytes: int, n_pages: int, *, direct: bool
-    ) -> None:
+    def __init__(self, path: Path | str, data_offset: int, page_bytes: int, n_pages: int, *, direct: bool) -> None:
         assert page_bytes > 0, page_bytes
         assert page_bytes % ALIGNMENT == 0, page_bytes
         assert data_offset >= 0, data_offset
@@ -94,9 +92,7 @@ class PageFile:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
         except (FileNotFoundError, NotADirectoryError):
             self.fd = -1
-            raise NotFoundError(
-                f"there is no file {path}; check the index folder, or build it anew"
-            ) from None
+            raise NotFoundError(f"there is no file {path}; check the index folder, or build it anew") from None
         except OSError as error:
             self.fd = -1
             raise self.failure(error.errno or 0, 0) from error
@@ -146,9 +142,7 @@ class PageFile:
         if len(frames) < len(page_ids):
             raise InputError(f"{len(page_ids)} pages don't fit in {len(frames)} frames", field="frames")
         if not (frames.flags.c_contiguous and frames.flags.writeable) or frames.ctypes.data % ALIGNMENT:
-            raise InputError(
-                "frames aren't writable, contiguous and aligned; use aligned_frames", field="frames"
-            )
+            raise InputError("frames aren't writable, contiguous and aligned; use aligned_frames", field="frames")
         # Kernels are compiled for one type of array: writable and contiguous.
         return np.require(page_ids, requirements=("C", "W"))
 

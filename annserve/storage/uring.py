@@ -46,18 +46,12 @@ _PARAMS = np.dtype(
         ("reserved", "u4", (3,)),
         (
             "sq",
-            [
-                (name, "u4")
-                for name in ("head", "tail", "mask", "entries", "flags", "dropped", "array", "reserved")
-            ]
+            [(name, "u4") for name in ("head", "tail", "mask", "entries", "flags", "dropped", "array", "reserved")]
             + [("user", "u8")],
         ),
         (
             "cq",
-            [
-                (name, "u4")
-                for name in ("head", "tail", "mask", "entries", "overflow", "cqes", "flags", "reserved")
-            ]
+            [(name, "u4") for name in ("head", "tail", "mask", "entries", "overflow", "cqes", "flags", "reserved")]
             + [("user", "u8")],
         ),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,11 +136,13 @@ def test_threads_read_in_parallel_without_mixing(reader, page_path):
 
 
 def test_a_forked_child_reads_by_itself(reader, page_path):
-    page_ids = np.arange(0, 300, 2, dtype=np.uint32)
+    # Long enough for a pool to start all its threads, none of which the child will have.
+    page_ids = np.resize(np.arange(0, 300, 2, dtype=np.uint32), 5_000)
     check(reader, page_path, page_ids)
     child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(30)
         try:
             check(reader, page_path, page_ids)
             status = 0

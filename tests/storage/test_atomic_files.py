@@ -80,6 +80,25 @@ def test_two_writers_of_one_file_are_a_conflict(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"first"
 
 
+def test_a_file_published_while_another_writer_waits_is_not_emptied(tmp_path, monkeypatch):
+    """The first writer takes its name after the second has opened the temporary file, before it locks it."""
+    first = AtomicFile(tmp_path / "f")
+    first.write(b"first")
+    real = atomic.fcntl.flock
+
+    def flock(fd, operation):
+        if first._fd >= 0:
+            first.commit()
+        real(fd, operation)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", flock)
+    with AtomicFile(tmp_path / "f") as second:
+        assert (tmp_path / "f").read_bytes() == b"first"
+        second.write(b"second")
+        second.commit()
+    assert (tmp_path / "f").read_bytes() == b"second"
+
+
 def test_a_missing_folder_is_an_output_error_that_says_so(tmp_path):
     with pytest.raises(OutputError, match="create the folder") as caught:
         write_atomically(tmp_path / "nowhere" / "f", b"x")
