@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from annserve.events import Listener, StageProgressed, ignore
 from annserve.heads import kernels
+from annserve.heads.connect import connect, spread
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout, grid_scale, lay_out, to_grid
 
 #: Heads looked at around a new one; 100 gives the same pages per query as 200 at half the time.
@@ -81,70 +82,12 @@ def join_heads(
         stop = min(first + _STEP, n_heads)
         kernels.grow(order, first, stop, neighbours, grid_view, *shape, BREADTH, SLACK, *scratch)
         listener(StageProgressed("link", stop))
-    _connect(heads)
+    connect(heads)
     return heads
 
 
 def reachable(heads: HeadNodes) -> npt.NDArray[np.bool_]:
     """Say for each head whether a walk from the entry can reach it, as (h,) bool."""
     reached = np.zeros(heads.n_heads, np.uint8)
-    _spread(heads, heads.entry, reached)
+    spread(heads, heads.entry, reached)
     return reached.astype(bool)
-
-
-def _spread(heads: HeadNodes, start: int, reached: npt.NDArray[np.uint8]) -> int:
-    layout = heads.layout
-    queue = np.empty(heads.n_heads, np.int32)
-    count: int = kernels.reach(
-        heads.nodes.view(np.uint32),
-        heads.n_heads,
-        layout.degree,
-        layout.nodes_per_page,
-        layout.page_bytes,
-        layout.stride,
-        start,
-        reached,
-        queue,
-    )
-    return count
-
-
-def _connect(heads: HeadNodes) -> None:
-    """Link what can't be reached: from its nearest reachable head with a link to spare.
-
-    A link to spare is a free place, or one whose loss leaves its target another way in; the last place of the
-    nearest head is given up only if the whole stays reachable, which the next round of the loop checks.
-    """
-    reached = np.zeros(heads.n_heads, np.uint8)
-    if _spread(heads, heads.entry, reached) == heads.n_heads:
-        return
-    vectors = heads.vectors().astype(np.float32)
-    neighbours = heads.neighbours()
-    in_degree = np.bincount(neighbours[neighbours != NO_HEAD], minlength=heads.n_heads)
-    view, degree = heads.nodes.view(np.uint32), heads.layout.degree
-    protected: set[tuple[int, int]] = set()
-    while not reached.all():
-        lost = int(np.argmin(reached))
-        distances = ((vectors - vectors[lost]) ** 2).sum(axis=1)
-        distances[reached == 0] = np.inf
-        for host in np.argsort(distances, kind="stable"):
-            first = int(heads.layout.offsets(np.array([host]))[0]) // 4
-            places = [
-                j
-                for j in range(degree - 1, -1, -1)
-                if (int(host), j) not in protected
-                and (view[first + j] == NO_HEAD or in_degree[view[first + j]] > 2)
-            ]
-            if places:
-                free = [j for j in places if view[first + j] == NO_HEAD]
-                place = min(free) if free else places[0]
-                if not free:
-                    in_degree[view[first + place]] -= 1
-                view[first + place] = lost
-                in_degree[lost] += 1
-                protected.add((int(host), place))
-                break
-        else:
-            raise AssertionError(f"no head has a place for a link to head {lost}")
-        reached[:] = 0
-        _spread(heads, heads.entry, reached)
