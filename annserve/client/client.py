@@ -23,11 +23,11 @@ from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 
 #: Largest answer taken; the server's own default.
 MESSAGE_BYTES_MAX = 64 << 20
-#: Bytes and queries of one request. Beyond some hundred queries a larger request gains nothing more.
-REQUEST_BYTES = 4 << 20
+#: One request: bytes of its queries, queries, and neighbours in its answer. Some hundred queries at once gain all
+#: there is to gain; both ways stay below 1 MiB, the smallest limit that a server can be given.
+REQUEST_BYTES = 1_000_000
 REQUEST_QUERIES = 4_096
-#: Neighbours in one answer: 12 bytes each, so 12 MiB.
-REQUEST_NEIGHBORS = 1 << 20
+REQUEST_NEIGHBORS = 65_536
 
 #: gRPC repeats calls by itself, given this: after about 0.1, 0.2, 0.4 and 0.8 s, within the time-out.
 _RETRIES = {
@@ -89,9 +89,7 @@ class Client:
         self._search = search_pb2_grpc.SearchServiceStub(self._channel)
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
 
-    def search(
-        self, queries: npt.ArrayLike, k: int = 10, *, recall_target: float | None = None
-    ) -> SearchResult:
+    def search(self, queries: npt.ArrayLike, k: int = 10, *, recall_target: float | None = None) -> SearchResult:
         """Find the `k` nearest rows of each query.
 
         Parameters
@@ -143,14 +141,10 @@ class Client:
         """Close the connection."""
         self._channel.close()
 
-    def _call(
-        self, method: Callable[..., Response], request: object, deadline: float | None = None
-    ) -> Response:
+    def _call(self, method: Callable[..., Response], request: object, deadline: float | None = None) -> Response:
         remaining = self._timeout if deadline is None else deadline - time.monotonic()
         if remaining <= 0:
-            raise DeadlineError(
-                f"{self._timeout} s passed before the whole batch was answered; allow more time"
-            )
+            raise DeadlineError(f"{self._timeout} s passed before the whole batch was answered; allow more time")
         try:
             return method(request, timeout=remaining)
         except grpc.RpcError as error:

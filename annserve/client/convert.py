@@ -84,9 +84,7 @@ def joined(results: Sequence[SearchResult]) -> SearchResult:
         distances=np.concatenate([result.distances for result in results]),
         stats=SearchStats(
             **{name: np.concatenate([getattr(one, name) for one in stats]) for name in SearchStats.COUNTS},
-            stage_seconds={
-                stage: sum(one.stage_seconds.get(stage, 0.0) for one in stats) for stage in stages
-            },
+            stage_seconds={stage: sum(one.stage_seconds.get(stage, 0.0) for one in stats) for stage in stages},
             seconds=sum(one.seconds for one in stats),
         ),
     )

@@ -96,9 +96,7 @@ class Server:
     def start(self, collections: Mapping[str, Searchable]) -> None:
         """Answer calls for `collections`, each under its name."""
         catalog = Catalog(collections)
-        search_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchService(catalog, self._limits), self._server
-        )
+        search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(catalog, self._limits), self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(catalog, self._limits), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -23,6 +23,9 @@ from annserve.spec import K_MAX, RECALL_TARGET_DEFAULT, check_k
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
 K_DEFAULT = 10
+#: A deadline further away than this is none: where a caller gave none, gRPC says some 9e18 seconds.
+NEVER_SECONDS = 1e9
+
 #: Indexes on one page of a list.
 PAGE_SIZE_MAX = 100
 
@@ -148,9 +151,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.GetServerInfoRequest, context: grpc.ServicerContext
     ) -> admin_pb2.GetServerInfoResponse:
         """Tell version, limits, and since when the server answers."""
-        return admin_pb2.GetServerInfoResponse(
-            version=__version__, start_time=self._started, limits=self._limits
-        )
+        return admin_pb2.GetServerInfoResponse(version=__version__, start_time=self._started, limits=self._limits)
 
     def GetIndex(  # noqa: N802
         self, request: admin_pb2.GetIndexRequest, context: grpc.ServicerContext
@@ -188,7 +189,7 @@ def deadline_of(context: grpc.ServicerContext) -> float | None:
         If it has passed already, while the call waited for a thread.
     """
     remaining = context.time_remaining()
-    if remaining is None:
+    if remaining is None or remaining > NEVER_SECONDS:
         return None
     if remaining <= 0:
         raise DeadlineError("the deadline passed before the search began; allow more time")

@@ -61,6 +61,21 @@ def test_a_batch_beyond_what_a_request_may_hold_is_cut_by_itself(server, rows):
     np.testing.assert_array_equal(result.ids[:, 0], np.repeat(np.arange(300), 60))
 
 
+def test_each_count_arrives_under_its_own_name(server, rows):
+    with Client(server.address) as client:
+        stats = client.search(rows[:2], 3).stats
+    assert [getattr(stats, name).tolist() for name in SearchStats.COUNTS] == [[3 + i] * 2 for i in range(5)]
+    assert (stats.stage_seconds, stats.seconds) == ({"score": 0.25}, 0.5)
+
+
+@pytest.mark.parametrize(("n_queries", "k"), [(60_000, 1), (4_000, 10), (300, 300)])
+def test_requests_and_answers_fit_the_smallest_limit_of_a_server(rows, tmp_path, n_queries, k):
+    many = np.resize(rows, (n_queries, 16)).astype(np.float32)
+    folder = fake.write(tmp_path / "photos", rows)
+    with serving(folder, options=("--message-mib", "1")) as small, Client(small.address, timeout=120) as client:
+        assert client.search(many, k).ids.shape == (n_queries, k)
+
+
 def test_results_belong_to_the_caller(server, rows):
     with Client(server.address) as client:
         result = client.search(rows[:2], 3)

@@ -75,6 +75,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fake.write(tmp_path_factory.mktemp("one") / "slow", rows_of("uint8"), seconds=0.4)
 
 
+@pytest.fixture(scope="session")
+def slower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the fake engine whose every search takes 1.5 s."""
+    return fake.write(tmp_path_factory.mktemp("one") / "slower", rows_of("uint8"), seconds=1.5)
+
+
 def index(path: Path, rows: np.ndarray, metric: str, engine: str) -> Path:
     if engine == "fake":
         return fake.write(path, rows, metric)
