@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import click
+import numpy as np
 
 from annserve import collection
 from annserve.errors import InputError
@@ -19,9 +20,7 @@ LOG = logging.getLogger("annserve.serve")
 
 @click.command("serve")
 @click.argument("indexes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INDEX...")
-@click.option(
-    "--listen", default="127.0.0.1:50051", show_default=True, help="HOST:PORT; port 0 is any free one."
-)
+@click.option("--listen", default="127.0.0.1:50051", show_default=True, help="HOST:PORT; port 0 is any free one.")
 @click.option("--insecure", is_flag=True, help="Allow an address that other machines reach, unencrypted.")
 @click.option("--threads", type=click.IntRange(1), help="Searches that run at once.  [default: all cores]")
 @click.option(
@@ -31,9 +30,7 @@ LOG = logging.getLogger("annserve.serve")
     type=click.IntRange(1, 1024),
     help="Largest request and answer.",
 )
-@click.option(
-    "--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread or mmap."
-)
+@click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread or mmap.")
 @click.option("--grace-seconds", default=30.0, show_default=True, help="Time to finish calls when stopped.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the port there once it answers.")
 def command(
@@ -57,7 +54,10 @@ def command(
             name = path.resolve().name
             if name in collections:
                 raise InputError(f"two indexes are named {name!r}; rename one folder", field="indexes")
-            collections[name] = opened.enter_context(collection.open(path, io=io, threads=threads))
+            index = opened.enter_context(collection.open(path, io=io, threads=threads))
+            # The first search loads or compiles the kernels, for seconds: no caller's deadline should pay that.
+            index.search(np.ones(index.spec.dim, np.float32), 1)
+            collections[name] = index
         # Signals are heeded before anyone is told that we serve, and the server stops before indexes close.
         with server, stop_signals() as stop_signal:
             server.start(collections)

@@ -148,6 +148,12 @@ def test_a_call_whose_deadline_passed_while_it_waited_is_not_begun(slow):
             client.search(np.zeros(24), 1)
 
 
+def test_kernels_are_loaded_before_the_server_says_that_it_serves(slow):
+    """The fake engine is quick in its first search only, so that the first caller already finds it slow."""
+    with serving(slow) as server, Client(server.address, timeout=0.2) as client, pytest.raises(DeadlineError):
+        client.search(np.zeros(24), 1)
+
+
 def test_a_port_in_use_is_one_line_and_exit_code_4(photos):
     with serving(photos) as server:
         second = run("serve", str(photos), "--listen", server.address)
