@@ -170,7 +170,10 @@ def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queri
         On a wrong shape, dimension or type, on NaN or infinity, and on a zero vector under cosine; the first
         bad row is named.
     """
-    array = np.asarray(vectors)
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise InputError(f"{what} are not a matrix of numbers: {error}", field=what) from None
     if array.ndim == 1:
         array = array[np.newaxis]
     if array.ndim != 2:
@@ -180,7 +183,9 @@ def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queri
     if array.dtype.kind not in "uif":
         raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
     if array.dtype != spec.stored_dtype or not spec.lossless:
-        array = array.astype(np.float32)
+        # What float32 can't hold becomes infinity, and is refused as such.
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     array = np.ascontiguousarray(array)
     bad = first_invalid_row(array, spec.metric)
     if bad is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.topk import push_distinct
+from annserve.pages.layout import FLAG_FACTORS
 from annserve.storage.kernels import crc32c_of
 
 _COSINE = 2
@@ -37,13 +38,14 @@ def seal_pages(pages_u32, pages_u8, first_page_id, salt):  # type: ignore[no-unt
 
 
 @inline_kernel
-def check_page(page_u8, page_u32, page_id, salt, capacity):  # type: ignore[no-untyped-def]
+def check_page(page_u8, page_u32, page_id, salt, capacity, flags):  # type: ignore[no-untyped-def]
     """Say whether a page is whole and the one that was asked for; one of the codes above."""
     if crc32c_of(page_u8, 4, page_u8.shape[0], np.uint32(0)) != page_u32[0]:
         return BAD_CHECKSUM
     if page_u32[1] != np.uint32(page_id) or page_u32[3] != np.uint32(salt):
         return WRONG_PAGE
-    if (page_u32[2] & np.uint32(0xFFFF)) > capacity:
+    count = np.int64(page_u32[2] & np.uint32(0xFFFF))
+    if count < 1 or count > capacity or np.int64(page_u32[2] >> np.uint32(16)) != flags:
         return BAD_COUNT
     return GOOD
 
@@ -76,8 +78,9 @@ def score_pages(  # type: ignore[no-untyped-def]
 ):
     """Offer every row of the given frames to the heap of the k nearest; give a code from above."""
     size = counts[1]
+    flags = FLAG_FACTORS if factors_offset else 0
     for frame in range(first, stop):
-        state = check_page(frames_u8[frame], frames_u32[frame], page_ids[frame], salt, capacity)
+        state = check_page(frames_u8[frame], frames_u32[frame], page_ids[frame], salt, capacity, flags)
         if state != GOOD:
             counts[1] = size
             counts[2] = frame

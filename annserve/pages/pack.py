@@ -66,6 +66,6 @@ def pack_pages(
     stop = layout.rows_offset + layout.capacity * layout.dim
     elements = pages[:, layout.rows_offset : stop].reshape(n_pages, layout.capacity, layout.dim)
     elements[page_of_row, slot_of_row] = rows.elements.view(np.uint8)
-    pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, -1)
+    pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, stop - layout.rows_offset)
     kernels.seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
     return pages

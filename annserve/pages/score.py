@@ -20,7 +20,7 @@ NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _WRONG = {
     kernels.BAD_CHECKSUM: "its checksum is wrong",
     kernels.WRONG_PAGE: "it is a whole page, but of another place or index",
-    kernels.BAD_COUNT: "it claims more rows than it can hold",
+    kernels.BAD_COUNT: "its number of rows or its flags don't fit the index",
 }
 
 
