@@ -27,10 +27,13 @@ from annserve.clusters.bisection import group_evenly
 
 #: Pages of a region; larger ones have fewer rows at a border but more pairs of centroids to compare.
 REGION_PAGES = 4_096
-#: Sweeps over the rows of a region in one round, with the same neighbours.
-_SWEEPS = 3
+#: Sweeps over the rows of a region in one round, with the same neighbours. Measured on 500,000 SIFT descriptors: 8
+#: rounds of 2 end 0.5 % lower in sum of squares than 6 rounds of 3, in the same time.
+_SWEEPS = 2
 #: Neighbours of its page whose centroids a row is compared with; it may swap with rows of the nearest few.
-_NEIGHBOURS = 64
+#: Measured there: 32, 64, 128 neighbours end at a sum of squares of 48.3, 48.0, 47.7 thousand a row; 8 tries
+#: instead of 4 gain 0.03 % for twice the time.
+_NEIGHBOURS = 128
 _TRIES = 4
 
 
@@ -79,9 +82,7 @@ class Pages:
         return self.members[_taken(self.counts, self.capacity)], offsets
 
 
-def refine_round(
-    rows: npt.NDArray[Any], pages: Pages, *, seed: int, threads: int = 1
-) -> Iterator[tuple[int, int]]:
+def refine_round(rows: npt.NDArray[Any], pages: Pages, *, seed: int, threads: int = 1) -> Iterator[tuple[int, int]]:
     """Refine all pages once, region by region, in place.
 
     Parameters
@@ -122,9 +123,7 @@ def refine_region(rows: npt.NDArray[Any], pages: Pages, region: npt.NDArray[np.i
     members = _padded(np.arange(n, dtype=np.int32), counts, pages.capacity)
     centroids = pages.centroids[region]
     neighbours = np.empty((n_pages, min(_NEIGHBOURS, n_pages - 1)), np.int32)
-    kernels.neighbours_of_pages(
-        centroids, np.empty(n_pages, np.float32), np.empty(n_pages, np.int64), neighbours
-    )
+    kernels.neighbours_of_pages(centroids, np.empty(n_pages, np.float32), np.empty(n_pages, np.int64), neighbours)
     best_pages, best_keys = np.empty(_TRIES, np.int32), np.empty(_TRIES, np.float32)
     trades = 0
     for _ in range(_SWEEPS):

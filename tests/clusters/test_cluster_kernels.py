@@ -119,6 +119,19 @@ def test_trading_loses_no_row_and_never_raises_the_sum_of_squares(rows, capacity
         np.testing.assert_allclose(pages.centroids[page], mean, rtol=1e-5, atol=1e-5 * np.abs(rows).max())
 
 
+def test_the_last_row_of_a_page_stays_though_its_centroid_has_rounded():
+    """A lone row off its centroid seems to gain without limit by leaving; the page must not become empty."""
+    rows = np.array([[1.0], [1.2], [1.4]], np.float32)
+    members = np.array([[0, -1, -1], [1, 2, -1]], np.int32)
+    counts = np.array([1, 2], np.int32)
+    centroids = np.array([[0.9], [1.3]], np.float32)
+    page_of, slot_of = np.array([0, 1, 1], np.int32), np.array([0, 0, 1], np.int32)
+    neighbours = np.array([[1], [0]], np.int32)
+    scratch = np.empty(1, np.int32), np.empty(1, np.float32)
+    kernels.trade(rows, 3, 1, page_of, slot_of, members, counts, centroids, neighbours, *scratch)
+    assert counts.min() == 1
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_trading_ends_where_no_move_and_no_swap_helps(seed):
     """With every page a candidate, sweeping until nothing changes ends in a local optimum of the oracle."""

@@ -113,9 +113,7 @@ def test_rows_that_cannot_be_told_apart_stay_within_the_partition_limit(small_pa
 
 def test_prices_balance_partitions_of_skewed_rows(rng):
     """Nine tenths of the rows in one cluster: no partition has more than twice its share."""
-    rows = np.concatenate([rng.normal(size=(3_600, 8)), 30 + 5 * rng.normal(size=(400, 8))]).astype(
-        np.float32
-    )
+    rows = np.concatenate([rng.normal(size=(3_600, 8)), 30 + 5 * rng.normal(size=(400, 8))]).astype(np.float32)
     trained = partitions.train_partitions(rows[::2], 8)
     counts = np.bincount(partitions.assign_partitions(rows, trained), minlength=8)
     assert counts.max() < 2 * 500
@@ -124,8 +122,7 @@ def test_prices_balance_partitions_of_skewed_rows(rng):
 def test_refinement_lowers_the_sum_of_squares(rng):
     rows = rng.normal(size=(3_000, 12)).astype(np.float32)
     bisected, refined = (
-        oracle.sum_of_squares(rows, pages_as_lists(pack_rows(rows, 10, refine_rounds=rounds)))
-        for rounds in (0, 6)
+        oracle.sum_of_squares(rows, pages_as_lists(pack_rows(rows, 10, refine_rounds=rounds))) for rounds in (0, 6)
     )
     assert refined < 0.9 * bisected
 
@@ -177,7 +174,5 @@ def test_pages_of_real_paragraphs_hold_their_neighbours_together(shared_data):
     packing = pack_rows(base, 10)
     assert_sound(packing, len(base), 10)
     page_of = np.empty(len(base), np.int64)
-    page_of[packing.order] = np.repeat(
-        np.arange(len(packing.page_offsets) - 1), np.diff(packing.page_offsets)
-    )
+    page_of[packing.order] = np.repeat(np.arange(len(packing.page_offsets) - 1), np.diff(packing.page_offsets))
     assert np.mean([len(set(page_of[hits].tolist())) for hits in truth]) < 5.6
