@@ -18,7 +18,7 @@ suffix                      elements                   member, after a colon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,12 @@ def create_vectors(
         writer = _Counted(_writer(location, partial, count, dim, element))
         try:
             yield writer
-        finally:
-            writer.close()
+        except BaseException:
+            # What is half-written is about to be removed: that closing it fails too is no news.
+            with suppress(Exception):
+                writer.close()
+            raise
+        writer.close()
         assert writer.count == count, f"{writer.count} rows were written to {path}, {count} were said"
 
 

@@ -103,4 +103,7 @@ class Hdf5Writer(VectorWriter):
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        try:
+            self._file.close()
+        except RuntimeError as error:  # h5py's word for a flush that failed
+            raise OSError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_a_set_larger_than_the_disk_is_refused_before_writing(tmp_path: Path) ->
     huge = ArraySource(np.broadcast_to(np.float32(0), (1 << 40, 1 << 14)))
     with pytest.raises(OutputError, match="are free in"):
         convert(huge, tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 16])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_device_that_fills_up_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str, size: int) -> None:
+    """Files of this process may not outgrow `size`, as on a full disk; SIGXFSZ is ignored by Python."""
+    rows = np.random.default_rng(1).random((1_000, 64), np.float32)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(OutputError, match="can't be written"):
+            convert(ArraySource(rows), tmp_path / f"x{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
