@@ -108,7 +108,7 @@ def read_current(folder: Path) -> Manifest:
 
 def _check_version(content: dict[str, Any], path: Path) -> None:
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise VersionError(
             f"{path} was written in format version {version}, but this program reads version {FORMAT_VERSION}; "
             "build the index anew, or use the program that wrote it",
@@ -126,4 +126,12 @@ def _parse(content: dict[str, Any]) -> Manifest:
     for segment in segments:
         if not names.is_segment_name(segment.name) or set(segment.files) != set(names.SEGMENT_FILES):
             raise ValueError(f"segment {segment.name!r} with files {sorted(segment.files)}")
+        for field in ("n_rows", "n_heads", "n_pages"):
+            _require_whole(field, getattr(segment, field), 1, 2**32 - 1 if field != "n_rows" else 2**63 - 1)
+        _require_whole("salt", segment.salt, 0, 2**32 - 1)
     return Manifest(int(content["snapshot"]), IndexSpec(**content["spec"]), float(content["norm_max"]), segments)
+
+
+def _require_whole(field: str, value: Any, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{field} is {value!r}, not a whole number between {least} and {most}")

@@ -20,8 +20,8 @@ BUILD_FOLDER = ".build"
 HEADS, PAGES, PLAN, REPORT = "heads.bin", "pages.bin", "plan.json", "report.json"
 SEGMENT_FILES = (HEADS, PAGES, PLAN, REPORT)
 
-_MANIFEST = re.compile(r"manifest-(\d{6,})\.json")
-_SEGMENT = re.compile(r"segment-(\d{6,})")
+_MANIFEST = re.compile(r"manifest-[0-9]{6,}\.json")
+_SEGMENT = re.compile(r"segment-[0-9]{6,}")
 
 
 def manifest_name(snapshot: int) -> str:

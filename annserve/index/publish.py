@@ -40,3 +40,5 @@ def publish(folder: Path, manifest: Manifest) -> None:
     name = names.manifest_name(manifest.snapshot)
     write_sealed(folder / name, manifest.as_dict())
     write_sealed(folder / names.CURRENT, {"format_version": FORMAT_VERSION, "manifest": name})
+    # The index folder may be new: its own name must survive a power cut too.
+    fsync_folder(folder.absolute().parent)

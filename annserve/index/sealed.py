@@ -61,7 +61,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     expected, found = int(match[1], 16), crc32c(body)
     if expected != found:
         raise _damaged(path, 0, f"checksum {expected:08x} expected, {found:08x} found")
-    content = json.loads(body)
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
     if not isinstance(content, dict):
         raise _damaged(path, 0, "it holds no JSON object")
     return content

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError
-from annserve.heads.layout import HeadNodes, NodeLayout
+from annserve.errors import CorruptionError, ReadError
+from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
 from annserve.index import names
-from annserve.index.manifest import SegmentEntry
+from annserve.index.manifest import FileEntry, SegmentEntry
 from annserve.index.sealed import read_sealed
 from annserve.pages.layout import PageLayout
 from annserve.spec import IndexSpec
@@ -119,22 +119,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
     """
     place = folder / entry.name
     for name, facts in entry.files.items():
-        path = place / name
-        size = path.stat().st_size if path.exists() else -1
-        if size != facts.n_bytes:
-            found = "is missing" if size < 0 else f"has {size} bytes"
-            raise CorruptionError(
-                f"{path} {found}, but {facts.n_bytes} were published; restore it, or build the index anew",
-                path=path,
-                offset=max(size, 0),
-            )
-        if file_checksum(path) != facts.crc32c:
-            raise CorruptionError(
-                f"{path} isn't the file that was published: checksum {facts.crc32c:08x} expected, "
-                f"{file_checksum(path):08x} found; restore it, or build the index anew",
-                path=path,
-                offset=0,
-            )
+        _prove_file(place / name, facts)
     # The checksum of the whole file is behind us: what is left is the header, and the pages' own.
     with open_container(place / names.HEADS, HEADS_MAGIC, verify=False) as file:
         node_layout = NodeLayout(spec.space_dim)
@@ -151,12 +136,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         radii = np.array(file.section("radii"))
     with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
         pages_offset, pages_bytes = file.extent("pages")
-    if (
-        len(heads.nodes) != node_layout.n_pages(entry.n_heads) * node_layout.page_bytes
-        or len(page_offsets) != entry.n_heads + 1
-        or page_offsets[-1] != entry.n_pages
-        or pages_bytes != entry.n_pages * spec.page_bytes
-    ):
+    if pages_bytes != entry.n_pages * spec.page_bytes or not _fit(entry, heads, page_offsets, radii):
         raise CorruptionError(
             f"{place} doesn't fit its manifest: {entry.n_heads} heads and {entry.n_pages} pages expected; "
             "restore it, or build the index anew",
@@ -175,4 +155,48 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         layout=PageLayout.of(spec),
         plan=read_sealed(place / names.PLAN),
         report=read_sealed(place / names.REPORT),
+    )
+
+
+def _prove_file(path: Path, facts: FileEntry) -> None:
+    try:
+        size = path.stat().st_size if path.is_file() else -1
+        found = file_checksum(path) if size == facts.n_bytes else 0
+    except OSError as error:
+        raise ReadError(f"{path} can't be read: {error.strerror}; check its permissions", path=path) from error
+    if size != facts.n_bytes:
+        what = "is missing" if size < 0 else f"has {size} bytes"
+        raise CorruptionError(
+            f"{path} {what}, but {facts.n_bytes} were published; restore it, or build the index anew",
+            path=path,
+            offset=max(size, 0),
+        )
+    if found != facts.crc32c:
+        raise CorruptionError(
+            f"{path} isn't the file that was published: checksum {facts.crc32c:08x} expected, {found:08x} found; "
+            "restore it, or build the index anew",
+            path=path,
+            offset=0,
+        )
+
+
+def _fit(entry: SegmentEntry, heads: HeadNodes, page_offsets: npt.NDArray[Any], radii: npt.NDArray[Any]) -> bool:
+    """Say whether the tables have the sizes that they should, and lead nowhere that isn't there.
+
+    Kernels trust them from here on.
+    """
+    if (
+        len(heads.nodes) != heads.layout.n_pages(entry.n_heads) * heads.layout.page_bytes
+        or heads.nodes.dtype != np.uint8
+        or page_offsets.shape != (entry.n_heads + 1,)
+        or radii.shape != (entry.n_heads,)
+    ):
+        return False
+    neighbours = heads.neighbours()
+    return bool(
+        heads.entry < entry.n_heads
+        and ((neighbours < entry.n_heads) | (neighbours == NO_HEAD)).all()
+        and page_offsets[0] == 0
+        and (page_offsets[:-1] < page_offsets[1:]).all()
+        and page_offsets[-1] == entry.n_pages
     )
