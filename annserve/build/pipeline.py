@@ -24,7 +24,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
-from annserve.vectors.formats import open_vectors, read_matrix
+from annserve.vectors.formats import open_vectors, read_list
 from annserve.vectors.staging import stage
 from annserve.vectors.truth import exact_neighbours
 
@@ -165,7 +165,7 @@ def build(
 def _row_ids(options: BuildOptions, count: int) -> npt.NDArray[np.uint64]:
     if options.ids is None:
         return np.arange(count, dtype=np.uint64)
-    given = read_matrix(options.ids).reshape(-1)
+    given = read_list(options.ids)
     if given.dtype.kind not in "ui" or len(given) != count:
         raise InputError(
             f"{options.ids} holds {len(given)} ids of type {given.dtype}, but there are {count} rows; give one "
@@ -206,10 +206,11 @@ def _workplace(folder: Path) -> Iterator[Path]:
         raise OutputError(f"{folder} holds an index already; remove it, or choose another folder", path=folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not work.exists())):
         raise OutputError(f"{folder} exists and isn't an empty folder; choose another", path=folder)
-    made = not folder.exists()
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _remove_empty(made)
         raise OutputError(
             f"{folder} can't be written: {error.strerror}; choose another folder", path=folder
         ) from error
@@ -220,10 +221,16 @@ def _workplace(folder: Path) -> Iterator[Path]:
         except BaseException:
             _clear(folder, keep=work)
             shutil.rmtree(work)
-            if made:
-                folder.rmdir()
+            _remove_empty(made)
             raise
         shutil.rmtree(work)
+
+
+def _remove_empty(made: list[Path]) -> None:
+    """Remove folders that this build made, innermost first, unless something else has come into them."""
+    for place in made:
+        with suppress(OSError):
+            place.rmdir()
 
 
 def _clear(folder: Path, keep: Path) -> None:

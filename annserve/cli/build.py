@@ -17,7 +17,13 @@ _DEFAULTS = BuildOptions()
 @click.command("build")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the index; new or empty.")
-@click.option("--metric", type=click.Choice(METRICS), default=_DEFAULTS.metric, show_default=True)
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    default=_DEFAULTS.metric,
+    show_default=True,
+    help="How distance is measured: squared L2, inner product or cosine.",
+)
 @click.option(
     "--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]"
 )

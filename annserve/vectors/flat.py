@@ -200,15 +200,20 @@ def open_npy(path: Path) -> FlatSource:
     return source
 
 
-def read_npy(path: Path) -> npt.NDArray[Any]:
-    """Read a whole matrix of numbers of any type from an npy file, its size checked first."""
+def read_npy(path: Path, *, list_too: bool = False) -> npt.NDArray[Any]:
+    """Read a whole matrix of numbers of any type from an npy file, its size checked first.
+
+    With `list_too` a list may stand there instead, and is given as a matrix of one column.
+    """
     shape, _, stored, offset = npy_header(path)
+    if list_too and len(shape) == 1:
+        shape = (shape[0], 1)
     count, dim = matrix_shape(shape, path)
     if stored.kind not in "uif":
         raise InputError(f"{path} holds elements of type {stored}; give numbers", field="dtype")
     _check_size(path, path.stat().st_size, offset, count, dim, dim * stored.itemsize)
     matrix: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    return np.ascontiguousarray(matrix, dtype=stored.newbyteorder("="))
+    return np.ascontiguousarray(matrix.reshape(count, dim), dtype=stored.newbyteorder("="))
 
 
 def npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -138,6 +138,28 @@ def read_matrix(path: str | Path) -> npt.NDArray[Any]:
         return source.read(0, source.count)
 
 
+def read_list(path: str | Path) -> npt.NDArray[Any]:
+    """Read one number per row: ids. An npy file may hold a list, or like the others a matrix of one column.
+
+    Returns
+    -------
+    (count,) array of the type in the file
+
+    Raises
+    ------
+    NotFoundError, InputError, CorruptionError
+        As ``open_vectors``; InputError also if there are several columns.
+    """
+    location = Location.of(path)
+    if location.suffix == ".npy" and location.path.is_file():
+        matrix = flat.read_npy(location.path, list_too=True)
+    else:
+        matrix = read_matrix(path)
+    if matrix.shape[1] != 1:
+        raise InputError(f"{path} holds {matrix.shape[1]} numbers per row; give one")
+    return matrix[:, 0]
+
+
 def read_truth(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
     """Read exact neighbours: (ids, distances), both (nq, k), nearest first.
 
