@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import storage as oracle
 
-import annserve.storage
 from annserve.errors import CorruptionError, NotFoundError, VersionError
 from annserve.storage import layout
 from annserve.storage.checksum import crc32c
@@ -175,27 +173,3 @@ def test_only_the_named_sections_are_verified(container_path):
         assert caught.value.offset == 8_192
     with pytest.raises(CorruptionError):
         open_container(container_path, MAGIC, verify=["second"])
-
-
-def test_format_md_says_what_layout_says():
-    """Each row of the byte tables is a field of the NumPy types, at its offset and of its length."""
-    text = (Path(annserve.storage.__file__).parent / "FORMAT.md").read_text()
-    for title, dtype in [("Header block", layout.HEADER_DTYPE), ("Section entry", layout.SECTION_DTYPE)]:
-        table = text.split(f"### {title}")[1].split("\n#")[0]
-        rows = re.findall(r"^\| (\d+) \| (\d+) \| [^|]+ \| `?(\w+)`? \|", table, re.MULTILINE)
-        told = {name: (int(offset), int(n_bytes)) for offset, n_bytes, name in rows}
-        assert dtype.fields is not None
-        assert told == {name: (field[1], field[0].itemsize) for name, field in dtype.fields.items()}
-    codes = re.findall(r"^\| (\d+) \| (\w+) \|$", text.split("### Element types")[1], re.MULTILINE)
-    assert {int(code): np.dtype(name) for code, name in codes} == layout.DTYPE_CODES
-
-
-def test_format_md_shows_a_header_as_it_is_written(tmp_path):
-    with ContainerWriter(tmp_path / "f", b"ANNHEADS") as writer:
-        writer.add("a", np.array([1, 2], np.uint16))
-    content = (tmp_path / "f").read_bytes()
-    text = (Path(annserve.storage.__file__).parent / "FORMAT.md").read_text()
-    lines = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{8} +){4})", text, re.MULTILINE)
-    shown = {int(offset, 16): bytes.fromhex(words.replace(" ", "")) for offset, words in lines}
-    written = {at: content[at : at + 16] for at in range(0, len(content), 16) if any(content[at : at + 16])}
-    assert {at: line for at, line in shown.items() if any(line)} == written

@@ -1,0 +1,51 @@
+"""Files of every format version are read by today's code, and give the answers that they gave when they were made.
+
+``tools/make_golden.py`` made them; a folder of a released version is never changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import annserve
+from annserve.index.snapshot import open_snapshot
+from annserve.pages.check import check_pages
+from annserve.pages.pack import pack_pages
+from annserve.pages.rows import quantize_rows
+from annserve.storage.container import open_container
+from annserve.storage.layout import FORMAT_VERSION
+
+HERE = Path(__file__).parent
+FOLDERS = sorted(folder.parent for folder in HERE.glob("v*/*/index"))
+
+
+def test_every_format_version_has_golden_files():
+    assert {folder.parent.name for folder in FOLDERS} == {f"v{n}" for n in range(1, FORMAT_VERSION + 1)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_an_old_index_gives_its_old_answers(folder):
+    """Ids exactly; distances to the last bits of float32, since processors add in different orders."""
+    with annserve.open(folder / "index") as index:
+        result = index.search(np.load(folder / "queries.npy"), 10, recall_target=1.0)
+    np.testing.assert_array_equal(result.ids, np.load(folder / "ids.npy"))
+    np.testing.assert_allclose(result.distances, np.load(folder / "distances.npy"), rtol=3e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_packing_the_same_rows_gives_the_same_pages(folder):
+    """Rows are taken in the order in which the old pages hold them, so that clustering may change."""
+    segment = open_snapshot(folder / "index").segment
+    with open_container(segment.pages_path, b"ANNPAGES") as file:
+        old = np.array(file.section("pages"))
+    ids, problems = check_pages(old, np.arange(len(old), dtype=np.uint32), segment.layout, segment.salt)
+    assert problems == []
+    position = {int(id_): row for row, id_ in enumerate(np.load(folder / "row_ids.npy"))}
+    rows = np.load(folder / "rows.npy")[[position[int(id_)] for id_ in ids]]
+    counts = old[:, 8:10].copy().view("<u2")[:, 0].astype(np.int64)
+    stored = quantize_rows(rows, segment.spec)
+    new = pack_pages(stored, ids, counts, segment.layout, first_page_id=0, salt=segment.salt)
+    np.testing.assert_array_equal(new, old)

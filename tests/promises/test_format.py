@@ -1,0 +1,207 @@
+"""FORMAT.md is the truth about the bytes: its tables are compared with the code, its dumps with real files."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import annserve.storage
+from annserve.heads.layout import DEGREE, NO_HEAD, NODE_PAGE_BYTES, HeadNodes, NodeLayout, lay_out
+from annserve.index import names
+from annserve.index.manifest import FileEntry, Manifest, SegmentEntry
+from annserve.index.sealed import read_sealed
+from annserve.index.segment import HEADS_MAGIC, PAGES_MAGIC, pages_writer, write_heads
+from annserve.pages.layout import HEADER, PageLayout
+from annserve.pages.pack import pack_pages
+from annserve.pages.rows import quantize_rows
+from annserve.search.plan import ProbePlan
+from annserve.spec import IndexSpec
+from annserve.storage.container import ContainerWriter, open_container
+from annserve.storage.layout import (
+    BLOCK_BYTES,
+    DTYPE_CODES,
+    FORMAT_VERSION,
+    HEADER_DTYPE,
+    SECTION_DTYPE,
+    SECTION_MAX,
+)
+
+TEXT = (Path(annserve.storage.__file__).parent / "FORMAT.md").read_text()
+TYPES = {"u8": "u1", "i8": "i1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4"}
+
+
+def section_of(heading):
+    """Text below a heading, up to the next one of any depth."""
+    start = TEXT.index(f"\n{heading}\n") + len(heading) + 2
+    following = re.search(r"^#+ ", TEXT[start:], re.MULTILINE)
+    return TEXT[start : start + following.start()] if following else TEXT[start:]
+
+
+def table_of(heading):
+    """Rows of the one table below a heading, as dicts by column."""
+    lines = [line for line in section_of(heading).splitlines() if line.startswith("|")]
+    columns, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def hex_dump_of(heading):
+    """Bytes that a dump below a heading shows: offset → 16 bytes."""
+    found = re.findall(r"^([0-9a-f]{4}) ((?: +[0-9a-f]{8}){4})", section_of(heading), re.MULTILINE)
+    assert found
+    return {int(offset, 16): bytes.fromhex(content) for offset, content in found}
+
+
+def assert_dump_is(dump, content):
+    """Every line of the dump stands in the file, and every line left out is zero."""
+    for at in range(0, len(content), 16):
+        assert bytes(content[at : at + 16]) == dump.get(at, bytes(16)), f"at byte {at:#06x}"
+
+
+def value(expression, **symbols):
+    """Work out an offset or a length as FORMAT.md writes it, such as ``16 + 8c``."""
+    python = re.sub(r"(?<=[0-9A-Za-z])(?=[A-Za-z])", "*", expression.replace("dim", "D")).replace("·", "*")
+    return eval(python, {"__builtins__": {}}, symbols)
+
+
+def assert_fields_are(table, dtype):
+    """Names, offsets and lengths of a table's rows are those of a NumPy type."""
+    assert [row["field"] for row in table] == list(dtype.names)
+    for row in table:
+        field, offset = dtype.fields[row["field"]][:2]
+        assert (int(row["offset"]), int(row["bytes"])) == (offset, field.itemsize), row["field"]
+        kind = row["type"].split(" ")[0]
+        if kind in TYPES:
+            assert field.base == np.dtype(TYPES[kind]), row["field"]
+
+
+def test_the_container_tables_are_its_types():
+    assert_fields_are(table_of("### Header block"), HEADER_DTYPE)
+    assert_fields_are(table_of("### Section entry"), SECTION_DTYPE)
+    codes = {int(row["code"]): np.dtype(row["type"]) for row in table_of("### Element types")}
+    assert {code: dtype.newbyteorder("<") for code, dtype in codes.items()} == DTYPE_CODES
+    assert f"{BLOCK_BYTES:,} bytes" in section_of("### Header block")
+    assert f"{SECTION_MAX} section entries" in section_of("### Header block")
+
+
+def test_the_container_dump_is_a_real_file(tmp_path):
+    path = tmp_path / "f"
+    with ContainerWriter(path, b"ANNHEADS") as writer:
+        writer.add("a", np.array([1, 2], np.uint16))
+    assert_dump_is(hex_dump_of("### A header worked by hand"), path.read_bytes())
+
+
+@pytest.mark.parametrize("row_type", ["uint8", "int8", "float32"])
+@pytest.mark.parametrize("dim", [1, 3, 128, 5_000])
+def test_the_page_table_is_the_page_layout(row_type, dim):
+    spec = IndexSpec(dim, row_type, "l2")
+    layout, table = PageLayout.of(spec), {row["field"]: row for row in table_of("### Page")}
+    assert_fields_are(table_of("### Page")[: len(HEADER.names)], HEADER)
+    symbols = {"c": layout.capacity, "F": 4 if layout.has_factors else 0, "D": dim}
+    offset_of = {name: value(row["offset"], **symbols) for name, row in table.items()}
+    assert offset_of["ids"] == layout.ids_offset
+    assert offset_of["scales"] == layout.factors_offset
+    assert offset_of["errors"] == layout.factors_offset + symbols["F"] * layout.capacity
+    assert offset_of["rows"] == layout.rows_offset
+    end = 0
+    for row in table.values():
+        assert value(row["offset"], **symbols) == end, row["field"]
+        end += value(row["bytes"], **symbols)
+    slot = (16 if layout.has_factors else 8) + dim
+    assert end <= spec.page_bytes
+    assert layout.capacity == (spec.page_bytes - 16) // slot
+
+
+def test_the_page_dump_is_a_real_page():
+    spec = IndexSpec(3, "float32", "l2")
+    rows = np.array([[127, -127, 0], [2.54, 1.27, 0]], np.float32)
+    pages = pack_pages(
+        quantize_rows(rows, spec),
+        np.array([7, 258], np.uint64),
+        np.array([2]),
+        PageLayout.of(spec),
+        first_page_id=5,
+        salt=0x5EEDCAFE,
+    )
+    assert_dump_is(hex_dump_of("### A page worked by hand"), pages[0])
+
+
+@pytest.mark.parametrize("dim", [1, 4, 129, 4_001])
+def test_the_node_table_is_the_node_layout(dim):
+    table = {row["field"]: row for row in table_of("### Node")}
+    layout = NodeLayout(dim)
+    assert value(table["neighbours"]["bytes"]) == 4 * layout.degree == 4 * DEGREE
+    assert value(table["vector"]["offset"], D=dim) == 4 * layout.degree
+    assert value(table["padding"]["offset"], D=dim) <= layout.stride <= value(table["padding"]["offset"], D=dim) + 3
+    assert layout.stride % 4 == 0
+    assert layout.page_bytes % NODE_PAGE_BYTES == 0
+    assert f"0x{NO_HEAD:X}" in table["neighbours"]["meaning and invariant"]
+
+
+def assert_sections_are(table, path, magic):
+    with open_container(path, magic) as file:
+        assert [row["section"] for row in table] == list(file.names)
+        for row in table:
+            array = file.section(row["section"])
+            assert array.dtype == np.dtype(row["type"]), row["section"]
+            assert array.ndim == row["shape"].count("×") + 1, row["section"]
+
+
+def test_the_section_tables_are_those_of_the_files(tmp_path):
+    layout = NodeLayout(3)
+    nodes = lay_out(np.zeros((2, 3), np.uint8), np.full((2, DEGREE), NO_HEAD, np.uint32), layout)
+    heads = HeadNodes(layout, nodes, 2, 0, 1.0, np.dtype(np.uint8))
+    write_heads(tmp_path / "h", heads, np.array([0, 1, 2]), np.zeros(2, np.float32))
+    assert_sections_are(table_of("## heads.bin"), tmp_path / "h", HEADS_MAGIC)
+    with pages_writer(tmp_path / "p", 4_096) as writer:
+        writer.append(np.zeros((3, 4_096), np.uint8))
+        writer.end()
+    assert_sections_are(table_of("## pages.bin"), tmp_path / "p", PAGES_MAGIC)
+    for heading, magic in (("## heads.bin", HEADS_MAGIC), ("## pages.bin", PAGES_MAGIC)):
+        assert f"magic `{magic.decode()}`" in section_of(heading)
+
+
+def fields_of(content, prefix=""):
+    """Paths of an object's fields, as FORMAT.md writes them."""
+    found = set()
+    for name, inner in content.items():
+        here = f"{prefix}{name}"
+        found.add(here)
+        if name == "files":
+            found |= fields_of(next(iter(inner.values())), f"{here}{{}}.")
+        elif isinstance(inner, dict):
+            found |= fields_of(inner, f"{here}.")
+        elif isinstance(inner, list | tuple) and inner and isinstance(inner[0], dict):
+            found |= fields_of(inner[0], f"{here}[].")
+    return found
+
+
+def test_the_field_tables_are_those_of_the_json_files():
+    entry = SegmentEntry("segment-000001", 1, 1, 1, 0, {name: FileEntry(1, 2) for name in names.SEGMENT_FILES})
+    manifest = Manifest(1, IndexSpec(3, "uint8", "l2"), 1.0, (entry,))
+    assert {row["field"] for row in table_of("### Manifest")} == fields_of(manifest.as_dict())
+    golden = Path(__file__).parents[1] / f"golden/v{FORMAT_VERSION}/uint8-l2/index"
+    current = read_sealed(golden / names.CURRENT)
+    assert {row["field"] for row in table_of("### CURRENT")} == set(current)
+    assert {row["field"] for row in table_of("### plan.json")} == {
+        field.name for field in dataclasses.fields(ProbePlan)
+    }
+
+
+def test_every_file_of_an_index_is_in_the_picture_and_covered():
+    picture = section_of("## The index folder")
+    covered = [row["file"] for row in table_of("### What covers each byte")]
+    assert covered == [names.CURRENT, "manifest", *names.SEGMENT_FILES]
+    for name in names.SEGMENT_FILES:
+        assert f"{names.segment_name(1)}/{name}" in picture
+    assert names.manifest_name(1) in picture
+    assert names.BUILD_FOLDER + "/" in picture
+
+
+def test_the_version_table_ends_with_the_version_that_is_written():
+    versions = [int(row["version"]) for row in table_of("## Format versions")]
+    assert versions == list(range(1, FORMAT_VERSION + 1))
+    assert f"`FORMAT_VERSION` is {FORMAT_VERSION} " in TEXT
