@@ -22,12 +22,16 @@ DIM_MAX = 32_768
 #: Most results of one query; keeps a request's answer and scratch bounded.
 K_MAX = 1_000
 
+#: Largest value of an element: the square of a norm must stay finite in float32.
+VALUE_MAX = 1e15
+
 #: Recall targets that a build calibrates; requests between two of them are interpolated.
 RECALL_TARGETS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99)
 RECALL_TARGET_DEFAULT = 0.95
 
 #: A page: the unit of one read, and what a direct read must be aligned to.
 PAGE_BYTES_MIN = 4_096
+PAGE_BYTES_MAX = 65_536
 PAGE_HEADER_BYTES = 16
 ID_BYTES = 8
 #: Scale and error bound of one row, float32 each; integer rows are stored as they are and need neither.
@@ -74,9 +78,10 @@ class IndexSpec:
             needed = PAGE_HEADER_BYTES + self.slot_bytes
             pages = -(-needed // PAGE_BYTES_MIN)
             object.__setattr__(self, "page_bytes", pages * PAGE_BYTES_MIN)
-        if self.page_bytes % PAGE_BYTES_MIN or self.page_bytes < PAGE_BYTES_MIN:
+        if self.page_bytes % PAGE_BYTES_MIN or not PAGE_BYTES_MIN <= self.page_bytes <= PAGE_BYTES_MAX:
             raise InputError(
-                f"page_bytes is {self.page_bytes}; it must be a multiple of {PAGE_BYTES_MIN}",
+                f"page_bytes is {self.page_bytes}; it must be a multiple of {PAGE_BYTES_MIN}, at most "
+                f"{PAGE_BYTES_MAX}",
                 field="page_bytes",
             )
         if self.page_capacity < 1:
@@ -206,8 +211,7 @@ def first_invalid_row(rows: npt.NDArray[Any], metric: str) -> tuple[int, str] | 
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             return int(np.argmin(finite)), "holds NaN or infinity"
-        # The square of a norm must stay finite in float32.
-        huge = np.abs(rows).max(axis=1, initial=0).astype(np.float64) > 1e15
+        huge = np.abs(rows).max(axis=1, initial=0).astype(np.float64) > VALUE_MAX
         if huge.any():
             return int(np.argmax(huge)), "holds a value beyond 1e15"
     if metric == "cosine":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.spec import IndexSpec
+from annserve.spec import VALUE_MAX, IndexSpec
 
 #: How far rows are pushed, as a share of the noise, and how many of the queries each push gets.
 PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2)
@@ -68,7 +68,8 @@ def hold_out(rows: npt.NDArray[Any], spec: IndexSpec, n_queries: int, seed: int)
     alpha = np.array(PUSHES)[push][:, None]
     exact = _directions(rows[drawn], spec)
     pushed = centre + (exact - centre + alpha * noise) / np.sqrt(1 + alpha**2)
-    queries = np.where(alpha == 0, exact, pushed).astype(np.float32)
+    # Rows may be as large as a query may be; a push must not lead beyond that.
+    queries = np.where(alpha == 0, exact, pushed).clip(-VALUE_MAX, VALUE_MAX).astype(np.float32)
     return HeldOut(queries, drawn.astype(np.int64), push)
 
 

@@ -135,7 +135,8 @@ def build(
                     held_out.queries,
                     min(NEIGHBOURS, staged.count - 1) or 1,
                     spec.metric,
-                    exclude=held_out.rows,
+                    # A single row has no neighbour but itself.
+                    exclude=held_out.rows if staged.count > 1 else None,
                     threads=options.n_threads,
                 )
                 plan = calibrate(held_out, neighbours, rows, head_of_row, heads, spec, staged.norm_max)

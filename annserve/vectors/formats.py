@@ -86,6 +86,10 @@ def open_vectors(path: str | Path, *, column: str | None = None) -> VectorSource
     """
     location = Location.of(path, column)
     where, suffix, member = location.path, location.suffix, location.member
+    if member is not None and suffix not in _WITH_MEMBERS:
+        raise InputError(
+            f"{where} holds one matrix, but column {member!r} is asked for; leave column out", field="column"
+        )
     if not where.exists():
         raise NotFoundError(f"there is no file {where}; check the path")
     if where.is_dir() and where.suffix.lower() in set(SUFFIXES) - set(_ZARR):

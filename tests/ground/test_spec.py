@@ -53,7 +53,7 @@ def test_the_smallest_page_that_holds_a_row_is_taken(row_type, dim):
 
 
 def test_a_page_never_holds_more_rows_than_its_count_can_say():
-    assert IndexSpec(1, "uint8", "l2", 64 * 4_096).page_capacity < 2**16
+    assert IndexSpec(1, "uint8", "l2", 16 * 4_096).page_capacity < 2**16
 
 
 def test_a_spec_comes_back_from_the_manifest():

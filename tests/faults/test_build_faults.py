@@ -1,0 +1,172 @@
+"""A build that is killed leaves no index that opens wrongly; the same command then makes the very same files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from journeys.doors import COMMAND, annserve, build_index, files_of, search_files
+
+import annserve as product
+from annserve.errors import ConflictError, NotFoundError
+from annserve.storage.atomic import locked
+
+#: What a build says on stderr when a stage has ended, in this order; it is killed right then.
+MOMENTS = ("stage", "partition", "bisect", "refine", "link", "pack", "calibrate", "verify")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "rows.npy"
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(40, 96))[rng.integers(0, 40, 2_500)] + 0.5 * rng.normal(size=(2_500, 96))
+    np.save(path, rows.astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path) -> dict[str, bytes]:
+    """The files that decide answers, of a build that nobody killed."""
+    return search_files(build_index(source, source.parent / "undisturbed"))
+
+
+def killed_build(source: Path, folder: Path, moment: str, number: int = signal.SIGKILL) -> int:
+    """Build in a process; send it a signal as soon as it says that a stage has ended. Give its exit code."""
+    command = [*COMMAND, "build", str(source), "--out", str(folder), "--threads", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if line.startswith(moment):
+                build.send_signal(number)
+                break
+        build.stderr.read()
+    return build.returncode
+
+
+def test_a_build_killed_in_any_stage_leaves_no_index_and_can_be_run_again(source, undisturbed, tmp_path):
+    """One folder: each run meets what the one before left, and is killed one stage later; the last is let be."""
+    folder = tmp_path / "index"
+    for moment in MOMENTS:
+        code = killed_build(source, folder, moment)
+        if (folder / "CURRENT").exists():
+            # Only after the last stage can it have been too late.
+            assert moment == "verify"
+            assert search_files(folder) == undisturbed
+            return
+        assert code == -signal.SIGKILL, moment
+        with pytest.raises(NotFoundError, match="unfinished build, no index; run 'annserve build' again"):
+            product.open(folder)
+        assert annserve("verify", folder).code == 2
+    assert search_files(build_index(source, folder)) == undisturbed
+    assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "manifest-000001.json", "segment-000001"]
+
+
+#: Builds, then publishes in copies of the folder: the i-th is killed before its i-th call of the system.
+PUBLISH = """
+import os, shutil, signal, sys
+from pathlib import Path
+from annserve.build import pipeline
+from annserve.build.options import BuildOptions
+
+real = pipeline.publish
+
+def dying(call, left):
+    def count(*arguments, **named):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **named)
+    return count
+
+def publish(folder, manifest):
+    for calls in range(100):
+        copy = folder.with_name(f"killed-{calls:02}")
+        shutil.copytree(folder, copy)
+        child = os.fork()
+        if child == 0:
+            left = [calls]
+            for name in ("open", "fsync", "replace", "pwrite"):
+                setattr(os, name, dying(getattr(os, name), left))
+            real(copy, manifest)
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+    real(folder, manifest)
+
+pipeline.publish = publish
+pipeline.build(sys.argv[1], sys.argv[2], BuildOptions(threads=2))
+"""
+
+
+def test_a_build_killed_while_it_publishes_leaves_all_or_nothing(source, undisturbed, tmp_path):
+    """Killed before each open, write, sync and rename of publishing in turn."""
+    command = [sys.executable, "-c", PUBLISH, str(source), str(tmp_path / "index")]
+    subprocess.run(command, check=True, timeout=120)
+    assert search_files(tmp_path / "index") == undisturbed
+    folders = sorted(tmp_path.glob("killed-*"))
+    whole = [(folder / "CURRENT").exists() for folder in folders]
+    assert len(folders) >= 10
+    assert whole == sorted(whole), "once published, it stays so"
+    assert 2 <= sum(whole) < len(folders) - 4
+    for folder, published in zip(folders, whole):
+        if published:
+            assert annserve("verify", folder).code == 0
+        else:
+            with pytest.raises(NotFoundError, match="unfinished build"):
+                product.open(folder)
+        assert search_files(folder) == undisturbed
+    # The last moment before it, with everything there but the name.
+    last = folders[whole.index(True) - 1]
+    assert search_files(build_index(source, last)) == undisturbed
+    assert annserve("verify", last).code == 0
+
+
+@pytest.mark.parametrize("moment", ["stage", "refine", "pack"])
+def test_an_interrupted_build_leaves_with_130_and_removes_what_it_made(source, tmp_path, moment):
+    code = killed_build(source, tmp_path / "deep" / "index", moment, signal.SIGINT)
+    assert code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_an_empty_folder_that_was_there(source, tmp_path):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    assert killed_build(source, folder, "stage", signal.SIGINT) == 130
+    assert list(folder.iterdir()) == []
+
+
+def test_two_builds_in_one_folder_are_one_too_many(source, tmp_path):
+    """The second is refused and disturbs nothing; the lock ends with its holder."""
+    folder = tmp_path / "index"
+    work = folder / ".build"
+    work.mkdir(parents=True)
+    with locked(work):
+        ended = annserve("build", source, "--out", folder)
+        assert ended.code == ConflictError.exit_code
+        assert f"is being written by process {os.getpid()}" in ended.error
+        assert set(files_of(folder)) == {".build/LOCK"}
+    build_index(source, folder)
+
+
+@pytest.mark.parametrize("kib", [4, 200, 500, 900])
+def test_a_device_that_fills_up_while_building_leaves_nothing(source, tmp_path, kib):
+    """No file may grow beyond so many KiB: the staged rows, the heads, then the pages don't fit."""
+    code = (
+        "import resource, sys; from annserve.cli.main import main;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({kib << 10}, {kib << 10})); main()"
+    )
+    command = [sys.executable, "-c", code, "build", str(source), "--out", str(tmp_path / "index")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if ended.returncode == 0:
+        assert annserve("verify", tmp_path / "index").code == 0
+        return
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("error: ")
+    assert "can't be written" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
