@@ -1,4 +1,4 @@
-"""``annserve bench``: measure an index, in this process or behind a server."""
+"""``annserve bench``: measure an index in this process or behind a server; the commands of jobs stand beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from annserve.cli import bench_jobs
 from annserve.cli.render import Progress, bytes_text, table_text
 from annserve.errors import InputError
 
@@ -23,6 +24,10 @@ _RECALL_SLACK = 0.01
 @click.group("bench")
 def command() -> None:
     """Measure recall, latency, pages and memory."""
+
+
+for _one in bench_jobs.COMMANDS:
+    command.add_command(_one)
 
 
 @command.command("search")

@@ -82,7 +82,7 @@ def compose_report(
     }
 
 
-def report_text(report: Mapping[str, Any]) -> str:
+def report_text(report: Mapping[str, Any] | Sequence[Any]) -> str:
     """Write a report as JSON; what JSON has no number for (NaN, infinity) becomes null."""
     return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -139,7 +139,7 @@ def run_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: 
     AnnserveError
         The first error of the target; the other threads stop at their next query.
     """
-    recorder = _Recorder(len(queries), k)
+    recorder = Recorder(len(queries), k)
     gate = threading.Barrier(load.threads)
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -175,7 +175,7 @@ def run_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: 
     return recorder.finish(before, after)
 
 
-class _Recorder:
+class Recorder:
     """Arrays that the callers write into, each its own rows, without a lock."""
 
     def __init__(self, n_queries: int, k: int) -> None:

@@ -1,0 +1,54 @@
+"""Which settings of a system are reported: the cheapest that reaches a target, and those that nothing beats.
+
+Settings are chosen on queries of their own, which no result counts. So no system is flattered by having been
+picked on the very queries that it is then judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: A cost that decides: pages where a system reads any, else time.
+_COSTS = ("pages_read_mean", "latency_us_mean")
+
+
+def cost_of(record: Mapping[str, Any]) -> float:
+    """Give what a query costs under a setting: pages if the system counts them, else microseconds."""
+    for name in _COSTS:
+        if record.get(name) is not None:
+            return float(record[name])
+    raise AssertionError(f"a record without any cost: {sorted(record)}")
+
+
+def cheapest(tuned: Sequence[Mapping[str, Any]], recall_target: float, k: int) -> int:
+    """Choose the cheapest setting that reaches a target; if none does, the one of highest recall.
+
+    Parameters
+    ----------
+    tuned : sequence of mapping
+        One record for each setting, of ``annserve.measure.summary``.
+    recall_target : float
+    k : int
+
+    Returns
+    -------
+    int
+        Number of the setting.
+    """
+    name = f"recall_{k}_at_{k}"
+    reaching = [place for place, record in enumerate(tuned) if record[name] >= recall_target]
+    if reaching:
+        return min(reaching, key=lambda place: cost_of(tuned[place]))
+    return max(range(len(tuned)), key=lambda place: (tuned[place][name], -cost_of(tuned[place])))
+
+
+def frontier(tuned: Sequence[Mapping[str, Any]], k: int) -> list[int]:
+    """Give the settings that no other beats in both recall and cost, by ascending recall."""
+    name = f"recall_{k}_at_{k}"
+    order = sorted(range(len(tuned)), key=lambda place: (-tuned[place][name], cost_of(tuned[place])))
+    best: list[int] = []
+    for place in order:
+        if not best or cost_of(tuned[place]) < cost_of(tuned[best[-1]]):
+            best.append(place)
+    return best[::-1]

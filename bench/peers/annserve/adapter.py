@@ -1,0 +1,35 @@
+"""annserve, measured by the same lines as its peers."""
+
+from __future__ import annotations
+
+import shutil
+
+import annserve.collection
+from annserve.build.options import BuildOptions
+from annserve.build.pipeline import build
+from annserve.compare.peer import Peer
+
+
+class Adapter(Peer):
+    """An index of its own, opened in this process; build parameters are those of ``annserve build``."""
+
+    def build(self, base, base_path):
+        options = BuildOptions(metric=self.metric, threads=self.threads, **self.parameters)
+        build(base_path, self.folder / "index", options)
+        # What an unfinished build would need is no part of the index.
+        shutil.rmtree(self.folder / "index" / ".build", ignore_errors=True)
+
+    def open(self):
+        self._index = annserve.collection.open(self.folder / "index", threads=1)
+
+    def configure(self, point):
+        self._recall_target = point["recall_target"]
+
+    def search(self, queries, k=10, *, recall_target=0.95):
+        return self._index.search(queries, k, recall_target=self._recall_target)
+
+    def info(self):
+        return self._index.info()
+
+    def close(self):
+        self._index.close()

@@ -1,0 +1,173 @@
+"""A job measures what it names, says what it leaves out, goes on where it was, and sees broken systems."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from jobs import job_text
+
+from annserve.compare import stages
+from annserve.compare.results import read_results, rows_of
+from annserve.errors import InputError, NotFoundError
+
+
+def rows_by(folder, **wanted):
+    rows = rows_of(read_results(folder))
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_each_target_gets_its_cheapest_setting(run):
+    outcome, results = run(job_text("exact", loads="rounds = 2\nthreads = [1, 2]"))
+    assert (len(outcome.done), outcome.left_out) == (1, {})
+    loose, tight = rows_by(results, target=0.4, threads=1), rows_by(results, target=0.9, threads=2)
+    assert [row["point"] for row in loose + tight] == [{"share": 0.5}, {"share": 1.0}]
+    assert tight[0]["recall"] == 1
+    assert 0.3 < loose[0]["recall"] < 0.7
+    assert (tight[0]["pages_read_mean"], tight[0]["threads"]) == (14, 2)
+    assert len(tight[0]["passes"]) == 2
+    frontier = rows_by(results, target=None)
+    assert [row["point"] for row in frontier] == [{"share": 0.25}]
+
+
+def test_tuning_queries_count_in_no_result(run):
+    _, results = run(job_text("exact", loads="rounds = 1\ntuning_share = 0.2"))
+    result = read_results(results)[0]
+    assert result["dataset"]["queries"] == 40
+    assert len(result["tuned"]) == 3
+
+
+def test_open_and_cold_loads_are_measured_beside_closed_ones(run):
+    loads = "rounds = 2\nopen_shares = [0.5]\nopen_recall_target = 0.9\nopen_seconds = 0.2\ncold = true"
+    _, results = run(job_text("exact", loads=loads))
+    (opened,) = rows_by(results, load="open")
+    assert opened["target"] == 0.9
+    assert opened["recall"] == 1
+    assert opened["rate"] > 0
+    assert opened["latency_us_p50"] > 0
+    assert {row["target"] for row in rows_by(results, load="cold")} == {0.4, 0.9}
+
+
+def test_a_result_says_what_it_came_from(run):
+    _, results = run(job_text("exact"))
+    result = read_results(results)[0]
+    assert set(result["dataset"]["sha256"]) == {"base", "queries", "truth"}
+    assert result["machine"]["cores"] > 0
+    assert "numpy" in result["versions"]
+    assert result["built"]["disk_bytes"] >= 400 * 8
+    assert result["memory"]["before_open"]["pss_bytes"] > 0
+    assert result["settings"]["build"] == {}
+
+
+@pytest.mark.parametrize("broken", ["shuffled", "doubled", "wrong"])
+def test_a_broken_system_is_seen(run, broken):
+    _, results = run(job_text("exact", broken, loads="rounds = 1"))
+    (right,), (spoiled,) = (rows_by(results, system=name, target=0.9) for name in ("exact", broken))
+    seen = {
+        "shuffled": spoiled["answers_unordered"] > 0 == right["answers_unordered"],
+        "doubled": spoiled["pages_read_mean"] == 2 * right["pages_read_mean"],
+        "wrong": 0.98 <= spoiled["recall"] < right["recall"] == 1,
+    }
+    assert seen[broken]
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("crashing", "crashing ended while it was to open: signal 6; the last words"),
+        ("raising", "raising failed to open: RuntimeError: no such index"),
+        ("greedy", "bytes of memory; the job allows"),
+    ],
+)
+def test_a_system_that_fails_is_named_and_the_rest_goes_on(run, broken, says):
+    outcome, results = run(job_text(broken, "exact", loads="rounds = 1\nram_gib_limit = 0.5"))
+    (reason,) = outcome.left_out.values()
+    assert says in reason
+    assert len(outcome.done) == len(read_results(results)) == 1
+    note = json.loads((results / "job.json").read_text())
+    assert note["finished"]
+    assert list(note["left_out"].values()) == [reason]
+
+
+def test_a_system_that_cannot_take_the_rows_is_left_out(run, data):
+    (data / "floats").mkdir(exist_ok=True)
+    for name in ("base", "queries"):
+        np.save(data / f"floats/{name}.npy", np.eye(20, dtype=np.float32))
+    floats = '[[datasets]]\nname = "floats"\nmetric = "l2"\n[[datasets]]\nname = "small"\nmetric = "l2"'
+    outcome, _ = run(job_text("exact", datasets=floats, loads="rounds = 1"))
+    assert outcome.left_out == {"floats--exact": "exact doesn't take rows of float32"}
+    assert len(outcome.done) == 1
+
+
+def test_an_unknown_data_set_is_named_and_the_rest_goes_on(run):
+    sets = '[[datasets]]\nname = "nowhere"\n[[datasets]]\nname = "small"\nmetric = "l2"'
+    outcome, _ = run(job_text("exact", datasets=sets, loads="rounds = 1"))
+    assert "there is no data set 'nowhere'" in outcome.left_out["nowhere"]
+    assert "small" in outcome.left_out["nowhere"]
+    assert len(outcome.done) == 1
+
+
+def test_what_is_done_is_not_done_again(run):
+    first, results = run(job_text("exact", loads="rounds = 1"))
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*--*.json")}
+    second, _ = run(job_text("exact", loads="rounds = 1"))
+    assert (second.done, second.kept) == ([], first.done)
+    assert before == {path: path.stat().st_mtime_ns for path in results.glob("*--*.json")}
+    third, _ = run(job_text("exact", loads="rounds = 1\nthreads = [2]"))
+    assert len(third.done) == 1
+
+
+def test_an_interrupted_job_goes_on_where_it_was(run, monkeypatch):
+    asked = []
+    real = stages.Worker.ask
+
+    def interrupted(self, do, **request):
+        asked.append(do)
+        if len(asked) == 9:
+            raise KeyboardInterrupt
+        return real(self, do, **request)
+
+    monkeypatch.setattr(stages.Worker, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(job_text("exact"))
+    n_before = len(asked)
+    outcome, results = run(job_text("exact"))
+    assert len(outcome.done) == 1
+    assert "build" not in asked[n_before:]
+    assert len(rows_by(results, target=0.9)[0]["passes"]) == 2
+    assert not list((results.parent / "work").iterdir())
+
+
+def test_two_runs_of_a_job_agree_in_all_that_is_no_time(run, tmp_path):
+    numbers = []
+    for _ in range(2):
+        _, results = run(job_text("exact", loads="rounds = 1"))
+        row = rows_by(results, target=0.9)[0]
+        numbers.append([row[name] for name in ("recall", "pages_read_mean", "rows_scored_mean", "recall_p5")])
+        next(results.glob("*--*.json")).unlink()
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("k = 10\n", "names no datasets"),
+        (job_text("exact", extra="colour = 3"), "colour is unknown"),
+        (job_text("exact", loads="round = 2"), "round is unknown"),
+        (job_text("exact", loads="rounds = 0"), "rounds is 0"),
+        (job_text("exact", loads='arrivals = "late"'), "arrivals is 'late'"),
+        (job_text("exact") + "[systems.search]\nshare = 3\n", "share is 3; give a list"),
+        (job_text("exact") + "[systems.search]\nefs = [3]\n", "exact has no parameter efs; it has share"),
+        ("k = ", "isn't TOML"),
+    ],
+)
+def test_a_wrong_job_is_refused_with_its_place(run, text, says):
+    with pytest.raises(InputError, match=says):
+        run(text)
+
+
+def test_an_unknown_system_is_refused_before_anything_is_done(run, tmp_path):
+    with pytest.raises(NotFoundError, match="no system 'exakt'"):
+        run(job_text("exact", "exakt"))
+    assert not (tmp_path / "results").exists()
