@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
 from annserve import __version__
+from annserve.cli.interrupt import interrupts_remembered, was_interrupted
 from annserve.errors import AnnserveError
 
 #: Command → (module, one line of help); the module's ``command`` is the click command.
@@ -57,22 +59,29 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does; nothing went wrong here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except AnnserveError as error:
-        if os.environ.get("ANNSERVE_DEBUG"):
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    with interrupts_remembered():
+        try:
+            cli.main(prog_name="annserve", standalone_mode=False)
+        except click.exceptions.Exit as exit_:
+            sys.exit(exit_.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _leave_interrupted()
+        except BrokenPipeError:
+            # The reader of our output left, as `head` does; nothing went wrong here.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:
+            if was_interrupted():
+                _leave_interrupted()
+            if not isinstance(error, AnnserveError) or os.environ.get("ANNSERVE_DEBUG"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+def _leave_interrupted() -> NoReturn:
+    click.echo("interrupted", err=True)
+    sys.exit(130)

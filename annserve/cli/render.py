@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+from annserve.cli.interrupt import raise_if_interrupted
 from annserve.events import Event, StageFinished, StageProgressed, StageStarted
 
 
@@ -47,7 +48,8 @@ class Progress:
         self._began = self._shown = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; end here if an interrupt was swallowed on the way."""
+        raise_if_interrupted()
         now = time.monotonic()
         if isinstance(event, StageStarted):
             self._stage, self._began, self._shown = event, now, now
