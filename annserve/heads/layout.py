@@ -23,6 +23,8 @@ NO_HEAD = np.uint32(0xFFFF_FFFF)
 #: Out-degree; 24 neighbours are 96 bytes, 224 with a 128-d vector: 18 nodes on a page.
 DEGREE = 24
 NODE_PAGE_BYTES = 4_096
+#: Heads of one segment at most, so that a distance and a head fit one int64; a billion rows at 30 a page.
+HEADS_MAX = 1 << 25
 #: A query's coordinates on the heads' grid are clipped here, so that int32 sums can't overflow.
 QUERY_LIMIT = 2_500
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.heads import kernels
-from annserve.heads.layout import HeadNodes, queries_to_grid
+from annserve.heads.layout import DEGREE, HeadNodes, queries_to_grid
 
 #: A walk that wants h heads computes some six distances for each; a scan of all is then as cheap, and exact.
 SCAN_FACTOR = 6
@@ -20,14 +20,14 @@ class WalkScratch:
 
     n_heads: int
     visited: npt.NDArray[np.uint32] = field(init=False)
-    candidate_distances: npt.NDArray[np.float64] = field(init=False)
-    candidate_ids: npt.NDArray[np.int32] = field(init=False)
+    candidates: npt.NDArray[np.int64] = field(init=False)
+    fresh: npt.NDArray[np.int64] = field(init=False)
     stamp: int = 0
 
     def __post_init__(self) -> None:
         self.visited = np.zeros(self.n_heads, np.uint32)
-        self.candidate_distances = np.empty(self.n_heads, np.float64)
-        self.candidate_ids = np.empty(self.n_heads, np.int32)
+        self.candidates = np.empty(self.n_heads, np.int64)
+        self.fresh = np.empty(DEGREE, np.int64)
 
     def next_stamp(self) -> np.uint32:
         """Give a stamp that makes every earlier visit stale."""
@@ -64,14 +64,13 @@ def nearest_heads(
     """
     layout = heads.layout
     grid_queries = queries_to_grid(queries, heads.scale)
-    head_ids = np.full((len(queries), wanted), -1, np.int32)
-    distances = np.full((len(queries), wanted), np.inf)
+    keys = np.full((len(queries), wanted), -1, np.int64)
     computed = np.empty(len(queries), np.int64)
     vectors, neighbours = heads.nodes.view(heads.dtype), heads.nodes.view(np.uint32)
     shape = (layout.dim, layout.degree, layout.nodes_per_page, layout.page_bytes, layout.stride)
     for i, query in enumerate(grid_queries):
         if wanted * SCAN_FACTOR >= heads.n_heads:
-            kernels.scan_all(query, vectors, heads.n_heads, *shape, wanted, distances[i], head_ids[i])
+            kernels.scan_all(query, vectors, heads.n_heads, *shape, wanted, keys[i])
             computed[i] = heads.n_heads
         else:
             _, computed[i] = kernels.walk(
@@ -83,9 +82,10 @@ def nearest_heads(
                 wanted,
                 scratch.visited,
                 scratch.next_stamp(),
-                scratch.candidate_distances,
-                scratch.candidate_ids,
-                distances[i],
-                head_ids[i],
+                scratch.candidates,
+                scratch.fresh,
+                keys[i],
             )
-    return head_ids, distances * heads.scale**2, computed
+    head_ids = np.where(keys < 0, -1, keys & kernels.HEAD_MASK).astype(np.int32)
+    distances = np.where(keys < 0, np.inf, (keys >> kernels.HEAD_BITS) * heads.scale**2)
+    return head_ids, distances, computed

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from annserve.errors import AnnserveError, CorruptionError, NotFoundError, VersionError
+from annserve.heads.layout import HEADS_MAX
 from annserve.index import names
 from annserve.index.sealed import read_sealed
 from annserve.spec import IndexSpec
@@ -126,8 +127,9 @@ def _parse(content: dict[str, Any]) -> Manifest:
     for segment in segments:
         if not names.is_segment_name(segment.name) or set(segment.files) != set(names.SEGMENT_FILES):
             raise ValueError(f"segment {segment.name!r} with files {sorted(segment.files)}")
-        for field in ("n_rows", "n_heads", "n_pages"):
-            _require_whole(field, getattr(segment, field), 1, 2**32 - 1 if field != "n_rows" else 2**63 - 1)
+        _require_whole("n_rows", segment.n_rows, 1, 2**63 - 1)
+        _require_whole("n_heads", segment.n_heads, 1, HEADS_MAX)
+        _require_whole("n_pages", segment.n_pages, 1, 2**32 - 1)
         _require_whole("salt", segment.salt, 0, 2**32 - 1)
     return Manifest(int(content["snapshot"]), IndexSpec(**content["spec"]), float(content["norm_max"]), segments)
 

@@ -51,7 +51,7 @@ def squared_l2(query, rows, start, dim):  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    query : (dim,) int16, C-contiguous, |q| <= 2,500 (256 · 2,628² < 2³¹)  # IN
+    query : (dim,) int16, C-contiguous, |q| <= 2,500 (256 · 2,755² < 2³¹); or a row  # IN
     rows : (m,) uint8 or int8, C-contiguous  # IN
     start, dim : int
 

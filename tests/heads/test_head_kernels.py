@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import heads as oracle
 
 from annserve.heads import kernels
 from annserve.heads.graph import SLACK, join_heads, reachable
-from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout, lay_out
+from annserve.heads.layout import NO_HEAD, QUERY_LIMIT, HeadNodes, NodeLayout, lay_out
 from annserve.heads.navigate import WalkScratch, nearest_heads
+from annserve.spec import DIM_MAX
 
 
 @st.composite
@@ -78,13 +80,11 @@ def test_neighbours_are_chosen_by_the_rule(vectors, seed):
     candidates = [(int(oracle.squared_distances(vectors[node], vectors[[head]])[0]), head) for head in near]
     chosen = np.zeros(layout.degree, np.uint32)
     kept = kernels.diverse_neighbours(
-        np.array([distance for distance, _ in candidates], np.float64),
-        np.array([head for _, head in candidates], np.int32),
+        np.array([distance << kernels.HEAD_BITS | head for distance, head in candidates], np.int64),
         len(candidates),
         nodes.view(vectors.dtype),
         *shape_of(layout),
         SLACK,
-        np.empty(dim, np.int16),
         chosen,
     )
     assert chosen[:kept].tolist() == oracle.diverse(candidates, vectors, layout.degree, SLACK)
@@ -118,3 +118,16 @@ def test_stamps_that_run_out_start_over_and_keep_answers(rng):
     for first, second in zip(fresh, nearest_heads(heads, queries, 10, worn)):
         np.testing.assert_array_equal(first, second)
     assert worn.stamp == 3
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_the_largest_distance_fits_beside_a_head(dtype):
+    """The largest dimension, all coordinates at their limits: 38 bits of distance, the last head of three."""
+    far = np.iinfo(dtype).max
+    vectors = np.full((3, DIM_MAX), far, dtype)
+    heads = join_heads(vectors, np.dtype(dtype))
+    query = np.full((1, DIM_MAX), -1e9, np.float32)
+    ids, distances, _ = nearest_heads(heads, query, 3, WalkScratch(3))
+    assert ids.tolist() == [[0, 1, 2]]
+    assert (distances == (QUERY_LIMIT + int(far)) ** 2 * DIM_MAX).all()
+    assert ((QUERY_LIMIT + 255) ** 2 * (DIM_MAX + 1)) << kernels.HEAD_BITS < 2**63
