@@ -1,0 +1,97 @@
+"""What got worse beyond what is allowed is said, and ends with exit status 4."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from annserve.cli.bench import command
+from annserve.compare.choose import cheapest, frontier
+from annserve.compare.results import write_baseline
+from annserve.compare.verdict import compare
+from annserve.errors import CorruptionError, InputError, NotFoundError
+
+
+def row(**changed):
+    plain = {"dataset": "d", "system": "s", "build": "–", "load": "closed", "rate_share": None, "threads": 1}
+    numbers = {"target": 0.9, "recall": 0.91, "pages_read_mean": 100.0, "qps": 1_000.0, "qps_spread": 0.1}
+    return {**plain, **numbers, **changed}
+
+
+@pytest.mark.parametrize(
+    ("after", "beyond"),
+    [
+        ({"pages_read_mean": 101.9}, []),
+        ({"pages_read_mean": 102.1}, ["pages_read_mean"]),
+        ({"pages_read_mean": 50.0}, []),
+        ({"recall": 0.895}, []),
+        ({"recall": 0.89}, ["recall"]),
+        ({"recall": 1.0}, []),
+        ({"qps": 1.0}, []),
+    ],
+)
+def test_counts_may_get_worse_by_two_per_cent_and_no_more(after, beyond):
+    verdict = compare([row()], [row(**after)])
+    assert [one.number for one in verdict.changes if one.beyond] == beyond
+    assert verdict.passed == (not beyond)
+
+
+@pytest.mark.parametrize(("qps", "passes"), [(860, True), (840, False), (2_000, True)])
+def test_times_count_only_beyond_what_they_spread(qps, passes):
+    assert compare([row()], [row(qps=qps, qps_spread=0.02)], times_worse=0.05).passed is passes
+
+
+def test_what_is_no_longer_measured_fails_and_what_is_new_passes():
+    other = row(target=0.95)
+    assert compare([row(), other], [row()]).only_before == ("d · s · – · closed · recall 0.95 · 1 callers",)
+    assert not compare([row(), other], [row()]).passed
+    assert compare([row()], [row(), other]).passed
+
+
+def test_a_baseline_is_compared_from_the_command_line(tmp_path):
+    for name, pages in (("a", 100.0), ("b", 103.0)):
+        write_baseline(tmp_path / f"{name}.json", [row(pages_read_mean=pages)])
+    paths = str(tmp_path / "a.json"), str(tmp_path / "b.json")
+    worse = CliRunner().invoke(command, ["compare", *paths])
+    assert worse.exit_code == 4
+    assert "pages_read_mean" in worse.stdout
+    assert "WORSE" in worse.stdout
+    assert CliRunner().invoke(command, ["compare", *paths, "--worse", "0.05"]).exit_code == 0
+    assert CliRunner().invoke(command, ["compare", *reversed(paths)]).exit_code == 0
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    def shown(path):
+        return CliRunner().invoke(command, ["show", str(path)], catch_exceptions=False)
+
+    (tmp_path / "a--b.json").write_text(json.dumps({"format": "other"}))
+    with pytest.raises(CorruptionError, match="'other'"):
+        shown(tmp_path)
+    (tmp_path / "a--b.json").write_text("{")
+    with pytest.raises(CorruptionError, match="isn't JSON"):
+        shown(tmp_path)
+    with pytest.raises(NotFoundError, match="no results"):
+        shown(tmp_path / "nothing")
+    with pytest.raises(InputError, match="say nothing"):
+        write_baseline(tmp_path / "b.json", [row(target=None)])
+
+
+def tuned(*pairs):
+    return [{"recall_10_at_10": recall, "pages_read_mean": pages} for recall, pages in pairs]
+
+
+def test_the_cheapest_setting_that_reaches_the_target_is_chosen():
+    settings = tuned((0.99, 50), (0.91, 12), (0.92, 10), (0.5, 1))
+    assert cheapest(settings, 0.9, 10) == 2
+    assert cheapest(settings, 0.999, 10) == 0, "if none reaches it, the highest recall"
+
+
+def test_the_frontier_holds_what_nothing_beats():
+    assert frontier(tuned((0.9, 10), (0.8, 12), (0.95, 20), (0.7, 1), (0.95, 21)), 10) == [3, 0, 2]
+
+
+def test_systems_without_pages_are_chosen_by_time():
+    settings = [{"recall_10_at_10": 0.95, "pages_read_mean": None, "latency_us_mean": us} for us in (30, 20)]
+    assert cheapest(settings, 0.9, 10) == 1
