@@ -144,7 +144,9 @@ def compare(
 
 @click.command("baseline")
 @click.argument("results", type=_FOLDER)
-@click.option("--out", type=_FOLDER, default=Path("bench/baseline.json"), show_default=True)
+@click.option(
+    "--out", type=_FOLDER, default=Path("bench/baseline.json"), show_default=True, help="Write the baseline here."
+)
 def baseline(results: Path, out: Path) -> None:
     """Write the counts of RESULTS as the baseline that later results are compared with."""
     from annserve.compare.results import read_results, rows_of, write_baseline
