@@ -1,0 +1,105 @@
+"""One HTML file with all pictures and numbers of a set of results; it loads nothing and opens offline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from annserve.compare.pictures import as_svg
+from annserve.compare.results import Row
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 1rem; }
+figure { margin: 0; border: 1px solid #ddd; border-radius: 6px; padding: .5rem; }
+svg { width: 100%; height: auto; }
+.numbers { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 12px; white-space: nowrap; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #eee; }
+th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
+p.made { color: #666; font-size: 13px; }
+"""
+_COLUMNS = {
+    "system": ("system", None),
+    "build": ("build", None),
+    "load": ("load", None),
+    "target": ("target", ".2f"),
+    "recall": ("recall", ".4f"),
+    "threads": ("callers", "d"),
+    "qps": ("QPS", ",.0f"),
+    "qps_spread": ("±", ".0%"),
+    "latency_us_p50": ("p50 µs", ",.0f"),
+    "latency_us_p95": ("p95 µs", ",.0f"),
+    "latency_us_p99": ("p99 µs", ",.0f"),
+    "latency_us_p999": ("p99.9 µs", ",.0f"),
+    "pages": ("pages", ",.1f"),
+    "device_bytes_read_mean": ("device B", ",.0f"),
+    "cpu_us_mean": ("CPU µs", ",.0f"),
+    "ram_bytes_per_vector": ("RAM B a vector", ",.0f"),
+    "disk_bytes_per_vector": ("disk B a vector", ",.0f"),
+    "build_seconds": ("build s", ",.1f"),
+}
+
+
+def html_page(
+    title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[Row], figures: Mapping[str, Any]
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    title : str
+    results : sequence of mapping
+        Where the rows came from: machine, versions, commit.
+    rows : sequence of row
+    figures : mapping
+        Of ``annserve.compare.pictures.draw_all``.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", _made(results)]
+    growing = {name: figure for name, figure in figures.items() if name.endswith("-growth")}
+    for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
+        drawn = [figure for key, figure in figures.items() if key.startswith(f"{name}-{count}-")]
+        parts += [f"<h2>{html.escape(name)}, {count:,} rows</h2>", _pictures(drawn)]
+        parts.append(_numbers([row for row in rows if (row["dataset"], row["count"]) == (name, count)]))
+    if growing:
+        parts += ["<h2>Growth</h2>", _pictures(list(growing.values()))]
+    body = "\n".join(parts)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _made(results: Sequence[Mapping[str, Any]]) -> str:
+    machine = results[0]["machine"]
+    commits = sorted({str(result["commit"]) for result in results})
+    dates = sorted(result["date"] for result in results)
+    facts = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_bytes'] / 2**30:.0f} GiB, {machine['kernel']}",
+        f"measured {dates[0][:10]}" + (f" to {dates[-1][:10]}" if dates[-1][:10] != dates[0][:10] else ""),
+        f"commit {', '.join(commit[:12] for commit in commits)}",
+        "settings chosen on queries that count in no result; ± is the range over the passes",
+    ]
+    return f'<p class="made">{html.escape(" · ".join(facts))}</p>'
+
+
+def _pictures(figures: Sequence[Any]) -> str:
+    drawn = "\n".join(f"<figure>{as_svg(figure)}</figure>" for figure in figures)
+    return f'<div class="pictures">\n{drawn}\n</div>'
+
+
+def _numbers(rows: Sequence[Row]) -> str:
+    header = "".join(f"<th>{html.escape(label)}</th>" for label, _ in _COLUMNS.values())
+    lines = [
+        "<tr>" + "".join(f"<td>{_cell(row.get(name), kind)}</td>" for name, (_, kind) in _COLUMNS.items()) + "</tr>"
+        for row in rows
+    ]
+    body = "\n".join(lines)
+    table = f"<table><tr>{header}</tr>\n{body}</table>"
+    return f'<details class="numbers"><summary>{len(rows)} rows</summary>{table}</details>'
+
+
+def _cell(value: Any, kind: str | None) -> str:
+    if value is None:
+        return "–"
+    return html.escape(str(value)) if kind is None else format(value, kind)
