@@ -17,7 +17,6 @@ from annserve.errors import InputError
 from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
 from annserve.search.engine import BlockResult, Engine
-from annserve.search.plan import ProbePlan
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
@@ -72,9 +71,7 @@ class Collection:
     def __init__(self, snapshot: Snapshot, reader: PageReader, threads: int) -> None:
         self._snapshot = snapshot
         self._reader = reader
-        self._engine = Engine(
-            snapshot.segment, ProbePlan.of(snapshot.segment.plan), reader, snapshot.manifest.norm_max
-        )
+        self._engine = Engine(snapshot.segment, reader, snapshot.manifest.norm_max)
         self._n_threads = threads
         self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
 
@@ -168,9 +165,9 @@ class Collection:
             "io": self._reader.describe(),
         }
 
-    def pages_planned(self, k: int, recall_target: float) -> tuple[int, int]:
-        """Give the postings that the easiest and the hardest query probe."""
-        return self._engine.probes_range(k, recall_target)
+    def postings_planned(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the postings that the easiest and the hardest query consider."""
+        return self._engine.chooser.postings_range(k, recall_target)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -211,6 +208,7 @@ def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: flo
         bytes_read=pages * page_bytes,
         heads_visited=joined("heads_visited"),
         rows_scored=joined("rows_scored"),
+        codes_scanned=joined("codes_scanned"),
         stage_seconds=stages,
         seconds=seconds,
     )

@@ -29,9 +29,11 @@ class SearchStats:
         Heads whose distance was computed.
     rows_scored : (nq,) int64
         Rows whose exact distance was computed.
+    codes_scanned : (nq,) int64
+        Codes of pages and rows that were looked at.
     stage_seconds : dict
-        Seconds of each stage, summed over the batch and its threads: ``navigate``, ``plan``, ``read``,
-        ``score``.
+        Seconds of each stage, summed over the batch and its threads: ``navigate``, ``rate``, ``choose``,
+        ``read``, ``score``.
     seconds : float
         Wall time of the call.
     """
@@ -41,11 +43,12 @@ class SearchStats:
     bytes_read: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     heads_visited: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     rows_scored: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    codes_scanned: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     #: Names of the per-query counts, in the order of the wire format.
-    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored")
+    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned")
 
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""

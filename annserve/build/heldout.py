@@ -21,6 +21,13 @@ PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2)
 SHARES = (0.4, 0.15, 0.15, 0.15, 0.15)
 _NOISE_ROWS = 4_096
 
+#: k that are calibrated; a plan interpolates between them and goes on beyond.
+CALIBRATED_KS = (1, 10, 100)
+#: Exact neighbours to know for each query: enough that a row which quantization lets in is among them.
+NEIGHBOURS = 150
+#: What a group of pushed queries may fall short of a target: one standard error of its recall.
+SHORTFALL = 0.004
+
 
 @dataclass(frozen=True)
 class HeldOut:

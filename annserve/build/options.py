@@ -8,6 +8,9 @@ from pathlib import Path
 
 from annserve.errors import InputError
 
+#: Ways to choose pages: by codes where the budget allows, or by heads alone.
+CODES = ("auto", "none")
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -21,8 +24,11 @@ class BuildOptions:
         File with one whole number per row; row numbers 0 … n−1 by default.
     column : str, optional
         Array or column of the input file that holds the vectors, where it has several.
-    pages_per_posting : int
-        Most pages of one posting; more spare RAM and cost reads.
+    ram : str
+        What a search may keep in RAM: a share of the INT8 size (``25%``), bytes a vector (``20B``) or a total
+        (``2GiB``). More RAM, fewer reads.
+    codes : str
+        ``auto``: short codes of pages and rows, as the budget allows. ``none``: heads alone choose pages.
     page_bytes : int
         Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
     calibration_queries : int
@@ -30,21 +36,21 @@ class BuildOptions:
     seed : int
         Fixes every random choice: same input, options and seed give the same files.
     threads : int
-        Threads of the clustering; 0 takes one per CPU of this process.
+        Threads of the build; 0 takes one per CPU of this process.
     """
 
     metric: str = "l2"
     ids: Path | None = None
     column: str | None = None
-    pages_per_posting: int = 1
+    ram: str = "25%"
+    codes: str = "auto"
     page_bytes: int = 0
-    calibration_queries: int = 2_000
+    calibration_queries: int = 3_000
     seed: int = 0
     threads: int = 0
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("pages_per_posting", 1, 256),
             ("calibration_queries", 10, 1_000_000),
             ("seed", 0, 2**63 - 1),
             ("threads", 0, 4_096),
@@ -52,6 +58,8 @@ class BuildOptions:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"{name} is {value}; it must lie between {least} and {most}", field=name)
+        if self.codes not in CODES:
+            raise InputError(f"codes is {self.codes!r}; use one of {', '.join(CODES)}", field="codes")
 
     @property
     def n_threads(self) -> int:

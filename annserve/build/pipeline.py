@@ -6,8 +6,9 @@ stage       room                       in → out
 stage       ``vectors.staging``        input file → checked rows in a zarr array
 cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
 link        ``heads.graph``            posting centroids (h, d) → navigation graph
+encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
 pack        ``pages.pack``             rows in page order → posting pages on disk
-calibrate   ``build.calibrate``        held-out rows → probes by recall target and difficulty
+calibrate   ``build.calibrate_*``      held-out rows → effort by recall target and difficulty
 verify      ``build.verify``           every page and row id read back
 publish     ``index.publish``          files → manifest → CURRENT, one atomic step
 ==========  =========================  ===============================================================
@@ -33,11 +34,15 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve import __version__
-from annserve.build.calibrate import NEIGHBOURS, calibrate
-from annserve.build.heldout import hold_out
+from annserve.build.budget import TierPlan, plan_tiers
+from annserve.build.calibrate_probes import calibrate_probes
+from annserve.build.calibrate_reads import Placement, calibrate_reads
+from annserve.build.encode import encode_rows
+from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.options import BuildOptions
 from annserve.build.verify import verify_segment
 from annserve.clusters.hierarchy import Packing, pack_rows
+from annserve.codes.tiers import CodeTiers
 from annserve.errors import InputError, OutputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import join_heads
@@ -46,11 +51,13 @@ from annserve.index import names
 from annserve.index.manifest import Manifest
 from annserve.index.publish import describe_segment, publish
 from annserve.index.sealed import write_sealed
-from annserve.index.segment import open_segment, pages_writer, write_heads
+from annserve.index.segment import Segment, open_segment, pages_writer, write_codes, write_heads
 from annserve.metric import rows_to_space
 from annserve.pages.layout import PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
+from annserve.search.probe_plan import ProbePlan
+from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 from annserve.storage.checksum import crc32c
@@ -96,6 +103,7 @@ def build(
     with open_vectors(source_path, column=options.column) as source:
         spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
         ids = _row_ids(options, source.count)
+        tiers = plan_tiers(spec, source.count, options.ram, options.codes)
         _require_space(folder, source.count, spec)
         with _workplace(folder) as work:
             segment_name = names.segment_name(1)
@@ -111,21 +119,35 @@ def build(
                 packing = pack_rows(
                     space,
                     spec.page_capacity,
-                    options.pages_per_posting,
+                    tiers.pages_per_posting,
                     seed=options.seed,
                     threads=options.n_threads,
                     listener=listener,
                 )
 
             with _timed("link", seconds), _told("link", listener, len(packing.posting_offsets) - 1, "heads"):
-                head_of_row, vectors, radii = _postings(space, packing)
+                vectors, radii = _centroids(space, packing)
                 dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
                 heads = join_heads(vectors, dtype, seed=options.seed, listener=listener)
                 write_heads(place / names.HEADS, heads, packing.posting_offsets, radii)
                 salt = crc32c(heads.nodes)
-                del space
 
-            with _timed("pack", seconds), _told("pack", listener, len(packing.page_offsets) - 1, "pages"):
+            codes = None
+            if tiers.code_bytes:
+                with _timed("encode", seconds), _told("encode", listener, n_pages(packing), "pages"):
+                    codes = encode_rows(
+                        space,
+                        packing,
+                        heads,
+                        spec.page_capacity,
+                        tiers.code_bytes,
+                        seed=options.seed,
+                        listener=listener,
+                    )
+                    write_codes(place / names.CODES, codes)
+            del space
+
+            with _timed("pack", seconds), _told("pack", listener, n_pages(packing), "pages"):
                 errors = _write_pages(place / names.PAGES, rows, ids, packing, spec, salt, listener)
 
             with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
@@ -135,23 +157,30 @@ def build(
                     held_out.queries,
                     min(NEIGHBOURS, staged.count - 1) or 1,
                     spec.metric,
-                    # A single row has no neighbour but itself.
                     exclude=held_out.rows if staged.count > 1 else None,
                     threads=options.n_threads,
                 )
-                plan = calibrate(held_out, neighbours, rows, head_of_row, heads, spec, staged.norm_max)
+                placement = _place(packing)
+                plan: ProbePlan | ReadPlan
+                if codes is None:
+                    plan = calibrate_probes(
+                        held_out, neighbours, rows, placement.head, heads, spec, staged.norm_max
+                    )
+                else:
+                    segment = _unfinished(spec, heads, packing, radii, codes, place, salt)
+                    plan = calibrate_reads(held_out, neighbours, rows, placement, segment, staged.norm_max)
                 write_sealed(place / names.PLAN, plan.as_dict())
 
             write_sealed(
                 place / names.REPORT,
-                _report(source_path, options, spec, packing, heads, seconds, errors),
+                _report(source_path, options, tiers, spec, packing, heads, seconds, errors),
             )
             entry = describe_segment(
                 folder,
                 segment_name,
                 n_rows=staged.count,
                 n_heads=heads.n_heads,
-                n_pages=len(packing.page_offsets) - 1,
+                n_pages=n_pages(packing),
                 salt=salt,
             )
             segment = open_segment(folder, entry, spec)
@@ -261,15 +290,55 @@ def _told(stage_name: str, listener: Listener, total: int | None, unit: str) -> 
     listener(StageFinished(stage_name, time.monotonic() - begun))
 
 
-def _postings(
+def n_pages(packing: Packing) -> int:
+    """Count the pages of a packing."""
+    return len(packing.page_offsets) - 1
+
+
+def _place(packing: Packing) -> Placement:
+    """Say where each row lies."""
+    offsets, n_rows = packing.page_offsets, len(packing.order)
+    page_of_position = np.repeat(np.arange(n_pages(packing)), np.diff(offsets))
+    head_of_page = np.repeat(np.arange(len(packing.posting_offsets) - 1), np.diff(packing.posting_offsets))
+    page, slot = np.empty((2, n_rows), np.int64)
+    page[packing.order] = page_of_position
+    slot[packing.order] = np.arange(n_rows) - offsets[page_of_position]
+    return Placement(page, slot, head_of_page[page])
+
+
+def _unfinished(
+    spec: IndexSpec,
+    heads: HeadNodes,
+    packing: Packing,
+    radii: npt.NDArray[np.float32],
+    codes: CodeTiers,
+    place: Path,
+    salt: int,
+) -> Segment:
+    """Give the segment as far as it stands: all but plan and report."""
+    return Segment(
+        spec=spec,
+        heads=heads,
+        page_offsets=packing.posting_offsets.astype(np.uint32),
+        radii=radii,
+        pages_path=place / names.PAGES,
+        pages_offset=0,
+        n_pages=n_pages(packing),
+        n_rows=len(packing.order),
+        salt=salt,
+        layout=PageLayout.of(spec),
+        codes=codes,
+        plan={},
+        report={},
+    )
+
+
+def _centroids(
     space: npt.NDArray[Any], packing: Packing
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Give each row's head, each head's centroid, and each posting's true radius, rounded up."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Give each posting's centroid and its true radius, rounded up."""
     starts = packing.page_offsets[packing.posting_offsets]
     counts = np.diff(starts)
-    head_of_position = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    head_of_row = np.empty(len(space), np.int32)
-    head_of_row[packing.order] = head_of_position
     centroids = np.empty((len(counts), space.shape[1]))
     radii = np.empty(len(counts), np.float32)
     for first in range(0, len(counts), _PACK_PAGES):
@@ -282,7 +351,7 @@ def _postings(
         squares = np.einsum("ij,ij->i", members, members)
         farthest = np.sqrt(np.maximum.reduceat(squares, starts[some] - begin))
         radii[some] = np.nextafter(farthest.astype(np.float32), np.float32(np.inf))
-    return head_of_row, centroids, radii
+    return centroids, radii
 
 
 def _write_pages(
@@ -316,22 +385,25 @@ def _write_pages(
 def _report(
     source_path: str | Path,
     options: BuildOptions,
+    tiers: TierPlan,
     spec: IndexSpec,
     packing: Packing,
     heads: HeadNodes,
     seconds: dict[str, float],
     errors: dict[str, float],
 ) -> dict[str, Any]:
-    n_rows, n_pages = len(packing.order), len(packing.page_offsets) - 1
+    n_rows = len(packing.order)
     told = {**asdict(options), "ids": str(options.ids.name) if options.ids else None}
     return {
         "annserve_version": __version__,
         "source": Path(source_path).name,
         "options": told,
+        "ram_bytes_per_vector_predicted": tiers.bytes_per_vector,
+        "code_bytes": tiers.code_bytes,
         "rows": n_rows,
-        "pages": n_pages,
+        "pages": n_pages(packing),
         "heads": heads.n_heads,
-        "page_fill": n_rows / (n_pages * spec.page_capacity),
+        "page_fill": n_rows / (n_pages(packing) * spec.page_capacity),
         "rows_per_page": _spread(np.diff(packing.page_offsets)),
         "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
         "quantization_error": errors,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from annserve.build.options import BuildOptions
+from annserve.build.options import CODES, BuildOptions
 from annserve.cli.render import Progress, bytes_text
 from annserve.spec import METRICS, IndexSpec
 
@@ -29,11 +29,17 @@ _DEFAULTS = BuildOptions()
 )
 @click.option("--column", help="Array or column that holds the vectors, where the file has several.")
 @click.option(
-    "--pages-per-posting",
-    type=int,
-    default=_DEFAULTS.pages_per_posting,
+    "--ram",
+    default=_DEFAULTS.ram,
     show_default=True,
-    help="Most pages of one posting; more spare RAM and cost reads.",
+    help="RAM of a search: share of the INT8 size (25%), bytes a vector (20B) or total (2GiB).",
+)
+@click.option(
+    "--codes",
+    type=click.Choice(CODES),
+    default=_DEFAULTS.codes,
+    show_default=True,
+    help="Choose pages by codes where the budget allows, or by heads alone.",
 )
 @click.option(
     "--page-bytes",

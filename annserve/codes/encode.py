@@ -50,9 +50,7 @@ def decode(codebook: Codebook, codes: U8) -> F32:
     rows = np.empty((len(codes), codebook.dim), np.float32)
     for start in range(0, len(codes), _BLOCK_ROWS):
         block = np.ascontiguousarray(codes[start : start + _BLOCK_ROWS])
-        rows[start : start + len(block)] = (
-            decode_components(codebook, block) @ codebook.synthesis + codebook.mean
-        )
+        rows[start : start + len(block)] = decode_components(codebook, block) @ codebook.synthesis + codebook.mean
     return rows
 
 

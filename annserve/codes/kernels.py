@@ -57,9 +57,7 @@ def encode_components(components, of_component, of_nibble, shifts, bits, levels,
             chosen = np.int64(0)
             if partner < 0:
                 # Halfway between two levels the lower one is taken, as a search in midpoints does.
-                while chosen < count - 1 and value > (levels[f, chosen] + levels[f, chosen + 1]) * np.float32(
-                    0.5
-                ):
+                while chosen < count - 1 and value > (levels[f, chosen] + levels[f, chosen + 1]) * np.float32(0.5):
                     chosen += 1
             else:
                 low = f if bits[f] == 4 else partner

@@ -140,9 +140,7 @@ class Codebook:
             if field.name not in arrays:
                 raise CorruptionError(f"a codebook lacks its array {field.name!r}; rebuild the index")
             whole = field.name.startswith("field_") and field.name != "field_levels"
-            given[field.name] = np.ascontiguousarray(
-                arrays[field.name], dtype=np.int32 if whole else np.float32
-            )
+            given[field.name] = np.ascontiguousarray(arrays[field.name], dtype=np.int32 if whole else np.float32)
         return cls(**given)
 
 

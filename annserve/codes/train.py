@@ -211,9 +211,7 @@ def _assemble(
             levels = fits.levels(component, total[component])
             if total[component] > NIBBLE_BITS:
                 # level = low + high: the low field counts single steps, the high one sixteen at a time.
-                levels = (
-                    levels[:NIBBLE_VALUES] - levels[0] if bits == NIBBLE_BITS else levels[::NIBBLE_VALUES]
-                )
+                levels = levels[:NIBBLE_VALUES] - levels[0] if bits == NIBBLE_BITS else levels[::NIBBLE_VALUES]
             padded = np.concatenate((levels, np.full(NIBBLE_VALUES - len(levels), levels[-1])))
             rows.append((number[component], at, shift, bits, padded))
             shift += bits

@@ -358,3 +358,32 @@ def reach(neighbours, n_heads, degree, per_page, page_bytes, stride, entry, reac
     for head in range(n_heads):
         count += reached[head]
     return count
+
+
+@kernel
+def distances_to(  # type: ignore[no-untyped-def]
+    queries,  # IN (nq, dim) float32, not rounded
+    head_ids,  # IN (nq, w) int32; negative where there is none
+    vectors,  # IN uint8 or int8 view of the nodes
+    scale,  # float32: step of the grid
+    dim,
+    degree,
+    per_page,
+    page_bytes,
+    stride,
+    out_distances,  # OUT (nq, w) float32
+):
+    """Squared distances from queries to the stored vectors of some heads."""
+    for i in range(head_ids.shape[0]):
+        query = queries[i]
+        for j in range(head_ids.shape[1]):
+            head = np.int64(head_ids[i, j])
+            if head < 0:
+                continue
+            start = node_offset(head, per_page, page_bytes, stride) + 4 * degree
+            row = vectors[start : start + dim]
+            total = np.float32(0)
+            for x in range(dim):
+                diff = query[x] - scale * np.float32(row[x])
+                total += diff * diff
+            out_distances[i, j] = total

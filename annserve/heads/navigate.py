@@ -89,3 +89,38 @@ def nearest_heads(
     head_ids = np.where(keys < 0, -1, keys & kernels.HEAD_MASK).astype(np.int32)
     distances = np.where(keys < 0, np.inf, (keys >> kernels.HEAD_BITS) * heads.scale**2)
     return head_ids, distances, computed
+
+
+def exact_distances(
+    heads: HeadNodes, queries: npt.NDArray[np.float32], head_ids: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float32]:
+    """Give squared distances from queries, not rounded to the grid, to some heads.
+
+    Parameters
+    ----------
+    heads : HeadNodes
+    queries : (nq, dim) float32
+        In the index space.
+    head_ids : (nq, w) int32
+        −1 where there is none.
+
+    Returns
+    -------
+    (nq, w) float32
+        Anything where there is no head.
+    """
+    layout = heads.layout
+    distances = np.empty(head_ids.shape, np.float32)
+    kernels.distances_to(
+        np.ascontiguousarray(queries),
+        head_ids,
+        heads.nodes.view(heads.dtype),
+        np.float32(heads.scale),
+        layout.dim,
+        layout.degree,
+        layout.nodes_per_page,
+        layout.page_bytes,
+        layout.stride,
+        distances,
+    )
+    return distances

@@ -125,7 +125,8 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if len(segments) != 1:
         raise ValueError(f"{len(segments)} segments, this release reads 1")
     for segment in segments:
-        if not names.is_segment_name(segment.name) or set(segment.files) != set(names.SEGMENT_FILES):
+        files = set(segment.files) - set(names.OPTIONAL_FILES)
+        if not names.is_segment_name(segment.name) or files != set(names.SEGMENT_FILES):
             raise ValueError(f"segment {segment.name!r} with files {sorted(segment.files)}")
         _require_whole("n_rows", segment.n_rows, 1, 2**63 - 1)
         _require_whole("n_heads", segment.n_heads, 1, HEADS_MAX)

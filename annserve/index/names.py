@@ -5,6 +5,7 @@
     CURRENT                     names the manifest of the published version
     manifest-000001.json        names the files of that version, with lengths and checksums
     segment-000001/heads.bin    heads, navigation graph, posting table (RAM)
+    segment-000001/codes.bin    codes of pages and rows (RAM); absent where an index has none
     segment-000001/pages.bin    posting pages (SSD)
     segment-000001/plan.json    what calibration found
     segment-000001/report.json  how the build went
@@ -18,7 +19,10 @@ import re
 CURRENT = "CURRENT"
 BUILD_FOLDER = ".build"
 HEADS, PAGES, PLAN, REPORT = "heads.bin", "pages.bin", "plan.json", "report.json"
+CODES = "codes.bin"
+#: Files that every segment has, and those that it may have.
 SEGMENT_FILES = (HEADS, PAGES, PLAN, REPORT)
+OPTIONAL_FILES = (CODES,)
 
 _MANIFEST = re.compile(r"manifest-[0-9]{6,}\.json")
 _SEGMENT = re.compile(r"segment-[0-9]{6,}")

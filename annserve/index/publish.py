@@ -21,9 +21,8 @@ def describe_segment(
 ) -> SegmentEntry:
     """Take length and checksum of each file of a written segment."""
     place = folder / name
-    files = {
-        file: FileEntry((place / file).stat().st_size, file_checksum(place / file)) for file in names.SEGMENT_FILES
-    }
+    present = [*names.SEGMENT_FILES, *(file for file in names.OPTIONAL_FILES if (place / file).exists())]
+    files = {file: FileEntry((place / file).stat().st_size, file_checksum(place / file)) for file in present}
     return SegmentEntry(name, n_rows, n_heads, n_pages, salt, files)
 
 

@@ -1,6 +1,7 @@
-"""One segment: heads, graph and posting table for RAM, pages for the device.
+"""One segment: heads, graph, posting table and codes for RAM, pages for the device.
 
-``write_heads`` and ``open_segment`` are the two ends of ``heads.bin``; its sections are in storage/FORMAT.md.
+``write_heads``, ``write_codes`` and ``open_segment`` are the two ends of ``heads.bin`` and ``codes.bin``; their sections
+are in storage/FORMAT.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from annserve.codes.tiers import CodeTiers
 from annserve.errors import CorruptionError, ReadError
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
 from annserve.index import names
@@ -24,6 +26,7 @@ from annserve.storage.container import ContainerWriter, open_container
 from annserve.storage.layout import BLOCK_BYTES
 
 HEADS_MAGIC = b"ANNHEADS"
+CODES_MAGIC = b"ANNCODES"
 PAGES_MAGIC = b"ANNPAGES"
 
 
@@ -44,6 +47,8 @@ class Segment:
         Byte at which page 0 starts.
     n_pages, n_rows, salt : int
     layout : PageLayout
+    codes : CodeTiers or None
+        None where the index was built without.
     plan, report : dict
         What calibration found; how the build went.
     """
@@ -58,6 +63,7 @@ class Segment:
     n_rows: int
     salt: int
     layout: PageLayout
+    codes: CodeTiers | None
     plan: dict[str, Any]
     report: dict[str, Any]
 
@@ -70,6 +76,7 @@ class Segment:
             "head_vectors": vectors,
             "head_graph": nodes - vectors,
             "postings": self.page_offsets.nbytes + self.radii.nbytes,
+            **(self.codes.tier_bytes if self.codes is not None else {}),
         }
 
 
@@ -89,6 +96,19 @@ def write_heads(
         writer.add("scale", np.array([heads.scale], np.float64))
         writer.add("page_offsets", page_offsets.astype(np.uint32))
         writer.add("radii", radii.astype(np.float32))
+
+
+def write_codes(path: Path, codes: CodeTiers) -> None:
+    """Write ``codes.bin``.
+
+    Raises
+    ------
+    OutputError
+        If the device refuses.
+    """
+    with ContainerWriter(path, CODES_MAGIC) as writer:
+        for name, array in codes.as_arrays().items():
+            writer.add(name, array)
 
 
 def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:
@@ -136,6 +156,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         radii = np.array(file.section("radii"))
     with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
         pages_offset, pages_bytes = file.extent("pages")
+    codes = _open_codes(place / names.CODES, entry, spec) if names.CODES in entry.files else None
     if pages_bytes != entry.n_pages * spec.page_bytes or not _fit(entry, heads, page_offsets, radii):
         raise CorruptionError(
             f"{place} doesn't fit its manifest: {entry.n_heads} heads and {entry.n_pages} pages expected; "
@@ -153,9 +174,23 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         n_rows=entry.n_rows,
         salt=entry.salt,
         layout=PageLayout.of(spec),
+        codes=codes,
         plan=read_sealed(place / names.PLAN),
         report=read_sealed(place / names.REPORT),
     )
+
+
+def _open_codes(path: Path, entry: SegmentEntry, spec: IndexSpec) -> CodeTiers:
+    with open_container(path, CODES_MAGIC, verify=False) as file:
+        codes = CodeTiers.from_arrays({name: np.array(file.section(name)) for name in file.names})
+    n_pages, _, capacity = codes.row_factors.shape
+    if (n_pages, capacity, codes.page_book.dim) != (entry.n_pages, spec.page_capacity, spec.space_dim):
+        raise CorruptionError(
+            f"{path} holds codes of {n_pages} pages of {capacity} rows, but the index has {entry.n_pages} of "
+            f"{spec.page_capacity}; restore it, or build the index anew",
+            path=path,
+        )
+    return codes
 
 
 def _prove_file(path: Path, facts: FileEntry) -> None:

@@ -31,7 +31,7 @@ def _sources_hash() -> str:
     digest = hashlib.sha256()
     digest.update(numba.__version__.encode())
     digest.update(os.environ.get("NUMBA_BOUNDSCHECK", "0").encode())
-    files = sorted({*_PACKAGE.glob("*/kernels.py"), *_PACKAGE.glob("kernels/*.py")})
+    files = sorted({*_PACKAGE.glob("*/*kernels.py"), *_PACKAGE.glob("kernels/*.py")})
     for path in files:
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())

@@ -90,6 +90,10 @@ class QuantizedQueries:
     scales: npt.NDArray[np.float64]
     norms: npt.NDArray[np.float64]
 
+    def take(self, which: npt.NDArray[np.int64]) -> QuantizedQueries:
+        """Give some of them."""
+        return QuantizedQueries(self.elements[which], self.scales[which], self.norms[which])
+
 
 def quantize_queries(queries: npt.NDArray[Any]) -> QuantizedQueries:
     """Turn (nq, dim) valid queries into int16 with a scale each."""

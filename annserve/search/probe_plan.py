@@ -1,9 +1,8 @@
-"""How many postings a query probes: what calibration found, asked at search time.
+"""How many postings a query probes where there are no codes: what calibration found, asked at search time.
 
 A query's *difficulty* is the squared distance to its nearest head: queries that lie away from the data have all
-postings at about one distance and need more of them. Calibration (``build.calibrate``) stores, for a few k and
-recall targets, the probes that queries of each difficulty need; between these points the plan interpolates the
-logarithm of probes, over log difficulty, log k and log(1 − target).
+postings at about one distance and need more of them. Calibration (``build.calibrate_probes``) stores, for a few k
+and recall targets, the probes that queries of each difficulty need; logarithms of probes are interpolated.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import CorruptionError
+from annserve.search.curves import at_difficulty, at_request
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,14 @@ class ProbePlan:
 
     def curve(self, k: int, recall_target: float) -> npt.NDArray[np.float64]:
         """Give the probes at each difficulty of the table, as (c,) float64."""
-        by_k = _along(np.log(self.ks), np.log(self.probes), np.log(k), extrapolate=True)
-        share_missed = -np.log1p(-self.targets)
-        return np.exp(_along(share_missed, by_k, -np.log1p(-recall_target), extrapolate=False))
+        return np.exp(at_request(self.ks, self.targets, np.log(self.probes), k, recall_target))
 
     def probes_for(
         self, difficulties: npt.NDArray[np.float64], k: int, recall_target: float, n_heads: int
     ) -> npt.NDArray[np.int64]:
         """Give the postings that each query probes, 1 … n_heads, as (nq,) int64."""
         curve = np.log(self.curve(k, recall_target))
-        wanted = np.exp(np.interp(_log(difficulties), _log(self.difficulties), curve))
+        wanted = np.exp(at_difficulty(self.difficulties, curve, difficulties))
         return np.clip(np.ceil(wanted - 1e-9), 1, n_heads).astype(np.int64)
 
     def probes_max(self, k: int, recall_target: float, n_heads: int) -> int:
@@ -86,20 +84,3 @@ class ProbePlan:
         if plan.probes.shape != (len(plan.ks), len(plan.targets), len(plan.difficulties)):
             raise CorruptionError(f"the plan's probes have shape {plan.probes.shape}, which fits not its axes")
         return plan
-
-
-def _log(difficulties: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.log(np.maximum(difficulties, 1e-12))
-
-
-def _along(
-    axis: npt.NDArray[np.float64], values: npt.NDArray[np.float64], at: float, *, extrapolate: bool
-) -> npt.NDArray[np.float64]:
-    """Interpolate `values` linearly along their first axis; beyond the last point go on, or hold."""
-    if len(axis) == 1:
-        return np.asarray(values[0])
-    right = int(np.clip(np.searchsorted(axis, at), 1, len(axis) - 1))
-    share = (at - axis[right - 1]) / (axis[right] - axis[right - 1])
-    share = max(share, 0.0) if extrapolate else min(max(share, 0.0), 1.0)
-    interpolated: npt.NDArray[np.float64] = (1 - share) * values[right - 1] + share * values[right]
-    return interpolated

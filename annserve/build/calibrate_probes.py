@@ -1,4 +1,4 @@
-"""From held-out rows to a plan: how many postings a query must probe for each recall target.
+"""From held-out rows to a plan without codes: how many postings a query must probe for each recall target.
 
 For each held-out query the exact neighbours are known, and so is the rank, among the heads that navigation finds,
 of the posting that holds each of them. The recall of probing p postings is the share of neighbours at rank ≤ p (and
@@ -15,30 +15,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import PUSHES, HeldOut
+from annserve.build.heldout import CALIBRATED_KS, PUSHES, SHORTFALL, HeldOut
+from annserve.build.storage_loss import kept_by_storage
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.metric import queries_to_space
-from annserve.pages.rows import quantize_rows
-from annserve.search.plan import ProbePlan
+from annserve.search.probe_plan import ProbePlan
 from annserve.spec import RECALL_TARGETS, IndexSpec
 
-#: k that are calibrated; a plan interpolates between them and goes on beyond.
-CALIBRATED_KS = (1, 10, 100)
 #: Most heads that a calibrated plan may visit.
 HEADS_MAX = 4_096
-#: Exact neighbours to know for each query: enough that a row which quantization lets in is among them.
-NEIGHBOURS = 150
 _BINS = 8
-#: What a group of pushed queries may fall short of a target: one standard error of its recall.
-_SHORTFALL = 0.004
 
 
-def calibrate(
+def calibrate_probes(
     held_out: HeldOut,
     neighbours: npt.NDArray[np.int64],
     rows: npt.NDArray[Any],
-    head_of_row: npt.NDArray[np.int32],
+    head_of_row: npt.NDArray[np.int64],
     heads: HeadNodes,
     spec: IndexSpec,
     norm_max: float,
@@ -53,7 +47,7 @@ def calibrate(
         Exact nearest rows of each, nearest first, its own left out.
     rows : (n, dim) array
         All rows, as given.
-    head_of_row : (n,) int32
+    head_of_row : (n,) int64
         Head whose posting holds each row.
     heads : HeadNodes
     spec : IndexSpec
@@ -76,7 +70,7 @@ def calibrate(
     probes = np.empty((len(ks), len(RECALL_TARGETS), len(centres)))
     for a, k in enumerate(ks):
         # A neighbour that the stored rows don't rank among the k nearest is found at no rank.
-        kept = _kept_by_storage(held_out.queries, neighbours, rows, spec, k)
+        kept = kept_by_storage(held_out.queries, neighbours, rows, spec, k)
         rank = np.where(kept, ranks[:, :k], np.inf)
         for b, target in enumerate(RECALL_TARGETS):
             curve = np.array([_probes_reaching(rank[bins == c], target, wanted) for c in np.unique(bins)])
@@ -87,7 +81,7 @@ def calibrate(
 
 
 def _posting_ranks(
-    head_ids: npt.NDArray[np.int32], head_of_neighbour: npt.NDArray[np.int32], n_heads: int
+    head_ids: npt.NDArray[np.int32], head_of_neighbour: npt.NDArray[np.int64], n_heads: int
 ) -> npt.NDArray[np.float64]:
     """Give the rank (from 1) at which each neighbour's posting is visited, infinity where it isn't."""
     ranks = np.empty(head_of_neighbour.shape)
@@ -98,28 +92,6 @@ def _posting_ranks(
         ranks[i] = position[heads]
         position[visited] = np.inf
     return ranks
-
-
-def _kept_by_storage(
-    queries: npt.NDArray[np.float32],
-    neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
-    spec: IndexSpec,
-    k: int,
-) -> npt.NDArray[np.bool_]:
-    """Say which of the k true neighbours are among the k nearest stored rows, as (m, k) bool."""
-    if spec.lossless:
-        return np.ones((len(queries), k), bool)
-    kept = np.empty((len(queries), k), bool)
-    for i, (query, nearest) in enumerate(zip(queries.astype(np.float64), neighbours)):
-        stored = quantize_rows(rows[nearest], spec)
-        values = stored.elements.astype(np.float64) * stored.scales[:, None].astype(np.float64)
-        if spec.metric == "l2":
-            distance = ((values - query) ** 2).sum(axis=1)
-        else:
-            distance = -(values @ query)
-        kept[i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
-    return kept
 
 
 def _probes_reaching(ranks: npt.NDArray[np.float64], target: float, most: int) -> float:
@@ -155,6 +127,6 @@ def _scale_up(
         probes = np.minimum(plan.probes_for(difficulty, k, target, most) * factor, most)
         found = (ranks <= probes[:, None]).mean(axis=1)
         groups = [found[push == group].mean() for group in range(len(PUSHES)) if (push == group).any()]
-        if groups[0] >= target and min(groups) >= target - _SHORTFALL:
+        if groups[0] >= target and min(groups) >= target - SHORTFALL:
             break
     return float(factor)

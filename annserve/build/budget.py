@@ -1,0 +1,123 @@
+"""How a RAM budget is spent: heads, page codes and row codes of how many bytes.
+
+Bytes a vector, at c rows a page and p pages a posting: heads (links and vector) / (c · p), page tier 42 / c, row codes
+(code bytes + 2) / fill. Bytes of a row's code save most reads, so what heads and pages leave goes there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from annserve.build.encode import PAGE_CODE_BYTES
+from annserve.codes.estimate import FACTOR_BYTES
+from annserve.codes.layout import CODE_BYTES_MAX
+from annserve.errors import InputError
+from annserve.heads.layout import NodeLayout
+from annserve.spec import IndexSpec
+
+#: Pages of a posting where page codes rank them: measured best at every budget.
+PAGES_PER_POSTING = 16
+#: Constant, spread and count of a page beside its code.
+_PAGE_FACTS_BYTES = 10
+#: Offset and radius of a posting.
+_POSTING_BYTES = 8
+#: Pages are at least so full; fewer rows share a page's bytes.
+_FILL = 0.985
+#: Fewer bytes of code save too few reads to pay for page codes.
+_CODE_BYTES_MIN = 4
+_UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """What a budget buys.
+
+    Attributes
+    ----------
+    code_bytes : int
+        Of a row's code; 0 where there are none.
+    pages_per_posting : int
+    bytes_per_vector : float
+        Predicted RAM.
+    """
+
+    code_bytes: int
+    pages_per_posting: int
+    bytes_per_vector: float
+
+
+def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
+    """Read a budget, as bytes a vector.
+
+    Parameters
+    ----------
+    ram : str
+        A share of the vectors' INT8 size (``25%``), bytes a vector (``20B``), or a total (``2GiB``).
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(%|[KMGT]?I?B)\s*", ram.upper())
+    try:
+        number = float(match[1]) if match else -1.0
+    except ValueError:
+        number = -1.0
+    if match is None or number <= 0:
+        raise InputError(
+            f"ram is {ram!r}; give a share of the INT8 size (25%), bytes a vector (20B) or a total (2GiB)",
+            field="ram",
+        )
+    if match[2] == "%":
+        return number / 100 * spec.dim
+    if match[2] == "B":
+        return number
+    unit = match[2] if match[2] in _UNITS else match[2].replace("B", "IB")
+    return number * _UNITS[unit] / n_rows
+
+
+def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
+    """Spend a budget.
+
+    Parameters
+    ----------
+    spec : IndexSpec
+    n_rows : int
+    ram : str
+        See `ram_per_vector`.
+    codes : str
+        ``auto`` takes codes where the budget allows; ``none`` forbids them.
+
+    Raises
+    ------
+    InputError
+        If the budget is below the least that any index of this shape takes; the message says what that is.
+    """
+    budget = ram_per_vector(ram, spec, n_rows)
+    per_page = spec.page_capacity * _FILL
+    node = NodeLayout(spec.space_dim)
+    head = node.page_bytes / node.nodes_per_page + _POSTING_BYTES
+    if codes == "auto":
+        fixed = head / (per_page * PAGES_PER_POSTING) + (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES) / per_page
+        fixed += _codebook_bytes(spec) / n_rows
+        left = int((budget - fixed) * _FILL - FACTOR_BYTES)
+        if left >= _CODE_BYTES_MIN:
+            code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
+            ram_bytes = fixed + (code_bytes + FACTOR_BYTES) / _FILL
+            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes)
+    for pages_per_posting in range(1, 257):
+        ram_bytes = head / (per_page * pages_per_posting)
+        if ram_bytes <= budget:
+            return TierPlan(0, pages_per_posting, ram_bytes)
+    raise InputError(
+        f"ram is {ram} ({budget:.2f} bytes a vector), but the least is {ram_bytes:.2f} bytes a vector: "
+        "heads of postings of 256 pages; give more",
+        field="ram",
+    )
+
+
+def _codebook_bytes(spec: IndexSpec) -> float:
+    """Two codebooks in RAM: a synthesis matrix each, and small tables."""
+    return 2 * 4 * spec.space_dim * spec.space_dim + 16_384

@@ -1,0 +1,255 @@
+"""From held-out rows to a plan with codes: which pages are worth a read for each recall target.
+
+For each held-out query the exact neighbours are known, and so are the pages that hold them. In order:
+
+1. *heads*: as many as hold all but a small share of the neighbours that a target may miss;
+2. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
+   not be looked at; the bar is lower for higher targets;
+3. *τ*: with both in force, queries are put into bins of equal count by their estimated distance of the k-th nearest,
+   and each bin gets the worth above which its pages, if read, reach the target. If a group of pushed queries still
+   falls short, all τ are lowered.
+
+Nothing is tuned on a user's queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.build.heldout import CALIBRATED_KS, PUSHES, SHORTFALL, HeldOut
+from annserve.build.storage_loss import kept_by_storage
+from annserve.codes.rate import SKIP_NONE, Rating, Skip
+from annserve.codes.rating_kernels import PAGES_FIRST
+from annserve.heads.navigate import WalkScratch, nearest_heads
+from annserve.index.segment import Segment
+from annserve.metric import queries_to_space
+from annserve.search.choose import CodeChooser
+from annserve.search.clock import Clock
+from annserve.search.curves import at_difficulty
+from annserve.search.read_plan import ReadPlan
+from annserve.spec import RECALL_TARGETS
+
+F64 = npt.NDArray[np.float64]
+
+#: Share of a target's misses that may come of heads that weren't visited.
+_HEADS_SHARE = 0.05
+#: A page is passed over if it promises less than this times the share that a target may miss.
+_SKIP_SHARE = 0.015
+_BINS = 6
+_HEADS_MAX = 4_096
+#: Queries that the regression is fitted on; every page of theirs is looked at.
+_SKIP_QUERIES = 1_000
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where rows lie.
+
+    Attributes
+    ----------
+    page, slot, head : (n,) int64
+        Of each row.
+    """
+
+    page: npt.NDArray[np.int64]
+    slot: npt.NDArray[np.int64]
+    head: npt.NDArray[np.int64]
+
+
+def calibrate_reads(
+    held_out: HeldOut,
+    neighbours: npt.NDArray[np.int64],
+    rows: npt.NDArray[Any],
+    placement: Placement,
+    segment: Segment,
+    norm_max: float,
+) -> ReadPlan:
+    """Find the effort and the thresholds that each recall target takes.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+        m queries.
+    neighbours : (m, c) int64
+        Exact nearest rows of each, nearest first, its own left out.
+    rows : (n, dim) array
+        All rows, as given.
+    placement : Placement
+    segment : Segment
+        With codes; its plan isn't looked at.
+    norm_max : float
+
+    Returns
+    -------
+    ReadPlan
+    """
+    assert segment.codes is not None, "calibration of reads needs codes"
+    chooser = CodeChooser(segment, segment.codes, _no_plan())
+    space = queries_to_space(held_out.queries, segment.spec, norm_max)
+    own = np.column_stack((placement.page[held_out.rows], placement.slot[held_out.rows]))
+    head_ranks = _head_ranks(segment, space, placement.head[neighbours])
+    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    shape = len(ks), len(RECALL_TARGETS)
+    heads, skip_below = np.empty(shape), np.empty(shape)
+    skip_terms = np.zeros((len(ks), 8))
+    bins = min(_BINS, len(space))
+    difficulties, log_worths = np.empty((2, *shape, bins))
+    for a, k in enumerate(ks):
+        kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
+        pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
+        most = _heads_holding(head_ranks[:, :k], RECALL_TARGETS[-1])
+        some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
+        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE)
+        skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
+        for b, target in enumerate(RECALL_TARGETS):
+            heads[a, b] = _heads_holding(head_ranks[:, :k], target)
+            skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
+            skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
+            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip)
+            difficulties[a, b], log_worths[a, b] = _fit_worths(
+                rating, _hits(rating, pages), held_out.push, k, target, bins
+            )
+    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, difficulties, log_worths)
+
+
+def _no_plan() -> ReadPlan:
+    """A plan for a chooser that is only asked to rate."""
+    one = np.ones((1, 1))
+    return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one[None], one[None])
+
+
+def _head_ranks(segment: Segment, space: npt.NDArray[np.float32], head_of_neighbour: npt.NDArray[np.int64]) -> F64:
+    """Give the rank (from 1) at which navigation finds each neighbour's head, infinity where it doesn't."""
+    n_heads = segment.heads.n_heads
+    found, _, _ = nearest_heads(segment.heads, space, min(n_heads, _HEADS_MAX), WalkScratch(n_heads))
+    ranks = np.empty(head_of_neighbour.shape)
+    position = np.full(n_heads, np.inf)
+    for i, (order, heads) in enumerate(zip(found, head_of_neighbour)):
+        visited = order[order >= 0]
+        position[visited] = np.arange(1, len(visited) + 1)
+        ranks[i] = position[heads]
+        position[visited] = np.inf
+    return ranks
+
+
+def _heads_holding(ranks: F64, target: float) -> int:
+    """Give the heads that must be visited to miss no more than the share of misses that heads may cause."""
+    ordered = np.sort(ranks, axis=None)
+    ordered = ordered[np.isfinite(ordered)]
+    place = int(np.ceil((1 - _HEADS_SHARE * (1 - target)) * len(ordered))) - 1
+    return int(ordered[max(place, 0)])
+
+
+def _rate(
+    chooser: CodeChooser,
+    space: npt.NDArray[np.float32],
+    own: npt.NDArray[np.int64],
+    k: int,
+    heads_wanted: int,
+    skip: Skip,
+) -> list[Rating]:
+    """Rate all queries, block by block, each without its own row."""
+    return [
+        chooser.rate(space[i : i + _BLOCK], k, heads_wanted, skip, Clock(), own[i : i + _BLOCK])[0]
+        for i in range(0, len(space), _BLOCK)
+    ]
+
+
+def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Count the neighbours on each rated page, block by block, as (nq, w) like `Rating.pages`."""
+    counted = []
+    start = 0
+    for block in rating:
+        hits = np.zeros(block.pages.shape, np.int64)
+        for i, size in enumerate(block.sizes):
+            wanted, counts = np.unique(pages[start + i], return_counts=True)
+            rated = block.pages[i, :size].astype(np.int64)
+            places = np.searchsorted(wanted, rated).clip(max=len(wanted) - 1)
+            hits[i, :size] = np.where(wanted[places] == rated, counts[places], 0)
+        counted.append(hits)
+        start += len(block.sizes)
+    return counted
+
+
+def _fit_skip(
+    rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spreads: npt.NDArray[np.float32]
+) -> F64:
+    """Fit log expected hits of pages beyond the first few, by Poisson regression; (8,) terms."""
+    terms, counts = [], []
+    for block, found in zip(rating, hits):
+        rank = np.broadcast_to(np.arange(block.pages.shape[1]), block.pages.shape)
+        known = (rank >= PAGES_FIRST) & (rank < block.sizes[:, None]) & np.isfinite(block.bars)[:, None]
+        log_bar = np.log(np.maximum(block.bars.astype(np.float64), 1e-12))[:, None]
+        x = (np.log(np.maximum(block.distances.astype(np.float64), 1e-12)) - log_bar)[known]
+        y = (page_spreads[block.pages] - log_bar)[known]
+        r = np.log1p(rank)[known]
+        terms.append(np.column_stack((np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x)))
+        counts.append(found[known].astype(np.float64))
+    design, wanted = np.concatenate(terms), np.concatenate(counts)
+    if not len(design) or wanted.sum() < 100:
+        # Too few pages beyond the first to learn from: look at all.
+        return np.array([1e9, 0, 0, 0, 0, 0, 0, 0])
+    scale = np.abs(design).max(axis=0)
+    scaled = design / np.where(scale > 0, scale, 1)
+    weights = np.zeros(8)
+    weights[0] = np.log(wanted.mean())
+    for _ in range(60):
+        expected = np.exp(np.clip(scaled @ weights, -20, 3))
+        slope = scaled.T @ (wanted - expected)
+        curvature = (scaled * expected[:, None]).T @ scaled
+        curvature[np.diag_indices(8)] += 1e-6 * np.trace(curvature) / 8
+        step = np.linalg.solve(curvature, slope)
+        weights += step * min(1.0, 2 / np.abs(step).max())
+        if np.abs(step).max() < 1e-6:
+            break
+    return np.asarray(weights / np.where(scale > 0, scale, 1))
+
+
+def _fit_worths(
+    rating: list[Rating],
+    hits: list[npt.NDArray[np.int64]],
+    push: npt.NDArray[np.int64],
+    k: int,
+    target: float,
+    n_bins: int,
+) -> tuple[F64, F64]:
+    """Give difficulties (c,), and log τ at each, that reach the target in every bin."""
+    difficulty = np.concatenate([block.thresholds for block in rating]).astype(np.float64)
+    query_of, worths, found = [], [], []
+    start = 0
+    for block, counted in zip(rating, hits):
+        i, j = np.nonzero((counted > 0) & (np.arange(counted.shape[1]) < block.sizes[:, None]))
+        query_of.append(start + i)
+        worths.append(block.worths[i, j])
+        found.append(counted[i, j])
+        start += len(block.sizes)
+    query, worth, hit = np.concatenate(query_of), np.concatenate(worths), np.concatenate(found)
+    log_worth = np.log(np.maximum(worth.astype(np.float64), 1e-9))
+    edges = np.quantile(difficulty, np.linspace(0, 1, n_bins + 1)[1:-1])
+    bin_of = np.searchsorted(edges, difficulty)
+    centres, limits = np.empty(n_bins), np.empty(n_bins)
+    for b in range(n_bins):
+        members = np.flatnonzero(bin_of == b)
+        if not len(members):
+            centres[b], limits[b] = centres[b - 1] * (1 + 1e-9), limits[b - 1]
+            continue
+        centres[b] = np.median(difficulty[members])
+        mine = bin_of[query] == b
+        order = np.argsort(-log_worth[mine], kind="stable")
+        reached = np.cumsum(hit[mine][order])
+        place = int(np.searchsorted(reached, target * k * len(members)))
+        # A worth just below that of the last page needed; where the target can't be reached, all pages.
+        limits[b] = log_worth[mine][order][place] - 1e-6 if place < len(reached) else np.log(1e-9)
+    centres = np.maximum.accumulate(np.maximum(centres, 1e-12))
+    for lowered in np.linspace(0, 3, 61):
+        limit = at_difficulty(centres, limits - lowered, difficulty)
+        read = np.bincount(query, np.where(log_worth > limit[query], hit, 0), minlength=len(difficulty)) / k
+        groups = [read[push == group].mean() for group in range(len(PUSHES)) if (push == group).any()]
+        if groups[0] >= target and min(groups) >= target - SHORTFALL:
+            break
+    return centres, limits - lowered

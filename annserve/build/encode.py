@@ -1,0 +1,249 @@
+"""The stage that fills RAM with codes: pages and rows → codebooks, codes, estimator, factors.
+
+Everything is learned from the base: queries near the data are base rows that stand in for queries, and what an
+estimate must get right are the rows near their k-th neighbour. Peak RAM: rows in the index space as float32, their
+residuals and, in blocks, their reconstructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.clusters.hierarchy import Packing
+from annserve.codes.encode import decode, decode_components, encode
+from annserve.codes.estimate import (
+    FACTOR_BYTES,
+    centroid_constants,
+    fit_estimate,
+    row_factors,
+    with_constants_of,
+)
+from annserve.codes.layout import Codebook, allocate_pages
+from annserve.codes.scan import flat_with_slack
+from annserve.codes.tiers import CodeTiers
+from annserve.codes.train import second_moment, train_codebook
+from annserve.events import Listener, StageProgressed, ignore
+from annserve.heads.layout import HeadNodes
+from annserve.kernels.expected import solve_threshold
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+#: A page's centroid relative to its head; 16 bytes cost reads, 64 didn't save any.
+PAGE_CODE_BYTES = 32
+_TRAIN_ROWS = 60_000
+#: Base rows that stand in for queries, and the near pages that are looked at for each.
+_QUERIES = 1_500
+_NEAR_PAGES = 300
+_DIRECTION_PAGES = 200
+#: Neighbours that estimates are fitted around.
+_NEIGHBOURS = 10
+#: Rows within so many errors of the threshold matter for it.
+_REACH = 3.0
+_BLOCK_PAGES = 2_048
+
+
+def encode_rows(
+    space: npt.NDArray[Any],
+    packing: Packing,
+    heads: HeadNodes,
+    page_capacity: int,
+    code_bytes: int,
+    *,
+    seed: int,
+    listener: Listener = ignore,
+) -> CodeTiers:
+    """Learn and write the codes of all pages and rows.
+
+    Parameters
+    ----------
+    space : (n, d) array
+        Rows in the index space.
+    packing : Packing
+    heads : HeadNodes
+        One per posting; what a page code is relative to.
+    page_capacity : int
+    code_bytes : int
+        Of a row's code; two bytes of factors come on top.
+    seed : int
+    listener : callable
+        Hears ``StageProgressed("encode", pages)``.
+
+    Returns
+    -------
+    CodeTiers
+    """
+    rng = np.random.default_rng(seed)
+    offsets = packing.page_offsets
+    counts = np.diff(offsets)
+    n_rows, n_pages = len(space), len(counts)
+    origin = _mean(space)
+    anchors = _anchors(heads, packing)
+    page_book, page_codes = _encode_pages(space, packing, anchors, rng)
+    centroids = np.asarray(anchors + decode(page_book, page_codes), np.float32)
+    # From here on rows stand in page order.
+    page_of_position = np.repeat(np.arange(n_pages), counts)
+
+    def residuals(positions: npt.NDArray[np.int64] | slice) -> F32:
+        rows = space[packing.order[positions]].astype(np.float32)
+        return np.asarray(rows - centroids[page_of_position[positions]], np.float32)
+
+    stand_ins = rng.choice(n_rows, min(_QUERIES, n_rows), replace=False)
+    queries = space[stand_ins].astype(np.float32)
+    drawn = np.sort(rng.choice(n_rows, min(_TRAIN_ROWS, n_rows), replace=False))
+    row_book = train_codebook(residuals(drawn), code_bytes, _directions(queries, centroids))
+
+    codes = np.empty((n_rows, row_book.code_bytes), np.uint8)
+    spreads = np.empty(n_pages, np.float32)
+    for first, stop, block in _blocks(offsets):
+        own = residuals(block)
+        codes[block] = encode(row_book, own)
+        squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), offsets[first:stop] - offsets[first])
+        spreads[first:stop] = np.log(np.maximum(squares / counts[first:stop], 1e-12))
+        listener(StageProgressed("encode", stop))
+
+    position_of_row = np.empty(n_rows, np.int64)
+    position_of_row[packing.order] = np.arange(n_rows)
+    own_positions = position_of_row[stand_ins]
+    near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, residuals)
+    references = centroids[page_of_position[near]]
+    estimate = fit_estimate(row_book, residuals(near), codes[near], directions, references, origin)
+    estimate = with_constants_of(
+        estimate, row_book, residuals(drawn), codes[drawn], centroids[page_of_position[drawn]]
+    )
+
+    pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
+    factors = np.zeros((n_pages, FACTOR_BYTES, page_capacity), np.uint8)
+    for _, _, block in _blocks(offsets):
+        page = page_of_position[block]
+        slot = np.arange(block.start, block.stop) - offsets[page]
+        pages[page, :, slot] = codes[block]
+        factors[page, :, slot] = row_factors(estimate, row_book, residuals(block), codes[block], centroids[page])
+    return CodeTiers(
+        page_book=page_book,
+        page_codes=page_codes,
+        page_constants=centroid_constants(page_book, page_codes, anchors, origin),
+        page_spreads=spreads,
+        row_book=row_book,
+        row_codes=flat_with_slack(pages),
+        row_counts=counts.astype(np.uint16),
+        row_factors=factors,
+        estimate=estimate,
+    )
+
+
+def _blocks(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]:
+    """Give first page, last page and rows of each block."""
+    n_pages = len(offsets) - 1
+    for first in range(0, n_pages, _BLOCK_PAGES):
+        stop = min(first + _BLOCK_PAGES, n_pages)
+        yield first, stop, slice(int(offsets[first]), int(offsets[stop]))
+
+
+def _mean(space: npt.NDArray[Any]) -> F32:
+    total = np.zeros(space.shape[1])
+    for first in range(0, len(space), 65_536):
+        total += space[first : first + 65_536].sum(axis=0, dtype=np.float64)
+    return np.asarray(total / len(space), np.float32)
+
+
+def _anchors(heads: HeadNodes, packing: Packing) -> F32:
+    """Give the head of each page, as it is stored, (pages, d) float32."""
+    vectors = heads.vectors().astype(np.float32) * np.float32(heads.scale)
+    return np.repeat(vectors, np.diff(packing.posting_offsets), axis=0)
+
+
+def _encode_pages(
+    space: npt.NDArray[Any], packing: Packing, anchors: F32, rng: np.random.Generator
+) -> tuple[Codebook, npt.NDArray[np.uint8]]:
+    """Give codebook and codes of all pages."""
+    offsets = packing.page_offsets
+    n_pages = len(offsets) - 1
+    centroids = np.empty((n_pages, space.shape[1]), np.float32)
+    for first, stop, block in _blocks(offsets):
+        members = space[packing.order[block]].astype(np.float64)
+        sums = np.add.reduceat(members, offsets[first:stop] - offsets[first])
+        centroids[first:stop] = sums / np.diff(offsets[first : stop + 1])[:, None]
+    relative = centroids - anchors
+    drawn = np.sort(rng.choice(n_pages, min(_TRAIN_ROWS, n_pages), replace=False))
+    book = train_codebook(relative[drawn], PAGE_CODE_BYTES)
+    return book, encode(book, relative)
+
+
+def _nearest_pages(query: F32, decoded: F32, lengths: F32, count: int) -> npt.NDArray[np.int64]:
+    distances = lengths - 2 * (decoded @ query)
+    count = min(count, len(decoded))
+    return np.argpartition(distances, count - 1)[:count]
+
+
+def _directions(queries: F32, decoded: F32) -> F64:
+    """Give the second moment of query minus centroid, over pages near the queries."""
+    lengths = (decoded**2).sum(axis=1)
+    moment = np.zeros((decoded.shape[1], decoded.shape[1]))
+    some = queries[: _QUERIES // 2]
+    for query in some:
+        moment += second_moment(query - decoded[_nearest_pages(query, decoded, lengths, _DIRECTION_PAGES)])
+    return moment / len(some)
+
+
+def _rows_that_matter(
+    queries: F32,
+    own_positions: npt.NDArray[np.int64],
+    decoded: F32,
+    offsets: npt.NDArray[np.int64],
+    book: Codebook,
+    codes: npt.NDArray[np.uint8],
+    residuals: Any,
+) -> tuple[npt.NDArray[np.int64], F32]:
+    """Find rows whose estimated distance is about that of the k-th neighbour.
+
+    Chosen by estimates, not by true distances: a choice by what is to be predicted would bias the regression.
+
+    Returns
+    -------
+    positions : (m,) int64
+        In page order.
+    offsets : (m, d) float32
+        Query minus decoded centroid of the row's page.
+    """
+    lengths = (decoded**2).sum(axis=1)
+    dim = decoded.shape[1]
+    found, found_offsets = [], []
+    for query, own in zip(queries, own_positions):
+        pages = np.sort(_nearest_pages(query, decoded, lengths, _NEAR_PAGES))
+        counts = offsets[pages + 1] - offsets[pages]
+        positions = np.repeat(offsets[pages] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        offset = query - decoded[pages]
+        page = np.repeat(np.arange(len(pages)), counts)
+        kept = decode_components(book, codes[positions]) @ book.synthesis + book.mean
+        own_residuals = residuals(positions)
+        norms = np.einsum("ij,ij->i", own_residuals, own_residuals)
+        lengths_kept = np.maximum(np.einsum("ij,ij->i", kept, kept), 1e-12)
+        scale = np.einsum("ij,ij->i", own_residuals, kept) / lengths_kept
+        projected = np.maximum(scale**2 * lengths_kept, 1e-12)
+        squares = np.einsum("ij,ij->i", offset, offset)[page]
+        inner = np.einsum("ij,ij->i", offset[page], kept)
+        # A first estimate, good enough to choose by: between plain and unbiased.
+        shrink = (0.8 + 0.2 * np.minimum(norms / projected, 4)) * scale
+        estimates = (squares + norms - 2 * shrink * inner).astype(np.float32)
+        missed = np.maximum(norms - projected, 1e-6 * norms.mean() + 1e-12)
+        errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)
+        estimates[positions == own] = np.inf
+        finite = np.isfinite(estimates)
+        high = np.float32(estimates[finite].max(initial=0) + 5 * errors.max())
+        threshold = solve_threshold(
+            estimates[finite],
+            errors[finite],
+            int(finite.sum()),
+            _NEIGHBOURS,
+            np.float32(estimates.min() - 5 * errors.max()),
+            high,
+        )
+        near = np.abs(estimates - threshold) < _REACH * errors
+        found.append(positions[near])
+        found_offsets.append(offset[page[near]])
+    return np.concatenate(found), np.concatenate(found_offsets).astype(np.float32)

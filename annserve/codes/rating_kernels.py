@@ -1,0 +1,241 @@
+"""From a query's heads to the worth of pages: page codes, row codes, expected hits, all in RAM.
+
+Loop order: postings of the given heads, then pages by rising distance of their decoded centroid, then the rows of a
+page in the order of their slots; codes and factors are read in sequence within a page.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from annserve.codes.kernels import nibble_tables, quantize_tables, scan_page
+from annserve.kernels.expected import normal_cdf, solve_threshold
+from annserve.kernels.jit import inline_kernel, kernel
+
+#: Buckets of the counting sort of pages by distance.
+BUCKETS = 1_024
+#: A row whose estimate exceeds the threshold by this many of its errors can't be expected to be a hit.
+_REACH = np.float32(4)
+#: Pages after which the threshold is known well enough to skip pages by (within 3 to 9 %, measured).
+PAGES_FIRST = 32
+
+
+@inline_kernel
+def _byte_tables(nibbles, tables):  # type: ignore[no-untyped-def]
+    """Join tables of 16 entries, two nibbles to a byte, to tables of 256."""
+    for b in range(tables.shape[0]):
+        for x in range(256):
+            tables[b, x] = nibbles[2 * b, x & 15] + nibbles[2 * b + 1, x >> 4]
+
+
+@inline_kernel
+def _order_by_distance(distances, size, starts, order):  # type: ignore[no-untyped-def]
+    """Order pages by distance, to 1 part in `BUCKETS` of their spread (counting sort)."""
+    low = distances[0]
+    high = distances[0]
+    for i in range(1, size):
+        low = min(low, distances[i])
+        high = max(high, distances[i])
+    scale = np.float32(0)
+    if high > low:
+        scale = np.float32(BUCKETS - 1) / (high - low)
+    starts[:] = 0
+    for i in range(size):
+        starts[np.int64((distances[i] - low) * scale) + 1] += 1
+    for b in range(BUCKETS):
+        starts[b + 1] += starts[b]
+    for i in range(size):
+        bucket = np.int64((distances[i] - low) * scale)
+        order[starts[bucket]] = i
+        starts[bucket] += 1
+
+
+@inline_kernel
+def _lower_bar(heap, size, value):  # type: ignore[no-untyped-def]
+    """Replace the largest of the smallest values by `value`, in a largest-first heap."""
+    position = 0
+    while True:
+        child = 2 * position + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= value:
+            break
+        heap[position] = heap[child]
+        position = child
+    heap[position] = value
+
+
+@inline_kernel
+def _log_promise(x, y, rank, terms):  # type: ignore[no-untyped-def]
+    """Log of the hits that a page promises before its rows' codes are looked at.
+
+    x, y : float32
+        Log distance and log spread of the page, relative to the log bar of the first pages.
+    terms : (8,) float32
+        A Poisson regression fitted in calibration (``search.skip``).
+    """
+    r = np.log(np.float32(1) + rank)
+    return (
+        terms[0]
+        + terms[1] * x
+        + terms[2] * x * x
+        + terms[3] * y
+        + terms[4] * y * y
+        + terms[5] * x * y
+        + terms[6] * r
+        + terms[7] * r * x
+    )
+
+
+@kernel
+def rate_pages(  # type: ignore[no-untyped-def]
+    head_ids,  # IN (nq, h) int32, nearest first; -1 where there is none
+    head_distances,  # IN (nq, h) float32: exact squared distance of the query to each head
+    page_projected,  # IN (nq, m) float32: the query's components for page codes
+    page_shift,  # IN (nq,) float32: its inner product with the page codebook's mean
+    row_projected,  # IN (nq, m') float32: the same for row codes
+    row_shift,  # IN (nq,) float32
+    page_offsets,  # IN (heads + 1,) uint32
+    page_codes,  # IN (pages, b) uint8
+    page_constants,  # IN (pages,) float32
+    page_fields,  # IN tuple of the page codebook's field arrays
+    row_counts,  # IN (pages,) uint16
+    row_codes,  # IN (bytes + slack,) uint8, transposed by page
+    row_factors,  # IN (pages, 2, capacity) uint8: constants, then shrinks
+    row_fields,  # IN tuple of the row codebook's field arrays
+    page_spreads,  # IN (pages,) float32: log of the mean squared residual of its rows
+    shrinks,  # IN (256,) float32
+    spreads,  # IN (256,) float32
+    scales,  # IN (4,) float32: distance scale, spread power, least constant, step of constants
+    excluded_pages,  # IN (nq,) int64: page of a row that isn't to be counted, or -1
+    excluded_slots,  # IN (nq,) int64
+    k,
+    pages_max,  # most pages whose row codes are scanned
+    skip_terms,  # IN (8,) float32: log expected hits of a page, see `_log_promise`
+    skip_below,  # float32: pages that promise less (log) aren't scanned, after the first few
+    scratch,  # SCRATCH tuple, see `annserve.codes.rate.RateScratch`
+    out_pages,  # OUT (nq, w) uint32: pages whose rows were scanned, in the order of their distance
+    out_worths,  # OUT (nq, w) float32
+    out_distances,  # OUT (nq, w) float32: squared distances of their decoded centroids
+    out_sizes,  # OUT (nq,) int64
+    out_bars,  # OUT (nq,) float32: 2k-th smallest estimate on the first pages
+    out_thresholds,  # OUT (nq,) float32: estimated squared distance of the k-th nearest
+    out_counts,  # OUT (nq, 2) int64: page codes and row codes looked at
+):
+    """Rate pages by the hits that their rows' codes promise."""
+    (
+        page_nibbles,
+        page_tables,
+        row_nibbles,
+        row_tables,
+        starts,
+        page_ids,
+        distances,
+        order,
+        sums,
+        bar,
+        estimates,
+        errors,
+        owners,
+        near_estimates,
+        near_errors,
+        near_owners,
+    ) = scratch
+    capacity = row_factors.shape[2]
+    row_bytes = row_tables.shape[0] // 2
+    bar_size = min(2 * k, bar.shape[0])
+    for i in range(head_ids.shape[0]):
+        nibble_tables(page_projected[i], *page_fields, page_nibbles)
+        _byte_tables(page_nibbles, page_tables)
+        size = 0
+        for j in range(head_ids.shape[1]):
+            head = head_ids[i, j]
+            if head < 0:
+                break
+            base = head_distances[i, j] - np.float32(2) * page_shift[i]
+            for page in range(page_offsets[head], page_offsets[head + 1]):
+                inner = np.float32(0)
+                for b in range(page_tables.shape[0]):
+                    inner += page_tables[b, page_codes[page, b]]
+                page_ids[size] = page
+                distances[size] = max(base - np.float32(2) * inner + page_constants[page], np.float32(1e-12))
+                size += 1
+        out_counts[i, 0] = size
+        _order_by_distance(distances, size, starts, order)
+
+        nibble_tables(row_projected[i], *row_fields, row_nibbles)
+        step, offset = quantize_tables(row_nibbles, row_tables)
+        offset += row_shift[i]
+        for j in range(bar_size):
+            bar[j] = np.float32(np.inf)
+        log_bar = np.float32(0)
+        n_rows = 0
+        n_scanned = 0
+        n_codes = 0
+        for rank in range(size):
+            if n_scanned == pages_max:
+                break
+            page = page_ids[order[rank]]
+            distance = distances[order[rank]]
+            log_distance = np.log(distance)
+            if rank >= PAGES_FIRST:
+                promise = _log_promise(
+                    log_distance - log_bar, page_spreads[page] - log_bar, np.float32(rank), skip_terms
+                )
+                if promise < skip_below:
+                    continue
+            count = np.int64(row_counts[page])
+            scan_page(row_codes, page * row_bytes * capacity, capacity, count, row_tables, sums)
+            base = distance * scales[0] + scales[2]
+            spread = np.exp(scales[1] * log_distance)
+            for slot in range(count):
+                chosen = row_factors[page, 1, slot]
+                estimate = (
+                    base
+                    + scales[3] * np.float32(row_factors[page, 0, slot])
+                    - np.float32(2) * shrinks[chosen] * (offset + step * np.float32(sums[slot]))
+                )
+                error = spreads[chosen] * spread
+                if estimate - _REACH * error < bar[0]:
+                    if page == excluded_pages[i] and slot == excluded_slots[i]:
+                        continue
+                    if estimate < bar[0]:
+                        _lower_bar(bar, bar_size, estimate)
+                    estimates[n_rows] = estimate
+                    errors[n_rows] = error
+                    owners[n_rows] = n_scanned
+                    n_rows += 1
+            out_pages[i, n_scanned] = page
+            out_distances[i, n_scanned] = distance
+            n_codes += count
+            n_scanned += 1
+            if n_scanned == PAGES_FIRST:
+                # Infinite where the first pages hold fewer than 2k rows: then nothing is skipped.
+                out_bars[i] = bar[0]
+                log_bar = np.log(max(bar[0], np.float32(1e-12)))
+        out_sizes[i] = n_scanned
+        out_counts[i, 1] = n_codes
+
+        # Half of each of the 2k rows below the bar is expected within it: the threshold can't lie beyond.
+        high = bar[0]
+        near = 0
+        low = np.float32(np.inf)
+        for r in range(n_rows):
+            if estimates[r] - _REACH * errors[r] < high:
+                near_estimates[near] = estimates[r]
+                near_errors[near] = errors[r]
+                near_owners[near] = owners[r]
+                low = min(low, estimates[r] - _REACH * errors[r])
+                near += 1
+        if high == np.float32(np.inf):
+            high = low
+            for r in range(near):
+                high = max(high, near_estimates[r] + _REACH * near_errors[r])
+        threshold = solve_threshold(near_estimates, near_errors, near, k, low, high)
+        out_thresholds[i] = threshold
+        for rank in range(n_scanned):
+            out_worths[i, rank] = np.float32(0)
+        for r in range(near):
+            out_worths[i, near_owners[r]] += normal_cdf((threshold - near_estimates[r]) / near_errors[r])

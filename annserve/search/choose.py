@@ -1,0 +1,179 @@
+"""Two ways to choose pages before any is read: by the distance of heads alone, or by codes.
+
+Both give a ``Choice``. ``ProbeChooser`` reads the whole postings of the nearest heads; it needs the least RAM.
+``CodeChooser`` rates single pages by the codes of their rows and reads the few that are worth it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.codes.rate import Rating, RateScratch, Skip, rate
+from annserve.codes.tiers import CodeTiers
+from annserve.heads.layout import HeadNodes
+from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
+from annserve.index.segment import Segment
+from annserve.search.clock import Clock
+from annserve.search.probe_plan import ProbePlan
+from annserve.search.read_plan import ReadPlan
+from annserve.search.selection import PageSelection, pages_of_heads, pages_worth_reading
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+#: Pages whose rows' codes one query looks at, at most.
+PAGES_RATED_MAX = 8_192
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pages of a block of queries, and what choosing them took.
+
+    Attributes
+    ----------
+    selection : PageSelection
+    heads_visited, codes_scanned : (nq,) int64
+    """
+
+    selection: PageSelection
+    heads_visited: I64
+    codes_scanned: I64
+
+
+class Chooser(Protocol):
+    """Chooses pages; threads may share it."""
+
+    def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
+        """Choose the pages of each query.
+
+        Parameters
+        ----------
+        queries : (nq, d) float32
+            In the index space.
+        k : int
+        recall_target : float
+        clock : Clock
+        effort : int
+            Multiplies what the plan says, for queries whose pages held fewer than k rows.
+        """
+
+    def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the fewest and the most postings that a query considers."""
+
+    def pages_expected(self, k: int, recall_target: float) -> float:
+        """Give about the most pages that a query reads, to size blocks by."""
+
+
+class ProbeChooser:
+    """Reads the postings of the nearest heads, as many as the plan says for the query's difficulty."""
+
+    def __init__(self, segment: Segment, plan: ProbePlan) -> None:
+        self._segment = segment
+        self._plan = plan
+        self._walks = _Walks(segment.heads)
+
+    def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
+        """Choose all pages of each query's nearest heads."""
+        heads = self._segment.heads
+        most = min(effort * self._plan.probes_max(k, recall_target, heads.n_heads), heads.n_heads)
+        with clock.stage("navigate"):
+            head_ids, distances, visited = nearest_heads(heads, queries, most, self._walks.mine())
+        with clock.stage("choose"):
+            probes = effort * self._plan.probes_for(distances[:, 0], k, recall_target, most)
+            selection = pages_of_heads(head_ids, probes, self._segment.page_offsets)
+        return Choice(selection, visited, np.zeros_like(visited))
+
+    def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the probes of the easiest and of the hardest query."""
+        curve = np.ceil(self._plan.curve(k, recall_target) - 1e-9)
+        low, high = np.clip((curve.min(), curve.max()), 1, self._segment.heads.n_heads)
+        return int(low), int(high)
+
+    def pages_expected(self, k: int, recall_target: float) -> float:
+        """Give the pages of the hardest query."""
+        high = self.postings_range(k, recall_target)[1]
+        return high * self._segment.n_pages / self._segment.heads.n_heads
+
+
+class CodeChooser:
+    """Rates the pages of the nearest heads by codes in RAM, and reads those that are worth it."""
+
+    def __init__(self, segment: Segment, tiers: CodeTiers, plan: ReadPlan) -> None:
+        self._segment = segment
+        self._tiers = tiers
+        self._plan = plan
+        self._walks = _Walks(segment.heads)
+        self._threads = threading.local()
+
+    def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
+        """Choose the pages worth more than the plan's τ at each query's difficulty."""
+        n_heads = self._segment.heads.n_heads
+        wanted = min(effort * self._plan.heads_wanted(k, recall_target, n_heads), n_heads)
+        rating, visited = self.rate(queries, k, wanted, self._plan.skip(k, recall_target), clock)
+        with clock.stage("choose"):
+            least = self._plan.worth_wanted(rating.thresholds, k, recall_target)
+            # Where pages held too few rows before, promise counts no longer.
+            least = least if effort == 1 else np.full(len(queries), -np.inf)
+            rows_least = k * effort
+            selection = pages_worth_reading(rating, least, self._tiers.row_counts, rows_least)
+        return Choice(selection, visited, rating.page_codes + rating.row_codes)
+
+    def rate(
+        self,
+        queries: F32,
+        k: int,
+        heads_wanted: int,
+        skip: Skip,
+        clock: Clock,
+        excluded: I64 | None = None,
+    ) -> tuple[Rating, I64]:
+        """Rate the pages of each query's `heads_wanted` nearest heads; give the heads visited too."""
+        heads = self._segment.heads
+        with clock.stage("navigate"):
+            head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, self._walks.mine())
+            distances = exact_distances(heads, queries, head_ids)
+        with clock.stage("rate"):
+            if not hasattr(self._threads, "scratch"):
+                self._threads.scratch = RateScratch(self._tiers)
+            rating = rate(
+                self._tiers,
+                self._segment.page_offsets,
+                queries,
+                head_ids,
+                distances,
+                k,
+                self._threads.scratch,
+                pages_max=PAGES_RATED_MAX,
+                skip=skip,
+                excluded=excluded,
+            )
+        return rating, visited
+
+    def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the postings whose pages are ranked, the same for every query."""
+        wanted = self._plan.heads_wanted(k, recall_target, self._segment.heads.n_heads)
+        return wanted, wanted
+
+    def pages_expected(self, k: int, recall_target: float) -> float:
+        """Give a generous guess: few queries read more than eight pages a result."""
+        return 8.0 * k
+
+
+class _Walks:
+    """Scratch of walks, one per thread."""
+
+    def __init__(self, heads: HeadNodes) -> None:
+        self._n_heads = heads.n_heads
+        self._threads = threading.local()
+
+    def mine(self) -> WalkScratch:
+        """Give this thread's."""
+        if not hasattr(self._threads, "walk"):
+            self._threads.walk = WalkScratch(self._n_heads)
+        walk: WalkScratch = self._threads.walk
+        return walk

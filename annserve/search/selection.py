@@ -1,0 +1,98 @@
+"""Which pages a block of queries reads: all of them chosen before any is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.codes.rate import Rating
+
+
+@dataclass(frozen=True)
+class PageSelection:
+    """Pages of a block of queries, end to end.
+
+    Attributes
+    ----------
+    page_ids : (p,) uint32
+        Ascending within a query, so that neighbouring pages can share a read.
+    offsets : (nq + 1,) int64
+        Query i reads ``page_ids[offsets[i] : offsets[i + 1]]``.
+    """
+
+    page_ids: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+
+    def reads(self) -> npt.NDArray[np.int64]:
+        """Count the runs of neighbouring pages of each query: the reads that it needs by itself."""
+        pages = self.page_ids.astype(np.int64)
+        starts = np.ones(len(pages), bool)
+        starts[1:] = np.diff(pages) != 1
+        starts[self.offsets[:-1][np.diff(self.offsets) > 0]] = True
+        return np.diff(np.concatenate(([0], np.cumsum(starts)))[self.offsets])
+
+
+def pages_of_heads(
+    head_ids: npt.NDArray[np.int32], probes: npt.NDArray[np.int64], page_offsets: npt.NDArray[np.uint32]
+) -> PageSelection:
+    """Take the pages of each query's first heads.
+
+    Parameters
+    ----------
+    head_ids : (nq, w) int32
+        Nearest first; −1 where there is none.
+    probes : (nq,) int64
+        Heads whose postings are probed.
+    page_offsets : (h + 1,) uint32
+    """
+    probed = (np.arange(head_ids.shape[1]) < probes[:, None]) & (head_ids >= 0)
+    query_of, column = np.nonzero(probed)
+    heads = head_ids[query_of, column]
+    first = page_offsets[heads].astype(np.int64)
+    counts = page_offsets[heads + 1].astype(np.int64) - first
+    pages = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return _selection(np.repeat(query_of, counts), pages, len(head_ids))
+
+
+def pages_worth_reading(
+    rating: Rating,
+    worth_wanted: npt.NDArray[np.float64],
+    row_counts: npt.NDArray[np.uint16],
+    rows_least: int,
+) -> PageSelection:
+    """Take the pages worth more than each query's limit, and at least so many that they hold enough rows.
+
+    Parameters
+    ----------
+    rating : Rating
+    worth_wanted : (nq,) float64
+    row_counts : (pages,) uint16
+    rows_least : int
+        Rows that a query's pages must hold, where it has rated so many.
+    """
+    rated = np.arange(rating.worths.shape[1]) < rating.sizes[:, None]
+    worths = np.where(rated, rating.worths, -np.inf)
+    chosen = rated & (worths > worth_wanted[:, None])
+    rows = np.where(chosen, row_counts[rating.pages], 0).sum(axis=1)
+    for i in np.flatnonzero(rows < rows_least):
+        best = np.argsort(-worths[i, : rating.sizes[i]], kind="stable")
+        held = np.cumsum(row_counts[rating.pages[i, best]].astype(np.int64))
+        chosen[i, best[: np.searchsorted(held, rows_least) + 1]] = True
+    query_of, column = np.nonzero(chosen)
+    return _selection(query_of, rating.pages[query_of, column], len(rating.pages))
+
+
+def all_pages(n_queries: int, n_pages: int) -> PageSelection:
+    """Take every page for every query."""
+    pages = np.tile(np.arange(n_pages, dtype=np.uint32), n_queries)
+    return PageSelection(pages, np.arange(n_queries + 1, dtype=np.int64) * n_pages)
+
+
+def _selection(query_of: npt.NDArray[np.int64], pages: npt.NDArray[Any], n_queries: int) -> PageSelection:
+    order = np.lexsort((pages, query_of))
+    offsets = np.zeros(n_queries + 1, np.int64)
+    np.cumsum(np.bincount(query_of, minlength=n_queries), out=offsets[1:])
+    return PageSelection(pages[order].astype(np.uint32), offsets)
