@@ -253,3 +253,27 @@ def scan_pages(codes, pages, capacity, tables, sums):
     page_bytes = capacity * (tables.shape[0] // 2)
     for i in range(pages.shape[0]):
         scan_page(codes, pages[i] * page_bytes, capacity, capacity, tables, sums[i])
+
+
+@kernel
+def estimate_rows(products, factors, page_distances, shrinks, spreads, terms, distances, scales):
+    """Turn inner products and factors into estimated distances and error scales.
+
+    Parameters
+    ----------
+    products : (p, rows) float32  # IN
+    factors : (p, rows, 2) uint8  # IN
+    page_distances : (p,) float32  # IN
+    shrinks, spreads : (256,) float32  # IN
+    terms : (4,) float32  # IN
+        distance_scale, spread_power, constant_min, constant_step.
+    distances, scales : (p, rows) float32  # OUT
+    """
+    for i in range(products.shape[0]):
+        nearest = page_distances[i] * terms[0] + terms[2]
+        growth = max(page_distances[i], np.float32(1e-30)) ** terms[1]
+        for j in range(products.shape[1]):
+            shrink = factors[i, j, 1]
+            constant = nearest + terms[3] * np.float32(factors[i, j, 0])
+            distances[i, j] = constant - 2 * shrinks[shrink] * products[i, j]
+            scales[i, j] = spreads[shrink] * growth

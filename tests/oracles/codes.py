@@ -61,3 +61,13 @@ def table_sums(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
     values = nibbles(codes)
     wide = tables.astype(np.int64 if tables.dtype.kind == "u" else np.float64)
     return sum(wide[m][values[:, m]] for m in range(len(tables)))
+
+
+def estimate_distance(estimate, product, factors, page_distance):  # type: ignore[no-untyped-def]
+    """Give one row's estimated squared distance and error scale by the formula of ``codes.estimate``."""
+    constant = estimate.constant_min + estimate.constant_step * int(factors[0])
+    shrink = float(estimate.shrinks[factors[1]])
+    distance = estimate.distance_scale * float(page_distance) + constant - 2 * shrink * float(product)
+    return distance, float(estimate.spreads[factors[1]]) * max(
+        float(page_distance), 1e-30
+    ) ** estimate.spread_power
