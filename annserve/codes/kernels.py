@@ -111,12 +111,13 @@ def nibble_tables(projected, of_component, of_nibble, shifts, bits, levels, tabl
 
 @kernel
 def quantize_tables(tables, quantized):
-    """Round tables to 8 bits on one scale, each from its own minimum.
+    """Round tables on one scale, each from its own minimum, so that no nibble's errors lean to one side.
 
     Parameters
     ----------
     tables : (n_nibbles, 16) float32  # IN
-    quantized : (n_nibbles, 16) uint8  # OUT
+    quantized : (passes, n_nibbles, 16) uint8  # OUT
+        One pass holds 8-bit entries; of two, the first holds the low bytes of 16-bit entries.
 
     Returns
     -------
@@ -124,25 +125,24 @@ def quantize_tables(tables, quantized):
         A sum of table entries is about ``offset + step * sum of quantized entries``.
     """
     widest = np.float32(0)
-    offset = np.float32(0)
     for m in range(tables.shape[0]):
-        low = tables[m, 0]
-        high = tables[m, 0]
-        for x in range(1, 16):
-            low = min(low, tables[m, x])
-            high = max(high, tables[m, x])
-        widest = max(widest, high - low)
-        offset += low
-    step = widest / np.float32(255)
+        widest = max(widest, tables[m].max() - tables[m].min())
+    most = np.float32(255 if quantized.shape[0] == 1 else 65535)
+    step = widest / most
     scale = np.float32(0)
     if step > 0:
         scale = np.float32(1) / step
+    offset = np.float32(0)
     for m in range(tables.shape[0]):
-        low = tables[m, 0]
-        for x in range(1, 16):
-            low = min(low, tables[m, x])
+        low = tables[m].min()
+        lean = np.float32(0)
         for x in range(16):
-            quantized[m, x] = np.uint8(min((tables[m, x] - low) * scale + np.float32(0.5), np.float32(255)))
+            entry = np.int32(min((tables[m, x] - low) * scale + np.float32(0.5), most))
+            lean += tables[m, x] - low - step * np.float32(entry)
+            quantized[0, m, x] = np.uint8(entry & 255)
+            if quantized.shape[0] == 2:
+                quantized[1, m, x] = np.uint8(entry >> 8)
+        offset += low + lean / np.float32(16)
     return step, offset
 
 
