@@ -2,10 +2,11 @@
 
 Transform coding [1]: rotate to principal components, give bits to the component where the next one removes
 the most error, quantize each component with its own Lloyd–Max levels. What counts is not |r − G|² but the
-error of ⟨q − c, r − G⟩ for queries q near the page centroid c, so components are those of residuals weighted
-by the directions that such queries come from. Half of that weight (the fourth root of the second moment) gave
-the fewest pages at 16 and 28 bytes: sift-photos at recall 0.90 / 0.95 / 0.98 with 16-byte codes 11.9 / 16.3 / 22.7
-without the weight, 11.4 / 15.1 / 20.5 with half of it, 12.0 / 15.8 / 21.6 with the whole.
+error of ⟨q − c, r − G⟩ for queries q near the page centroid c, so components are those of residuals
+weighted by the directions that such queries come from. Half of that weight (the fourth root of the second
+moment) gave the fewest pages at 16 and 28 bytes: sift-photos at recall 0.90 / 0.95 / 0.98 with 16-byte
+codes 11.9 / 16.3 / 22.7 without the weight, 11.4 / 15.1 / 20.5 with half of it, 12.0 / 15.8 / 21.6 with the
+whole.
 
 References
 ----------
