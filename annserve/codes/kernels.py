@@ -25,6 +25,9 @@ from numba.extending import intrinsic
 from annserve.kernels.jit import inline_kernel, kernel
 
 _ROWS = 32
+_LINE_BYTES = 64
+#: Pages asked for ahead of the one being scanned: 4 halved the time of scattered pages, 8 gave no more.
+_AHEAD = 4
 _HOST = llvmlite.binding.get_host_cpu_features()
 HAS_AVX2 = platform.machine() in ("x86_64", "AMD64") and bool(_HOST.get("avx2", False))
 
@@ -200,6 +203,32 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
     return signature, generate
 
 
+@intrinsic
+def _prefetch_line(typingctx, codes, at):
+    """Ask for the cache line of ``codes[at]``; any address is allowed."""
+    signature = types.void(codes, at)
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = builder.gep(builder.bitcast(array.data, byte), [arguments[1]])
+        prefetch = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
+        )
+        read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
+        builder.call(prefetch, [place, read, keep, data])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@inline_kernel
+def prefetch_page(codes, start, n_bytes):
+    """Ask for ``codes[start : start + n_bytes]``: pages are visited out of order, so nothing else would."""
+    for at in range(start, start + n_bytes, _LINE_BYTES):
+        _prefetch_line(codes, at)
+
+
 @kernel
 def scan_page_portable(codes, start, capacity, n_rows, tables, sums):
     """Sum 8-bit table entries over the nibbles of each row of a page, in plain loops.
@@ -251,7 +280,11 @@ def scan_pages(codes, pages, capacity, tables, sums):
     sums : (p, capacity rounded up to 32) uint16  # OUT
     """
     page_bytes = capacity * (tables.shape[0] // 2)
+    for i in range(min(_AHEAD, pages.shape[0])):
+        prefetch_page(codes, pages[i] * page_bytes, page_bytes)
     for i in range(pages.shape[0]):
+        if i + _AHEAD < pages.shape[0]:
+            prefetch_page(codes, pages[i + _AHEAD] * page_bytes, page_bytes)
         scan_page(codes, pages[i] * page_bytes, capacity, capacity, tables, sums[i])
 
 
