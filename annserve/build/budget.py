@@ -1,7 +1,8 @@
 """How a RAM budget is spent: heads, page codes and row codes of how many bytes.
 
 Bytes a vector, at c rows a page and p pages a posting: heads (links and vector) / (c · p), page tier 42 / c, row codes
-(code bytes + 2) / fill. Bytes of a row's code save most reads, so what heads and pages leave goes there.
+(code bytes + 2) / fill. Bytes of a row's code save most reads, so what heads and pages leave goes there. The codebooks
+(up to 8 · dim² bytes) don't grow with the rows and aren't counted here; ``inspect`` shows them.
 """
 
 from __future__ import annotations
@@ -101,7 +102,6 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
     head = node.page_bytes / node.nodes_per_page + _POSTING_BYTES
     if codes == "auto":
         fixed = head / (per_page * PAGES_PER_POSTING) + (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES) / per_page
-        fixed += _codebook_bytes(spec) / n_rows
         left = int((budget - fixed) * _FILL - FACTOR_BYTES)
         if left >= _CODE_BYTES_MIN:
             code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
@@ -116,8 +116,3 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
         "heads of postings of 256 pages; give more",
         field="ram",
     )
-
-
-def _codebook_bytes(spec: IndexSpec) -> float:
-    """Two codebooks in RAM: a synthesis matrix each, and small tables."""
-    return 2 * 4 * spec.space_dim * spec.space_dim + 16_384

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes import rating_kernels
-from annserve.codes.layout import NIBBLE_VALUES, Codebook
+from annserve.codes.layout import NIBBLE_VALUES, SCAN_ROWS, Codebook
+from annserve.codes.scan import table_passes
 from annserve.codes.tiers import CodeTiers
 
 F32 = npt.NDArray[np.float32]
@@ -82,22 +83,24 @@ class RateScratch:
         """Give the arrays for `n_pages` page codes, `n_scanned` pages of row codes and this k."""
         wanted = (n_pages, n_scanned, k)
         if any(size < need for size, need in zip(self._sized, wanted)):
-            self._sized = n_pages, n_scanned, k = tuple(map(max, self._sized, wanted))
+            n_pages, n_scanned, k = (max(size, need) for size, need in zip(self._sized, wanted))
+            self._sized = (n_pages, n_scanned, k)
             capacity = self.tiers.row_factors.shape[2]
             rows = n_scanned * capacity
             page_bytes = self.tiers.page_book.code_bytes
             row_nibbles = self.tiers.row_book.n_nibbles
+            passes = table_passes(self.tiers.row_book.code_bytes)
             f32, i64 = np.float32, np.int64
             self._arrays = (
                 np.empty((2 * page_bytes, NIBBLE_VALUES), f32),
                 np.empty((page_bytes, 256), f32),
                 np.empty((row_nibbles, NIBBLE_VALUES), f32),
-                np.empty((row_nibbles, NIBBLE_VALUES), np.uint8),
+                np.empty((passes, row_nibbles, NIBBLE_VALUES), np.uint8),
                 np.empty(rating_kernels.BUCKETS + 2, i64),
                 np.empty(n_pages, i64),
                 np.empty(n_pages, f32),
                 np.empty(n_pages, i64),
-                np.empty(-(-capacity // 32) * 32, np.uint16),
+                np.empty((passes, -(-capacity // SCAN_ROWS) * SCAN_ROWS), np.uint16),
                 np.empty(2 * k, f32),
                 *(np.empty(rows, dtype) for dtype in (f32, f32, np.int32, f32, f32, np.int32)),
             )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from annserve.codes import kernels
 from annserve.codes.encode import decode, encode
 from annserve.codes.layout import CODE_BYTES_MAX, SCAN_SLACK_BYTES, allocate_pages, pack_page, unpack_page
-from annserve.codes.scan import exact_tables, flat_with_slack, make_tables, scan
+from annserve.codes.scan import NARROW_BYTES_MAX, exact_tables, flat_with_slack, make_tables, scan
 from annserve.codes.train import second_moment, train_codebook
 from tests.oracles import codes as oracle
 
@@ -51,9 +51,7 @@ def test_a_code_is_the_nearest_that_its_codebook_has(kind: str, dim: int, code_b
 
 @settings(max_examples=40, deadline=None)
 @given(KINDS, DIMS, BYTES, st.integers(0, 10_000))
-def test_decoding_adds_the_levels_that_the_code_names(
-    kind: str, dim: int, code_bytes: int, seed: int
-) -> None:
+def test_decoding_adds_the_levels_that_the_code_names(kind: str, dim: int, code_bytes: int, seed: int) -> None:
     residuals = draw_residuals(kind, 150, dim, seed)
     book = train_codebook(residuals, code_bytes)
     any_code = np.random.default_rng(seed).integers(0, 256, (40, book.code_bytes), np.uint8)
@@ -94,9 +92,7 @@ def test_every_scan_gives_the_same_integers(capacity: int, code_bytes: int, seed
 
 @settings(max_examples=30, deadline=None)
 @given(DIMS, BYTES, st.integers(0, 10_000))
-def test_scanned_products_stay_within_the_rounding_of_their_tables(
-    dim: int, code_bytes: int, seed: int
-) -> None:
+def test_scanned_products_stay_within_the_rounding_of_their_tables(dim: int, code_bytes: int, seed: int) -> None:
     residuals = draw_residuals("gauss", 120, dim, seed)
     book = train_codebook(residuals, code_bytes, second_moment(residuals[:50]))
     query = np.random.default_rng(seed).normal(size=dim).astype(np.float32) * 20
@@ -112,6 +108,22 @@ def test_scanned_products_stay_within_the_rounding_of_their_tables(
     scanned = scan(tables, pages, np.arange(4)).ravel()
     slack = 0.51 * tables.step * book.n_nibbles + 1e-3 * (np.abs(products).max() + 1)
     assert np.abs(scanned - products).max() <= slack
+
+
+def test_long_codes_are_scanned_with_finer_tables(rng: np.random.Generator) -> None:
+    """Above `NARROW_BYTES_MAX` two passes leave a hundredth of the rounding that one pass would."""
+    residuals = (rng.normal(size=(400, 60)) * np.geomspace(10, 1, 60)).astype(np.float32)
+    book = train_codebook(residuals, NARROW_BYTES_MAX + 8)
+    codes = encode(book, residuals[:30])
+    query = rng.normal(size=60).astype(np.float32)
+    tables = make_tables(book, query)
+    assert tables.entries.shape == (2, book.n_nibbles, 16)
+    pages = allocate_pages(1, book.code_bytes, 30)
+    pack_page(codes, pages, 0)
+    scanned = scan(tables, pages, np.zeros(1, np.int64))[0]
+    by_tables = oracle.table_sums(codes, exact_tables(book, query)) + book.mean @ query
+    assert np.abs(scanned - by_tables).max() <= 0.51 * tables.step * book.n_nibbles + 1e-3
+    assert 200 * tables.step < np.ptp(exact_tables(book, query), axis=1).max() / 255
 
 
 def test_a_page_unpacks_to_what_was_packed(rng: np.random.Generator) -> None:

@@ -49,9 +49,7 @@ def decode(codebook: Codebook, codes: np.ndarray) -> np.ndarray:
     components = np.zeros((len(codes), codebook.n_components))
     values = nibbles(codes)
     for f, component in enumerate(codebook.field_component):
-        field = (values[:, codebook.field_nibble[f]] >> codebook.field_shift[f]) % (
-            1 << codebook.field_bits[f]
-        )
+        field = (values[:, codebook.field_nibble[f]] >> codebook.field_shift[f]) % (1 << codebook.field_bits[f])
         components[:, component] += codebook.field_levels[f].astype(np.float64)[field]
     return components @ codebook.synthesis.astype(np.float64) + codebook.mean
 
@@ -61,3 +59,11 @@ def table_sums(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
     values = nibbles(codes)
     wide = tables.astype(np.int64 if tables.dtype.kind == "u" else np.float64)
     return sum(wide[m][values[:, m]] for m in range(len(tables)))
+
+
+def estimate_distance(estimate, product, factors, page_distance):  # type: ignore[no-untyped-def]
+    """Give one row's estimated squared distance and error scale by the formula of ``codes.estimate``."""
+    constant = estimate.constant_min + estimate.constant_step * int(factors[0])
+    shrink = float(estimate.shrinks[factors[1]])
+    distance = estimate.distance_scale * float(page_distance) + constant - 2 * shrink * float(product)
+    return distance, float(estimate.spreads[factors[1]]) * max(float(page_distance), 1e-30) ** estimate.spread_power
