@@ -5,9 +5,8 @@ For each held-out query the exact neighbours are known, and so are the pages tha
 1. *heads*: as many as hold all but a small share of the neighbours that a target may miss;
 2. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
    not be looked at; the bar is lower for higher targets;
-3. *τ*: with both in force, queries are put into bins of equal count by their estimated distance of the k-th nearest,
-   and each bin gets the worth above which its pages, if read, reach the target. If a group of pushed queries still
-   falls short, all τ are lowered.
+3. *expected recall*: with both in force, the least sum of worths, as a share of k, at which reading may stop so that
+   rows as they are get the target, and pushed ones, taken together, about so.
 
 Nothing is tuned on a user's queries.
 """
@@ -20,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import CALIBRATED_KS, PUSHES, SHORTFALL, HeldOut
+from annserve.build.heldout import CALIBRATED_KS, SHORTFALL, HeldOut
 from annserve.build.storage_loss import kept_by_storage
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
 from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
-from annserve.search.choose import CodeChooser
+from annserve.search.choose import PAGES_RATED_MAX, CodeChooser
 from annserve.search.clock import Clock
-from annserve.search.curves import at_difficulty
 from annserve.search.read_plan import ReadPlan
+from annserve.search.selection import ranked
 from annserve.spec import RECALL_TARGETS
 
 F64 = npt.NDArray[np.float64]
@@ -39,10 +38,12 @@ F64 = npt.NDArray[np.float64]
 _HEADS_SHARE = 0.05
 #: A page is passed over if it promises less than this times the share that a target may miss.
 _SKIP_SHARE = 0.015
-_BINS = 6
+#: Calibrated a little above the target: half of a standard error of the recall that is measured.
+_AIM = 0.002
 _HEADS_MAX = 4_096
 #: Queries that the regression is fitted on; every page of theirs is looked at.
-_SKIP_QUERIES = 1_000
+_SKIP_QUERIES = 500
+_SKIP_PAGES = 2_048
 _BLOCK = 64
 
 
@@ -97,30 +98,27 @@ def calibrate_reads(
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
     skip_terms = np.zeros((len(ks), 8))
-    bins = min(_BINS, len(space))
-    difficulties, log_worths = np.empty((2, *shape, bins))
+    expected = np.empty(shape)
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
         pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
         most = _heads_holding(head_ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
-        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE)
+        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, _SKIP_PAGES)
         skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
         for b, target in enumerate(RECALL_TARGETS):
             heads[a, b] = _heads_holding(head_ranks[:, :k], target)
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip)
-            difficulties[a, b], log_worths[a, b] = _fit_worths(
-                rating, _hits(rating, pages), held_out.push, k, target, bins
-            )
-    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, difficulties, log_worths)
+            expected[a, b] = _fit_expected(rating, _hits(rating, pages), held_out.push == 0, k, target)
+    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, expected)
 
 
 def _no_plan() -> ReadPlan:
     """A plan for a chooser that is only asked to rate."""
     one = np.ones((1, 1))
-    return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one[None], one[None])
+    return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one / 2)
 
 
 def _head_ranks(segment: Segment, space: npt.NDArray[np.float32], head_of_neighbour: npt.NDArray[np.int64]) -> F64:
@@ -152,12 +150,15 @@ def _rate(
     k: int,
     heads_wanted: int,
     skip: Skip,
+    pages_max: int = PAGES_RATED_MAX,
 ) -> list[Rating]:
     """Rate all queries, block by block, each without its own row."""
-    return [
-        chooser.rate(space[i : i + _BLOCK], k, heads_wanted, skip, Clock(), own[i : i + _BLOCK])[0]
-        for i in range(0, len(space), _BLOCK)
-    ]
+    ratings = []
+    for i in range(0, len(space), _BLOCK):
+        block = slice(i, i + _BLOCK)
+        rating, _ = chooser.rate(space[block], k, heads_wanted, skip, Clock(), pages_max=pages_max, excluded=own[block])
+        ratings.append(rating)
+    return ratings
 
 
 def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
@@ -176,9 +177,7 @@ def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArra
     return counted
 
 
-def _fit_skip(
-    rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spreads: npt.NDArray[np.float32]
-) -> F64:
+def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spreads: npt.NDArray[np.float32]) -> F64:
     """Fit log expected hits of pages beyond the first few, by Poisson regression; (8,) terms."""
     terms, counts = [], []
     for block, found in zip(rating, hits):
@@ -210,46 +209,30 @@ def _fit_skip(
     return np.asarray(weights / np.where(scale > 0, scale, 1))
 
 
-def _fit_worths(
+def _fit_expected(
     rating: list[Rating],
     hits: list[npt.NDArray[np.int64]],
-    push: npt.NDArray[np.int64],
+    unpushed: npt.NDArray[np.bool_],
     k: int,
     target: float,
-    n_bins: int,
-) -> tuple[F64, F64]:
-    """Give difficulties (c,), and log τ at each, that reach the target in every bin."""
-    difficulty = np.concatenate([block.thresholds for block in rating]).astype(np.float64)
-    query_of, worths, found = [], [], []
-    start = 0
+) -> float:
+    """Give the least expected recall that delivers the target, to unpushed queries and about so to all."""
+    curves = []
     for block, counted in zip(rating, hits):
-        i, j = np.nonzero((counted > 0) & (np.arange(counted.shape[1]) < block.sizes[:, None]))
-        query_of.append(start + i)
-        worths.append(block.worths[i, j])
-        found.append(counted[i, j])
-        start += len(block.sizes)
-    query, worth, hit = np.concatenate(query_of), np.concatenate(worths), np.concatenate(found)
-    log_worth = np.log(np.maximum(worth.astype(np.float64), 1e-9))
-    edges = np.quantile(difficulty, np.linspace(0, 1, n_bins + 1)[1:-1])
-    bin_of = np.searchsorted(edges, difficulty)
-    centres, limits = np.empty(n_bins), np.empty(n_bins)
-    for b in range(n_bins):
-        members = np.flatnonzero(bin_of == b)
-        if not len(members):
-            centres[b], limits[b] = centres[b - 1] * (1 + 1e-9), limits[b - 1]
-            continue
-        centres[b] = np.median(difficulty[members])
-        mine = bin_of[query] == b
-        order = np.argsort(-log_worth[mine], kind="stable")
-        reached = np.cumsum(hit[mine][order])
-        place = int(np.searchsorted(reached, target * k * len(members)))
-        # A worth just below that of the last page needed; where the target can't be reached, all pages.
-        limits[b] = log_worth[mine][order][place] - 1e-6 if place < len(reached) else np.log(1e-9)
-    centres = np.maximum.accumulate(np.maximum(centres, 1e-12))
-    for lowered in np.linspace(0, 3, 61):
-        limit = at_difficulty(centres, limits - lowered, difficulty)
-        read = np.bincount(query, np.where(log_worth > limit[query], hit, 0), minlength=len(difficulty)) / k
-        groups = [read[push == group].mean() for group in range(len(PUSHES)) if (push == group).any()]
-        if groups[0] >= target and min(groups) >= target - SHORTFALL:
-            break
-    return centres, limits - lowered
+        order, promised = ranked(block)
+        found = np.cumsum(np.take_along_axis(counted, order, axis=1), axis=1)
+        curves += [(p[:size] / k, f[:size] / k) for p, f, size in zip(promised, found, block.sizes)]
+
+    def delivered(expected: float) -> npt.NDArray[np.float64]:
+        """Recall of each query that reads until its worths add up to `expected`."""
+        return np.array([found[min(np.searchsorted(p, expected), len(p) - 1)] for p, found in curves])
+
+    low, high = 0.0, 1.0
+    for _ in range(14):
+        middle = (low + high) / 2
+        recall = delivered(middle)
+        if recall[unpushed].mean() >= target + _AIM and recall.mean() >= target - SHORTFALL:
+            high = middle
+        else:
+            low = middle
+    return min(high, 1 - 1e-6)

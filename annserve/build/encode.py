@@ -112,9 +112,7 @@ def encode_rows(
     near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, residuals)
     references = centroids[page_of_position[near]]
     estimate = fit_estimate(row_book, residuals(near), codes[near], directions, references, origin)
-    estimate = with_constants_of(
-        estimate, row_book, residuals(drawn), codes[drawn], centroids[page_of_position[drawn]]
-    )
+    estimate = with_constants_of(estimate, row_book, residuals(drawn), codes[drawn], centroids[page_of_position[drawn]])
 
     pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
     factors = np.zeros((n_pages, FACTOR_BYTES, page_capacity), np.uint8)

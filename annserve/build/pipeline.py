@@ -69,9 +69,7 @@ from annserve.vectors.truth import exact_neighbours
 _PACK_PAGES = 4_096
 
 
-def build(
-    source_path: str | Path, folder: str | Path, options: BuildOptions, listener: Listener = ignore
-) -> Manifest:
+def build(source_path: str | Path, folder: str | Path, options: BuildOptions, listener: Listener = ignore) -> Manifest:
     """Build an index and publish it.
 
     Parameters
@@ -163,9 +161,7 @@ def build(
                 placement = _place(packing)
                 plan: ProbePlan | ReadPlan
                 if codes is None:
-                    plan = calibrate_probes(
-                        held_out, neighbours, rows, placement.head, heads, spec, staged.norm_max
-                    )
+                    plan = calibrate_probes(held_out, neighbours, rows, placement.head, heads, spec, staged.norm_max)
                 else:
                     segment = _unfinished(spec, heads, packing, radii, codes, place, salt)
                     plan = calibrate_reads(held_out, neighbours, rows, placement, segment, staged.norm_max)
@@ -241,9 +237,7 @@ def _workplace(folder: Path) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _remove_empty(made)
-        raise OutputError(
-            f"{folder} can't be written: {error.strerror}; choose another folder", path=folder
-        ) from error
+        raise OutputError(f"{folder} can't be written: {error.strerror}; choose another folder", path=folder) from error
     with locked(work):
         _clear(folder, keep=work)
         try:
@@ -333,9 +327,7 @@ def _unfinished(
     )
 
 
-def _centroids(
-    space: npt.NDArray[Any], packing: Packing
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+def _centroids(space: npt.NDArray[Any], packing: Packing) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Give each posting's centroid and its true radius, rounded up."""
     starts = packing.page_offsets[packing.posting_offsets]
     counts = np.diff(starts)
@@ -372,9 +364,7 @@ def _write_pages(
             stop = min(first + _PACK_PAGES, len(counts))
             members = packing.order[packing.page_offsets[first] : packing.page_offsets[stop]]
             stored = quantize_rows(rows[members], spec)
-            writer.append(
-                pack_pages(stored, ids[members], counts[first:stop], layout, first_page_id=first, salt=salt)
-            )
+            writer.append(pack_pages(stored, ids[members], counts[first:stop], layout, first_page_id=first, salt=salt))
             total += float(stored.errors.sum(dtype=np.float64))
             largest = max(largest, float(stored.errors.max()))
             listener(StageProgressed("pack", stop))

@@ -182,9 +182,7 @@ def fit_estimate(
     return with_constants_of(draft, codebook, residuals, codes, references)
 
 
-def with_constants_of(
-    estimate: Estimate, codebook: Codebook, residuals: F32, codes: U8, references: F32
-) -> Estimate:
+def with_constants_of(estimate: Estimate, codebook: Codebook, residuals: F32, codes: U8, references: F32) -> Estimate:
     """Give the estimate with the scale of constants set to hold those of these rows, a sample of all."""
     _, constants = _row_terms(estimate, codebook, residuals, codes, references)
     low, high = np.quantile(constants, (_CLIPPED, 1 - _CLIPPED))

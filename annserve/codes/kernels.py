@@ -166,9 +166,7 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
         codes_at, tables_at = data_of(0), data_of(4)
         sums_at = builder.bitcast(data_of(5), ir.PointerType(word))
         start, stride, n_bytes, at = arguments[1], arguments[2], arguments[3], arguments[6]
-        shuffle = builder.module.declare_intrinsic(
-            "llvm.x86.avx2.pshuf.b", (), ir.FunctionType(lanes, [lanes, lanes])
-        )
+        shuffle = builder.module.declare_intrinsic("llvm.x86.avx2.pshuf.b", (), ir.FunctionType(lanes, [lanes, lanes]))
         even = cgutils.alloca_once_value(builder, ir.Constant(pairs, None))
         odd = cgutils.alloca_once_value(builder, ir.Constant(pairs, None))
         one = ir.Constant(stride.type, 1)

@@ -153,9 +153,7 @@ def check_code_bytes(code_bytes: int) -> int:
         If it isn't in 1 … `CODE_BYTES_MAX`.
     """
     if not 1 <= code_bytes <= CODE_BYTES_MAX:
-        raise InputError(
-            f"code_bytes is {code_bytes}; it must lie between 1 and {CODE_BYTES_MAX}", field="code_bytes"
-        )
+        raise InputError(f"code_bytes is {code_bytes}; it must lie between 1 and {CODE_BYTES_MAX}", field="code_bytes")
     return int(code_bytes)
 
 

@@ -177,7 +177,7 @@ def rate_pages(  # type: ignore[no-untyped-def]
         log_bar = np.float32(0)
         n_rows = 0
         n_scanned = 0
-        n_codes = 0
+        n_codes = np.int64(0)
         for rank in range(size):
             if n_scanned == pages_max:
                 break

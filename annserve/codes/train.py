@@ -36,9 +36,7 @@ _WEIGHT_FLOOR = 1e-3
 _LLOYD_ROUNDS = 40
 
 
-def train_codebook(
-    residuals: F32, code_bytes: int, directions: F64 | None = None, weight: float = WEIGHT
-) -> Codebook:
+def train_codebook(residuals: F32, code_bytes: int, directions: F64 | None = None, weight: float = WEIGHT) -> Codebook:
     """Learn a codebook; the same residuals give the same one.
 
     Parameters
@@ -199,9 +197,7 @@ def _fill(order: list[int]) -> list[list[tuple[int, int]]]:
     return nibbles
 
 
-def _assemble(
-    fits: _Fits, nibbles: list[list[tuple[int, int]]], mean: F64, analysis: F64, synthesis: F64
-) -> Codebook:
+def _assemble(fits: _Fits, nibbles: list[list[tuple[int, int]]], mean: F64, analysis: F64, synthesis: F64) -> Codebook:
     """Lay the fields out: low fields of a component before its high one, components in order of first use."""
     total: dict[int, int] = {}
     for nibble in nibbles:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.rate import Rating, RateScratch, Skip, rate
+from annserve.codes.rate import RateScratch, Rating, Skip, rate
 from annserve.codes.tiers import CodeTiers
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
@@ -111,16 +111,14 @@ class CodeChooser:
         self._threads = threading.local()
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
-        """Choose the pages worth more than the plan's τ at each query's difficulty."""
+        """Choose the best pages until they promise what the plan expects."""
         n_heads = self._segment.heads.n_heads
         wanted = min(effort * self._plan.heads_wanted(k, recall_target, n_heads), n_heads)
         rating, visited = self.rate(queries, k, wanted, self._plan.skip(k, recall_target), clock)
         with clock.stage("choose"):
-            least = self._plan.worth_wanted(rating.thresholds, k, recall_target)
-            # Where pages held too few rows before, promise counts no longer.
-            least = least if effort == 1 else np.full(len(queries), -np.inf)
-            rows_least = k * effort
-            selection = pages_worth_reading(rating, least, self._tiers.row_counts, rows_least)
+            # Where pages held too few rows before, promises count no longer: read all that was rated.
+            expected = self._plan.expected_wanted(k, recall_target) if effort == 1 else np.inf
+            selection = pages_worth_reading(rating, expected * k, self._tiers.row_counts, k)
         return Choice(selection, visited, rating.page_codes + rating.row_codes)
 
     def rate(
@@ -130,6 +128,8 @@ class CodeChooser:
         heads_wanted: int,
         skip: Skip,
         clock: Clock,
+        *,
+        pages_max: int = PAGES_RATED_MAX,
         excluded: I64 | None = None,
     ) -> tuple[Rating, I64]:
         """Rate the pages of each query's `heads_wanted` nearest heads; give the heads visited too."""
@@ -148,7 +148,7 @@ class CodeChooser:
                 distances,
                 k,
                 self._threads.scratch,
-                pages_max=PAGES_RATED_MAX,
+                pages_max=pages_max,
                 skip=skip,
                 excluded=excluded,
             )

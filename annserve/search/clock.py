@@ -38,8 +38,6 @@ class Clock:
         """
         begun = time.monotonic()
         if self._deadline is not None and begun >= self._deadline:
-            raise DeadlineError(
-                f"the time given was spent before stage '{name}'; give more, or a lower recall_target"
-            )
+            raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun

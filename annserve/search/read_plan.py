@@ -1,8 +1,10 @@
-"""Which pages are worth a read, judged by codes: what calibration found, asked at search time.
+"""How much to expect before reading: what calibration found for queries whose pages are judged by codes.
 
-A page's worth is the hits that it is expected to hold (``codes.rate``). A query reads the pages worth more than τ.
-One τ for all queries of a recall target equalises the marginal value of a read; τ also depends on the query's
-*difficulty*, its estimated distance of the k-th nearest row, because worths are less reliable far from the data.
+A page's worth is the hits that it is expected to hold (``codes.rate``). A query reads its best pages until their worths
+add up to a share of k, the *expected recall*, that calibration found to deliver the recall target. Worths are well
+calibrated wherever a query lies, so queries unlike the base get the pages that they need. A limit on the worth of a
+single page, the same for all queries, reads 3 to 8 % fewer pages on queries like the base, and delivers 0.02 to 0.1
+less recall on others.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import numpy.typing as npt
 
 from annserve.codes.rate import Skip
 from annserve.errors import CorruptionError
-from annserve.search.curves import at_difficulty, at_request
+from annserve.search.curves import at_request
 
 F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """Effort and threshold by k, recall target and difficulty.
+    """Effort by k and recall target.
 
     Attributes
     ----------
@@ -36,10 +38,8 @@ class ReadPlan:
         Regression of a page's log expected hits, for `Skip`.
     skip_below : (a, b) float64
         Its threshold.
-    difficulties : (a, b, c) float64
-        Estimated squared distances of the k-th nearest, ascending.
-    log_worths : (a, b, c) float64
-        log τ at each of them.
+    expected : (a, b) float64
+        Expected recall at which reading stops, below 1.
     """
 
     ks: npt.NDArray[np.int64]
@@ -47,8 +47,7 @@ class ReadPlan:
     heads: F64
     skip_terms: F64
     skip_below: F64
-    difficulties: F64
-    log_worths: F64
+    expected: F64
 
     def heads_wanted(self, k: int, recall_target: float, n_heads: int) -> int:
         """Give the heads whose pages are ranked, 1 … n_heads."""
@@ -61,14 +60,10 @@ class ReadPlan:
         nearest = int(np.argmin(np.abs(np.log(self.ks) - np.log(k))))
         return Skip(self.skip_terms[nearest].astype(np.float32), below)
 
-    def worth_wanted(self, thresholds: npt.NDArray[np.float32], k: int, recall_target: float) -> F64:
-        """Give τ of each query from its estimated k-th squared distance, as (nq,) float64."""
-
-        def found(values: F64) -> F64:
-            return at_request(self.ks, self.targets, values, k, recall_target)
-
-        at = np.exp(found(np.log(self.difficulties)))
-        return np.exp(at_difficulty(at, found(self.log_worths), thresholds.astype(np.float64)))
+    def expected_wanted(self, k: int, recall_target: float) -> float:
+        """Give the expected recall that a query's pages must add up to."""
+        log_missed = at_request(self.ks, self.targets, np.log1p(-self.expected), k, recall_target)
+        return float(np.clip(-np.expm1(log_missed), 0.0, 1.0))
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for the plan file."""
@@ -80,8 +75,7 @@ class ReadPlan:
                 "heads",
                 "skip_terms",
                 "skip_below",
-                "difficulties",
-                "log_worths",
+                "expected",
             )
         }
 
@@ -99,15 +93,14 @@ class ReadPlan:
                 np.array(content["ks"], np.int64),
                 *(
                     np.array(content[name], np.float64)
-                    for name in ("targets", "heads", "skip_terms", "skip_below", "difficulties", "log_worths")
+                    for name in ("targets", "heads", "skip_terms", "skip_below", "expected")
                 ),
             )
         except (KeyError, ValueError) as error:
             raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
         grid = (len(plan.ks), len(plan.targets))
         if not (
-            plan.heads.shape == plan.skip_below.shape == plan.log_worths.shape[:2] == grid
-            and plan.difficulties.shape == plan.log_worths.shape
+            plan.heads.shape == plan.skip_below.shape == plan.expected.shape == grid
             and plan.skip_terms.shape == (grid[0], 8)
         ):
             raise CorruptionError("the arrays of the plan disagree in shape; build the index anew")

@@ -58,31 +58,36 @@ def pages_of_heads(
 
 
 def pages_worth_reading(
-    rating: Rating,
-    worth_wanted: npt.NDArray[np.float64],
-    row_counts: npt.NDArray[np.uint16],
-    rows_least: int,
+    rating: Rating, hits_wanted: float, row_counts: npt.NDArray[np.uint16], rows_least: int
 ) -> PageSelection:
-    """Take the pages worth more than each query's limit, and at least so many that they hold enough rows.
+    """Take each query's best pages until they promise enough hits, and hold enough rows.
 
     Parameters
     ----------
     rating : Rating
-    worth_wanted : (nq,) float64
+    hits_wanted : float
+        What the worths of a query's pages must add up to, where all its pages promise so much.
     row_counts : (pages,) uint16
     rows_least : int
         Rows that a query's pages must hold, where it has rated so many.
     """
-    rated = np.arange(rating.worths.shape[1]) < rating.sizes[:, None]
-    worths = np.where(rated, rating.worths, -np.inf)
-    chosen = rated & (worths > worth_wanted[:, None])
-    rows = np.where(chosen, row_counts[rating.pages], 0).sum(axis=1)
-    for i in np.flatnonzero(rows < rows_least):
-        best = np.argsort(-worths[i, : rating.sizes[i]], kind="stable")
-        held = np.cumsum(row_counts[rating.pages[i, best]].astype(np.int64))
-        chosen[i, best[: np.searchsorted(held, rows_least) + 1]] = True
-    query_of, column = np.nonzero(chosen)
-    return _selection(query_of, rating.pages[query_of, column], len(rating.pages))
+    n_queries, width = rating.worths.shape
+    order, promised = ranked(rating)
+    pages = np.take_along_axis(rating.pages, order, axis=1)
+    place = np.arange(width)
+    held = np.cumsum(np.where(place < rating.sizes[:, None], row_counts[pages], 0), axis=1)
+    # A page is read while what comes before it doesn't suffice.
+    wanted = np.ones((n_queries, width), bool)
+    wanted[:, 1:] = (promised[:, :-1] < hits_wanted) | (held[:, :-1] < rows_least)
+    wanted &= place < rating.sizes[:, None]
+    query_of, column = np.nonzero(wanted)
+    return _selection(query_of, pages[query_of, column], n_queries)
+
+
+def ranked(rating: Rating) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Order each query's pages by falling worth; give order and running sum of worths, both (nq, w)."""
+    order = np.argsort(-rating.worths, axis=1, kind="stable")
+    return order, np.cumsum(np.take_along_axis(rating.worths, order, axis=1), axis=1)
 
 
 def all_pages(n_queries: int, n_pages: int) -> PageSelection:
