@@ -14,6 +14,8 @@ import click
 from annserve.cli.render import Progress, table_text
 
 _FOLDER = click.Path(path_type=Path)
+#: A change below this share is rounding, and no line of its own.
+_VISIBLE = 0.0005
 
 
 def _cache_folder() -> Path:
@@ -26,9 +28,7 @@ def _cache_folder() -> Path:
 @click.option(
     "--out", type=_FOLDER, help="Folder of results. [default: results/DATE-JOB-CORES beside the job's folder]"
 )
-@click.option(
-    "--data", multiple=True, type=_FOLDER, envvar="ANNSERVE_BENCH_DATA", help="Folder that holds data sets."
-)
+@click.option("--data", multiple=True, type=_FOLDER, envvar="ANNSERVE_BENCH_DATA", help="Folder that holds data sets.")
 @click.option("--peers", type=_FOLDER, help="Folder of systems. [default: peers beside the job's folder]")
 @click.option(
     "--cache", type=_FOLDER, help="Folder of staged data and environments. [default: ~/.cache/annserve-bench]"
@@ -95,19 +95,15 @@ def show(results: Path, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     header = ["data set", "system", "build", "load", "target", "recall", "callers", "QPS", "±", "p50 µs", "p99 µs"]
-    header += ["pages", "KiB", "B RAM a vector"]
+    header += ["pages", "device KiB", "B RAM a vector"]
     click.echo(table_text(header, [_cells(row) for row in rows]))
 
 
 @click.command("compare")
 @click.argument("before", type=_FOLDER)
 @click.argument("after", type=_FOLDER)
-@click.option(
-    "--worse", default=0.02, show_default=True, help="Share by which a count (recall, pages) may get worse."
-)
-@click.option(
-    "--slower", type=float, help="Share by which a time may, beyond the spread. [default: times are ignored]"
-)
+@click.option("--worse", default=0.02, show_default=True, help="Share by which a count (recall, pages) may get worse.")
+@click.option("--slower", type=float, help="Share by which a time may, beyond the spread. [default: times are ignored]")
 @click.option("--json", "as_json", is_flag=True, help="Print every change as JSON.")
 @click.pass_context
 def compare(
@@ -121,7 +117,7 @@ def compare(
     if as_json:
         click.echo(json.dumps({"passed": verdict.passed, "changes": [one.__dict__ for one in verdict.changes]}))
     else:
-        changed = [one for one in verdict.changes if one.worse]
+        changed = [one for one in verdict.changes if abs(one.worse) >= _VISIBLE]
         lines = [
             (
                 one.row,
@@ -215,7 +211,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         "–" if spread is None else f"{spread:.0%}",
         number("latency_us_p50"),
         number("latency_us_p99"),
-        number("pages_read_mean", decimals=1),
-        number("bytes_read_mean", 1024),
+        number("pages", decimals=1),
+        number("device_bytes_read_mean", 1024),
         number("ram_bytes_per_vector", decimals=1),
     )

@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: A cost that decides: pages where a system reads any, else time.
-_COSTS = ("pages_read_mean", "latency_us_mean")
+_PAGE_BYTES = 4_096
+
+
+def pages_of(record: Mapping[str, Any], lies: str) -> tuple[float | None, str | None]:
+    """Give the pages of a query, and who counted them.
+
+    That is the system itself; or the kernel, for one that reads past the page cache and keeps no count; or nobody.
+    """
+    if record["pages_read_mean"] is not None:
+        return float(record["pages_read_mean"]), "system"
+    if lies == "disk" and record["device_bytes_read_mean"] is not None:
+        return float(record["device_bytes_read_mean"]) / _PAGE_BYTES, "kernel"
+    return None, None
 
 
 def cost_of(record: Mapping[str, Any]) -> float:
-    """Give what a query costs under a setting: pages if the system counts them, else microseconds."""
-    for name in _COSTS:
-        if record.get(name) is not None:
-            return float(record[name])
-    raise AssertionError(f"a record without any cost: {sorted(record)}")
+    """Give what a query costs under a setting: pages where they are counted, else microseconds."""
+    return float(record["latency_us_mean"] if record["pages"] is None else record["pages"])
 
 
 def cheapest(tuned: Sequence[Mapping[str, Any]], recall_target: float, k: int) -> int:

@@ -283,7 +283,5 @@ def _first(folder: Path, pattern: str) -> Path | None:
 
 def _known(metric: str | None, place: Path) -> str:
     if metric is None:
-        raise InputError(
-            f"{place} doesn't say its metric; add metric = one of {', '.join(METRICS)}", field="metric"
-        )
+        raise InputError(f"{place} doesn't say its metric; add metric = one of {', '.join(METRICS)}", field="metric")
     return metric

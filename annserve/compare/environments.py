@@ -25,7 +25,7 @@ PYTHONS_VARIABLE = "ANNSERVE_BENCH_PYTHONS"
 _INSTALL_SECONDS = 900
 
 
-def python_for(card: Card, cache: Path) -> Path:
+def python_for(card: Card, cache: Path, *, install: bool = True) -> Path:
     """Give an interpreter that can run a system.
 
     Parameters
@@ -33,6 +33,8 @@ def python_for(card: Card, cache: Path) -> Path:
     card : Card
     cache : Path
         Virtual environments lie in ``cache/environments``.
+    install : bool
+        Whether an environment may be made if there is none.
 
     Raises
     ------
@@ -49,6 +51,8 @@ def python_for(card: Card, cache: Path) -> Path:
     python = folder / "bin" / "python"
     if (folder / "READY").exists():
         return python
+    if not install:
+        raise NotFoundError(f"{card.name} needs {', '.join(card.requirements)}, and {folder} isn't there")
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run(card, [str(interpreter), "-m", "venv", str(folder)])

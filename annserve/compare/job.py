@@ -56,6 +56,8 @@ class SystemRequest:
     Parameters
     ----------
     peer : str
+    label : str, optional
+        Name in tables; what has a label of its own competes as a system of its own (another RAM budget, say).
     build, search : table
         Parameter → list of values; a parameter that isn't named keeps the values of the card.
     datasets : list of str, optional
@@ -63,6 +65,7 @@ class SystemRequest:
     """
 
     peer: str
+    label: str | None = None
     build: Mapping[str, list[Any]] = field(default_factory=dict)
     search: Mapping[str, list[Any]] = field(default_factory=dict)
     datasets: tuple[str, ...] | None = None
@@ -93,6 +96,9 @@ class Loads:
         Whether the first pass after the page cache was emptied is measured too.
     build_threads : int
         CPUs of a build.
+    code_rows : int
+        Rows of the small index that a process opens first, so that code isn't counted as memory of the index; 0
+        opens none.
     ram_gib_limit : float
         Most memory of a system while it builds or answers; 0 for no limit.
     """
@@ -107,6 +113,7 @@ class Loads:
     arrivals: str = "poisson"
     cold: bool = False
     build_threads: int = 2
+    code_rows: int = 2_000
     ram_gib_limit: float = 0.0
 
     def __post_init__(self) -> None:
@@ -120,6 +127,7 @@ class Loads:
                 ("open_seconds", self.open_seconds > 0),
                 ("arrivals", self.arrivals in ARRIVALS),
                 ("build_threads", self.build_threads >= 1),
+                ("code_rows", self.code_rows >= 0),
                 ("ram_gib_limit", self.ram_gib_limit >= 0),
             )
             if not fine
@@ -168,6 +176,8 @@ class Run:
     search : tuple of dict
         Settings to choose from.
     job : Job
+    label : str
+        Name of the system in tables.
     """
 
     dataset: Prepared
@@ -175,6 +185,7 @@ class Run:
     build: Point
     search: tuple[Point, ...]
     job: Job
+    label: str
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -183,6 +194,7 @@ class Run:
             "format": RESULT_FORMAT,
             "dataset": {"name": self.dataset.name, "metric": self.dataset.metric, **self.dataset.hashes},
             "system": self.card.folder.name,
+            "label": self.label,
             "adapter": hash_file(self.card.folder / "adapter.py"),
             "requirements": list(self.card.requirements),
             "build": self.build,
@@ -231,9 +243,7 @@ def read_job(path: Path) -> Job:
     targets = said.get("recall_targets", [0.90, 0.95, 0.98])
     for target in targets:
         if not 0 < target <= 1:
-            raise InputError(
-                f"{path}: recall_targets has {target}; each lies above 0, up to 1", field="recall_targets"
-            )
+            raise InputError(f"{path}: recall_targets has {target}; each lies above 0, up to 1", field="recall_targets")
     return Job(
         path=path,
         name=str(said.get("name", path.stem)),
@@ -256,14 +266,13 @@ def runs_of(job: Job, dataset: Prepared, system: SystemRequest, card: Card) -> l
     """
     for grid, known in ((system.build, card.build), (system.search, card.search)):
         for name in grid.keys() - known.keys():
-            raise InputError(
-                f"{card.name} has no parameter {name}; it has {', '.join(known) or 'none'}", field=name
-            )
+            raise InputError(f"{card.name} has no parameter {name}; it has {', '.join(known) or 'none'}", field=name)
     if card.plans_itself:
         settings = [{"recall_target": target} for target in job.recall_targets]
     else:
         settings = points({**card.search, **system.search})
-    return [Run(dataset, card, build, tuple(settings), job) for build in points({**card.build, **system.build})]
+    label = system.label or card.name
+    return [Run(dataset, card, build, tuple(settings), job, label) for build in points({**card.build, **system.build})]
 
 
 def _record(kind: type[Any], said: Any, place: str) -> Any:

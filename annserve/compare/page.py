@@ -43,9 +43,7 @@ _COLUMNS = {
 }
 
 
-def html_page(
-    title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[Row], figures: Mapping[str, Any]
-) -> str:
+def html_page(title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[Row], figures: Mapping[str, Any]) -> str:
     """Write the page.
 
     Parameters

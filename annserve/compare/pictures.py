@@ -194,9 +194,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise InputError(
-            "pictures need matplotlib, which isn't installed: pip install 'annserve[bench]'"
-        ) from error
+        raise InputError("pictures need matplotlib, which isn't installed: pip install 'annserve[bench]'") from error
     matplotlib.use("agg")
     from matplotlib import pyplot
 

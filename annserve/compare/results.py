@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from annserve.compare.choose import cheapest, cost_of
+from annserve.compare.choose import cheapest, cost_of, pages_of
 from annserve.compare.job import RESULT_FORMAT
 from annserve.errors import CorruptionError, InputError, NotFoundError
 from annserve.measure.report import report_text
+from annserve.results import SearchStats
 from annserve.storage.atomic import write_atomically
 
 Row = dict[str, Any]
-_PAGE_BYTES = 4_096
 BASELINE_FORMAT = "annserve-baseline-1"
 #: What doesn't depend on the machine, smaller being better except for recall.
-COUNTS = ("recall", "pages_read_mean", "reads_mean", "bytes_read_mean", "rows_scored_mean", "heads_visited_mean")
+COUNTS = ("recall", *(f"{name}_mean" for name in SearchStats.COUNTS))
 #: What names a row.
 KEY = ("dataset", "system", "build", "load", "rate_share", "threads", "target")
 
@@ -75,8 +75,9 @@ def rows_of(results: Iterable[Mapping[str, Any]]) -> list[Row]:
         for record in result["results"]:
             for target in record["chosen_for"] or [None]:
                 recall = record[f"recall_{k}_at_{k}"]
-                named = {"target": target, "recall": recall, "rate_share": None}
-                rows.append({**common, **named, **_pages(record, result["system"]["lies"]), **record})
+                pages, counted_by = pages_of(record, result["system"]["lies"])
+                counted = {"pages": pages, "pages_by": counted_by}
+                rows.append({**common, "target": target, "recall": recall, "rate_share": None, **counted, **record})
     return rows
 
 
@@ -130,16 +131,6 @@ def best_rows(results: Sequence[Mapping[str, Any]], target: float) -> list[Row]:
 def build_text(build: Mapping[str, Any]) -> str:
     """Name a point of a grid: ``M 16, ef_construction 200``."""
     return ", ".join(f"{name} {value}" for name, value in sorted(build.items())) or "–"
-
-
-def _pages(record: Mapping[str, Any], lies: str) -> Row:
-    """Give the pages of a query, and who counted: the system, or the kernel for one that reads past the cache."""
-    if record["pages_read_mean"] is not None:
-        return {"pages": record["pages_read_mean"], "pages_by": "system"}
-    device = record["device_bytes_read_mean"]
-    if lies == "disk" and device is not None:
-        return {"pages": device / _PAGE_BYTES, "pages_by": "kernel"}
-    return {"pages": None, "pages_by": None}
 
 
 def _rounded(value: Any) -> Any:

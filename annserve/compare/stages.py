@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.compare.cards import Point
-from annserve.compare.choose import cheapest, frontier
+from annserve.compare.choose import cheapest, frontier, pages_of
 from annserve.compare.environments import versions_of
 from annserve.compare.job import RESULT_FORMAT, Run
 from annserve.compare.passes import load_pass
@@ -49,8 +49,6 @@ from annserve.storage.atomic import write_atomically
 _SEED = 17
 #: Queries that load code before a cold pass; few, for they also load pages.
 _COLD_WARM_UP = 5
-#: Rows of the small index that a process opens first, to have its code loaded.
-_CODE_ROWS = 5_000
 _GIB = 1 << 30
 
 
@@ -83,7 +81,9 @@ class ActiveRun:
         self.folder.mkdir(parents=True)
         threads = self.run.job.loads.build_threads
         with _told(listener, f"build {self.run.name}"), self._worker(threads, threads) as worker:
-            facts = worker.ask("build", base=str(self.run.dataset.base_path.resolve()), code_rows=_CODE_ROWS)
+            facts = worker.ask(
+                "build", base=str(self.run.dataset.base_path.resolve()), code_rows=self.run.job.loads.code_rows
+            )
         facts["disk_bytes"] = _folder_bytes(self._index)
         self._keep("build.json", facts)
 
@@ -107,7 +107,7 @@ class ActiveRun:
                 one = self._ask(worker, ask, queries, "tuning.npz")[0]
                 record = summarize(Load(ask["recall_target"], 1), [one], truth, k=self.run.job.k, in_process=True)
                 record.pop("passes")
-                tuned.append({"point": point, **record})
+                tuned.append({"point": point, "pages": pages_of(record, self.run.card.lies)[0], **record})
         self._keep("tune.json", tuned)
 
     def measure(self, number: int, listener: Listener) -> None:
@@ -139,9 +139,7 @@ class ActiveRun:
             "after_open": opened["memory_after"],
             "after_runs": memory,
         }
-        self._keep(
-            name, {"asks": asks, "memory": memory, "info": opened["info"], "open_seconds": opened["seconds"]}
-        )
+        self._keep(name, {"asks": asks, "memory": memory, "info": opened["info"], "open_seconds": opened["seconds"]})
 
     def compose(self, results: Path) -> None:
         """Judge all passes, write the result file, and clean up."""
@@ -177,7 +175,7 @@ class ActiveRun:
                     "ties_cut": run.dataset.truth.ties_cut(run.job.k),
                 },
                 "system": {
-                    "name": run.card.name,
+                    "name": run.label,
                     "peer": run.card.folder.name,
                     "about": run.card.about,
                     "lies": run.card.lies,
@@ -266,7 +264,13 @@ class ActiveRun:
         ]
 
     def _open(self, worker: Worker, queries: Path) -> dict[str, Any]:
-        return worker.ask("open", queries=str(queries), k=self.run.job.k, point=self.run.search[0])
+        return worker.ask(
+            "open",
+            queries=str(queries),
+            k=self.run.job.k,
+            point=self.run.search[0],
+            code=bool(self.run.job.loads.code_rows),
+        )
 
     def _ask(
         self, worker: Worker, ask: dict[str, Any], queries: Path, out: str, warm_up: int = WARM_UP_QUERIES

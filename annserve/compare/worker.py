@@ -3,7 +3,7 @@
 ::
 
     {"do": "build", "base", "code_rows"}                → {"seconds", "cpu_seconds", "peak_rss_bytes"}
-    {"do": "open", "queries", "k", "point"}             → {"memory_before", "memory_after", "seconds", "info"}
+    {"do": "open", "code", "queries", "k", "point"}       → {"memory_before", "memory_after", "seconds", "info"}
     {"do": "ask", "queries", "k", "point", "recall_target", "threads", "schedule", "warm_up", "out"}
                                                         → {"memory"}; what was answered goes to the npz file `out`
     {"do": "close"}                                     → {}, and the process ends
@@ -91,13 +91,16 @@ class Session:
             "cpu_seconds": _cpu_seconds() - cpu,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if request["code_rows"] == 0:
+            return facts
         small = self._small.folder.with_suffix(".npy")
         np.save(small, base[: request["code_rows"]])
         self._small.build(np.load(small, mmap_mode="r", allow_pickle=False), small)
         return facts
 
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._load_code(np.load(request["queries"], allow_pickle=False), request["k"], request["point"])
+        if request["code"]:
+            self._load_code(np.load(request["queries"], allow_pickle=False), request["k"], request["point"])
         before, began = memory_now(), time.monotonic()
         self._peer.open()
         seconds = time.monotonic() - began
@@ -116,9 +119,7 @@ class Session:
         run_pass(self._small, queries[:WARM_UP_QUERIES], Load(point.get("recall_target", 0.95), 1), k=k)
         self._small.close()
         del self._small
-        gc.collect()
-        # Freed memory that malloc keeps would be given to the index for nothing.
-        ctypes.CDLL(None).malloc_trim(0)
+        _give_back()
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         queries = np.load(request["queries"], allow_pickle=False)
@@ -132,6 +133,9 @@ class Session:
         else:
             measured = run_open_pass(self._peer, queries, load, Schedule(**request["schedule"]), k=k)
         save_pass(Path(request["out"]), measured)
+        # Queries and answers are ours, not the system's.
+        del queries, measured
+        _give_back()
         return {"memory": memory_now().as_dict()}
 
     def _close(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +152,12 @@ def load_adapter(folder: Path) -> type[Peer]:
     specification.loader.exec_module(module)
     adapter: type[Peer] = module.Adapter
     return adapter
+
+
+def _give_back() -> None:
+    """Return freed memory to the kernel; what malloc keeps would be counted, or given to the index for nothing."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cpu_seconds() -> float:

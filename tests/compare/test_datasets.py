@@ -54,9 +54,7 @@ def test_an_ann_benchmarks_file_says_its_metric(tmp_path, vectors):
     ids, distances = truth_of(vectors, "cosine")
     with h5py.File(tmp_path / "glove.hdf5", "w") as file:
         file.attrs["distance"] = "angular"
-        for name, array in zip(
-            ("train", "test", "neighbors", "distances"), (*vectors, ids.astype("i4"), distances)
-        ):
+        for name, array in zip(("train", "test", "neighbors", "distances"), (*vectors, ids.astype("i4"), distances)):
             file[name] = array
     found = ready("glove", tmp_path, tmp_path)
     assert found.metric == "cosine"

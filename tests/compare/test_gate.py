@@ -39,4 +39,4 @@ def test_the_baseline_is_rewritten_by_one_command(gate, tmp_path):
     done = CliRunner().invoke(command, ["baseline", str(gate), "--out", str(path)], catch_exceptions=False)
     assert done.exit_code == 0
     assert CliRunner().invoke(command, ["compare", str(path), str(gate)]).exit_code == 0
-    assert len(json.loads(path.read_text())["rows"]) == 3
+    assert len(json.loads(path.read_text())["rows"]) == 6

@@ -79,7 +79,7 @@ def test_what_is_no_result_is_refused(tmp_path):
 
 
 def tuned(*pairs):
-    return [{"recall_10_at_10": recall, "pages_read_mean": pages} for recall, pages in pairs]
+    return [{"recall_10_at_10": recall, "pages": pages} for recall, pages in pairs]
 
 
 def test_the_cheapest_setting_that_reaches_the_target_is_chosen():
@@ -93,5 +93,5 @@ def test_the_frontier_holds_what_nothing_beats():
 
 
 def test_systems_without_pages_are_chosen_by_time():
-    settings = [{"recall_10_at_10": 0.95, "pages_read_mean": None, "latency_us_mean": us} for us in (30, 20)]
+    settings = [{"recall_10_at_10": 0.95, "pages": None, "latency_us_mean": us} for us in (30, 20)]
     assert cheapest(settings, 0.9, 10) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import chromadb
 import numpy as np
+from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.config import Settings
 
 from annserve.compare.peer import Peer, answer, as_float_rows
@@ -28,8 +29,10 @@ class Adapter(Peer):
         self._rows = self._client.get_collection("rows", embedding_function=None)
 
     def configure(self, point):
+        # A loaded graph keeps the setting that it was loaded with: change it, then load anew.
         self._rows.modify(configuration={"hnsw": dict(point)})
-        self._rows = self._client.get_collection("rows", embedding_function=None)
+        self.close()
+        self.open()
 
     def search(self, queries, k=10, *, recall_target=0.95):
         found = self._rows.query(query_embeddings=as_float_rows(queries, "l2"), n_results=k, include=["distances"])
@@ -38,6 +41,10 @@ class Adapter(Peer):
         named = found["ids"][0]
         ids[: len(named)], distances[: len(named)] = [int(one) for one in named], found["distances"][0]
         return answer(ids, distances)
+
+    def close(self):
+        del self._rows, self._client
+        SharedSystemClient.clear_system_cache()
 
     def _client_of_folder(self):
         return chromadb.PersistentClient(str(self.folder), Settings(anonymized_telemetry=False))

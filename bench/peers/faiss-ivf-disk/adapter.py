@@ -54,6 +54,7 @@ class Adapter(Peer):
 
     def configure(self, point):
         self._nprobe = min(point["nprobe"], self._index.nlist)
+        self._index.nprobe = self._nprobe
 
     def search(self, queries, k=10, *, recall_target=0.95):
         rows = as_float_rows(queries, self.metric)

@@ -28,9 +28,7 @@ class Adapter(Peer):
         self._index = faiss.read_index(str(self.folder / "index.faiss"))
 
     def configure(self, point):
-        inner = faiss.SearchParametersPreTransform(
-            index_params=faiss.IVFRaBitQSearchParameters(nprobe=point["nprobe"])
-        )
+        inner = faiss.SearchParametersPreTransform(index_params=faiss.IVFRaBitQSearchParameters(nprobe=point["nprobe"]))
         self._settings = faiss.IndexRefineSearchParameters(k_factor=point["k_factor"], base_index_params=inner)
 
     def search(self, queries, k=10, *, recall_target=0.95):

@@ -22,9 +22,7 @@ class Adapter(Peer):
             for start in range(0, len(base), 50_000):
                 rows = as_float_rows(base[start : start + 50_000], "l2")
                 values = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dim)
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(np.arange(start, start + len(rows))), values], schema=schema
-                )
+                yield pa.RecordBatch.from_arrays([pa.array(np.arange(start, start + len(rows))), values], schema=schema)
 
         table = lancedb.connect(str(self.folder)).create_table("rows", batches(), schema=schema)
         table.create_index(metric=_METRICS[self.metric], index_type=self.parameters["index_type"])

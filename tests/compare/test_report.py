@@ -1,0 +1,75 @@
+"""The report is made from results alone: the same results, the same bytes; nothing in it is fetched."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+from jobs import job_text
+
+from annserve.cli.bench import command
+from annserve.compare.results import best_rows, read_results
+from annserve.compare.table import markdown_table, replace_between
+from annserve.errors import InputError, NotFoundError
+
+LOADS = "rounds = 2\nthreads = [1, 2]\nopen_shares = [0.3, 0.6]\nopen_recall_target = 0.9\nopen_seconds = 0.1"
+
+
+@pytest.fixture
+def results(run):
+    _, folder = run(job_text("exact", "doubled", loads=LOADS))
+    return folder
+
+
+def test_the_table_has_a_line_for_each_system(results):
+    lines = markdown_table(read_results(results), 0.9).splitlines()
+    assert lines[0].startswith("**small**: 400 × 8 uint8, l2, 40 queries, recall target 0.9")
+    assert {line.split("|")[1].strip() for line in lines[4:6]} == {"exact", "doubled"}
+    assert all(line.count("|") == lines[2].count("|") for line in lines[3:6])
+    with pytest.raises(InputError, match=r"no result has recall target 0\.5"):
+        markdown_table(read_results(results), 0.5)
+
+
+def test_the_best_build_is_the_one_that_tuning_preferred(run):
+    _, folder = run(job_text("exact", loads="rounds = 1") + "[systems.search]\nshare = [0.25]\n")
+    run(job_text("exact", loads="rounds = 1"))
+    rows = best_rows(read_results(folder), 0.9)
+    assert [row["point"] for row in rows] == [{"share": 1.0}], (
+        "a build that misses the target loses to one that doesn't"
+    )
+
+
+def test_only_what_stands_between_the_markers_changes(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- bench:readme -->\nold\n<!-- /bench:readme -->\nb\n")
+    replace_between(path, "readme", "new")
+    replace_between(path, "readme", "newer")
+    assert path.read_text() == "a\n<!-- bench:readme -->\nnewer\n<!-- /bench:readme -->\nb\n"
+    with pytest.raises(NotFoundError, match="bench:other"):
+        replace_between(path, "other", "x")
+    with pytest.raises(NotFoundError, match=r"no .*nowhere"):
+        replace_between(tmp_path / "nowhere.md", "readme", "x")
+
+
+@pytest.mark.slow
+def test_one_command_makes_pictures_page_and_table(results, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'annserve[bench]'")
+    made = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        done = CliRunner().invoke(
+            command, ["report", str(results), "--out", str(out), "--target", "0.9"], catch_exceptions=False
+        )
+        assert done.exit_code == 0
+        made.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert made[0] == made[1], "the same results make the same bytes"
+    pictures = {
+        f"small-400-{what}.png" for what in ("recall-qps", "recall-pages", "latency-load", "ram-recall", "build")
+    }
+    assert set(made[0]) == pictures | {"index.html", "table.md"}
+    page = made[0]["index.html"].decode()
+    assert page.count("<svg") == 5
+    fetched = [link for link in re.findall(r'(?:src|href)="([^"]+)"', page) if not link.startswith("#")]
+    assert fetched == []
+    assert "<script" not in page
