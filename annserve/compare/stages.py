@@ -47,8 +47,6 @@ from annserve.storage.atomic import write_atomically
 
 #: Fixes which queries tune, and when queries arrive.
 _SEED = 17
-#: Queries that load code before a cold pass; few, for they also load pages.
-_COLD_WARM_UP = 5
 _GIB = 1 << 30
 
 
@@ -226,13 +224,11 @@ class ActiveRun:
         return [{**ask, "load": "cold"} for ask in asks if ask["chosen_for"] and ask["threads"] == first]
 
     def _ask_cold(self, ask: dict[str, Any], queries: Path, out: str) -> None:
-        """Ask once after the page cache was emptied of the index; code and heads are warm, pages aren't."""
+        """Ask once after the page cache was emptied of the index; the small index has warmed the code."""
         _evict(self._index)
-        tuning, _ = self._split()
-        few = self._queries("few", tuning[:_COLD_WARM_UP])
         with self._worker(ask["threads"], 1) as worker:
-            self._open(worker, few)
-            self._ask(worker, ask, few, out, warm_up=0)
+            self._open(worker, queries)
+            # Opening reads, and read-ahead reads more.
             _evict(self._index)
             self._ask(worker, ask, queries, out, warm_up=0)
 

@@ -44,7 +44,7 @@ def describe_machine(stored_at: Path | None = None) -> dict[str, Any]:
 
 
 def describe_disk(path: Path) -> dict[str, Any]:
-    """Describe the block device that holds `path`: name, model, size, whether it rotates, file system."""
+    """Describe the block device that holds `path`: name, model, size, read-ahead, file system, whether it rotates."""
     device = path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     node = Path("/sys/dev/block") / number
@@ -53,11 +53,13 @@ def describe_disk(path: Path) -> dict[str, Any]:
         disk = disk.parent  # queue and model are the whole disk's
     sectors = _text(disk / "size")
     rotates = _text(disk / "queue/rotational")
+    read_ahead = _text(disk / "queue/read_ahead_kb")
     return {
         "device": disk.name if node.exists() else None,
         "model": _text(disk / "device/model"),
         "bytes": int(sectors) * 512 if sectors else None,
         "rotates": rotates == "1" if rotates else None,
+        "read_ahead_bytes": int(read_ahead) * 1024 if read_ahead else None,
         "file_system": _first_match(Path("/proc/self/mountinfo"), rf"^\d+ \d+ {number} .* - (\S+) "),
     }
 

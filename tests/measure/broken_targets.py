@@ -92,9 +92,7 @@ class Repeating(ExactTarget):
     """The nearest row stands twice, the last one is pushed out."""
 
     def spoil(self, ids, distances):
-        return np.insert(ids[:, :-1], 0, ids[:, 0], axis=1), np.insert(
-            distances[:, :-1], 0, distances[:, 0], axis=1
-        )
+        return np.insert(ids[:, :-1], 0, ids[:, 0], axis=1), np.insert(distances[:, :-1], 0, distances[:, 0], axis=1)
 
 
 class Inconstant(ExactTarget):

@@ -126,9 +126,7 @@ def test_a_list_that_ends_within_a_tie_is_reported():
 
 def test_malformed_answers_are_counted_by_kind():
     ids = np.array([[1, 2, 3], [1, 2, NO_ID], [NO_ID, NO_ID, NO_ID], [1, 1, 3], [1, 2, 3], [1, 2, 3]], np.uint64)
-    distances = np.array(
-        [[1, 1, 2], [1, 2, np.nan], [np.nan] * 3, [1, 1, 3], [2, 1, 3], [1, np.nan, 3]], np.float32
-    )
+    distances = np.array([[1, 1, 2], [1, 2, np.nan], [np.nan] * 3, [1, 1, 3], [2, 1, 3], [1, np.nan, 3]], np.float32)
     faults = find_faults(ids, distances)
     assert (faults.padded, faults.repeated, faults.unordered) == (2, 1, 2)
 
