@@ -156,7 +156,8 @@ class Collection:
             "page_fill": manifest.n_rows / (segment.n_pages * manifest.spec.page_capacity),
             "ram_tiers": tiers,
             "ram_bytes": ram_bytes,
-            "ram_bytes_per_vector": ram_bytes / manifest.n_rows,
+            # Of what grows with the rows; codebooks have one size.
+            "ram_bytes_per_vector": (ram_bytes - tiers.get("codebooks", 0)) / manifest.n_rows,
             "disk_bytes": self._snapshot.disk_bytes,
             "build_seconds": segment.report.get("seconds", 0.0),
             "recall_targets": segment.plan["targets"],

@@ -80,8 +80,7 @@ class IndexSpec:
             object.__setattr__(self, "page_bytes", pages * PAGE_BYTES_MIN)
         if self.page_bytes % PAGE_BYTES_MIN or not PAGE_BYTES_MIN <= self.page_bytes <= PAGE_BYTES_MAX:
             raise InputError(
-                f"page_bytes is {self.page_bytes}; it must be a multiple of {PAGE_BYTES_MIN}, at most "
-                f"{PAGE_BYTES_MAX}",
+                f"page_bytes is {self.page_bytes}; it must be a multiple of {PAGE_BYTES_MIN}, at most {PAGE_BYTES_MAX}",
                 field="page_bytes",
             )
         if self.page_capacity < 1:

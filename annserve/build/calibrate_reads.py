@@ -13,6 +13,7 @@ Nothing is tuned on a user's queries.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,7 @@ def calibrate_reads(
     placement: Placement,
     segment: Segment,
     norm_max: float,
+    threads: int,
 ) -> ReadPlan:
     """Find the effort and the thresholds that each recall target takes.
 
@@ -84,6 +86,8 @@ def calibrate_reads(
     segment : Segment
         With codes; its plan isn't looked at.
     norm_max : float
+    threads : int
+        Threads that rate side by side.
 
     Returns
     -------
@@ -104,13 +108,13 @@ def calibrate_reads(
         pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
         most = _heads_holding(head_ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
-        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, _SKIP_PAGES)
+        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
         skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
         for b, target in enumerate(RECALL_TARGETS):
             heads[a, b] = _heads_holding(head_ranks[:, :k], target)
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
-            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip)
+            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
             expected[a, b] = _fit_expected(rating, _hits(rating, pages), held_out.push == 0, k, target)
     return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, expected)
 
@@ -150,15 +154,17 @@ def _rate(
     k: int,
     heads_wanted: int,
     skip: Skip,
+    threads: int,
     pages_max: int = PAGES_RATED_MAX,
 ) -> list[Rating]:
     """Rate all queries, block by block, each without its own row."""
-    ratings = []
-    for i in range(0, len(space), _BLOCK):
-        block = slice(i, i + _BLOCK)
-        rating, _ = chooser.rate(space[block], k, heads_wanted, skip, Clock(), pages_max=pages_max, excluded=own[block])
-        ratings.append(rating)
-    return ratings
+
+    def one(first: int) -> Rating:
+        block = slice(first, first + _BLOCK)
+        return chooser.rate(space[block], k, heads_wanted, skip, Clock(), pages_max=pages_max, excluded=own[block])[0]
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(0, len(space), _BLOCK)))
 
 
 def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

@@ -37,7 +37,8 @@ F64 = npt.NDArray[np.float64]
 PAGE_CODE_BYTES = 32
 _TRAIN_ROWS = 60_000
 #: Base rows that stand in for queries, and the near pages that are looked at for each.
-_QUERIES = 1_500
+_QUERIES = 800
+_BLOCK_QUERIES = 64
 _NEAR_PAGES = 300
 _DIRECTION_PAGES = 200
 #: Neighbours that estimates are fitted around.
@@ -172,20 +173,27 @@ def _encode_pages(
     return book, encode(book, relative)
 
 
-def _nearest_pages(query: F32, decoded: F32, lengths: F32, count: int) -> npt.NDArray[np.int64]:
-    distances = lengths - 2 * (decoded @ query)
-    count = min(count, len(decoded))
-    return np.argpartition(distances, count - 1)[:count]
+def _nearest_pages(queries: F32, centroids: F32, count: int) -> npt.NDArray[np.int64]:
+    """Give the `count` nearest decoded centroids of each query, in no order, (nq, count)."""
+    count = min(count, len(centroids))
+    lengths = (centroids**2).sum(axis=1)
+    nearest = np.empty((len(queries), count), np.int64)
+    for first in range(0, len(queries), _BLOCK_QUERIES):
+        block = slice(first, first + _BLOCK_QUERIES)
+        distances = lengths - 2 * (queries[block] @ centroids.T)
+        nearest[block] = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    return nearest
 
 
-def _directions(queries: F32, decoded: F32) -> F64:
+def _directions(queries: F32, centroids: F32) -> F64:
     """Give the second moment of query minus centroid, over pages near the queries."""
-    lengths = (decoded**2).sum(axis=1)
-    moment = np.zeros((decoded.shape[1], decoded.shape[1]))
-    some = queries[: _QUERIES // 2]
-    for query in some:
-        moment += second_moment(query - decoded[_nearest_pages(query, decoded, lengths, _DIRECTION_PAGES)])
-    return moment / len(some)
+    moment = np.zeros((centroids.shape[1], centroids.shape[1]))
+    nearest = _nearest_pages(queries, centroids, _DIRECTION_PAGES)
+    for first in range(0, len(queries), _BLOCK_QUERIES):
+        block = slice(first, first + _BLOCK_QUERIES)
+        offsets = queries[block, None] - centroids[nearest[block]]
+        moment += second_moment(offsets.reshape(-1, offsets.shape[-1]))
+    return moment
 
 
 def _rows_that_matter(
@@ -208,11 +216,10 @@ def _rows_that_matter(
     offsets : (m, d) float32
         Query minus decoded centroid of the row's page.
     """
-    lengths = (decoded**2).sum(axis=1)
     dim = decoded.shape[1]
     found, found_offsets = [], []
-    for query, own in zip(queries, own_positions):
-        pages = np.sort(_nearest_pages(query, decoded, lengths, _NEAR_PAGES))
+    for query, own, near_pages in zip(queries, own_positions, _nearest_pages(queries, decoded, _NEAR_PAGES)):
+        pages = np.sort(near_pages)
         counts = offsets[pages + 1] - offsets[pages]
         positions = np.repeat(offsets[pages] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
         offset = query - decoded[pages]

@@ -164,7 +164,15 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                     plan = calibrate_probes(held_out, neighbours, rows, placement.head, heads, spec, staged.norm_max)
                 else:
                     segment = _unfinished(spec, heads, packing, radii, codes, place, salt)
-                    plan = calibrate_reads(held_out, neighbours, rows, placement, segment, staged.norm_max)
+                    plan = calibrate_reads(
+                        held_out,
+                        neighbours,
+                        rows,
+                        placement,
+                        segment,
+                        staged.norm_max,
+                        options.n_threads,
+                    )
                 write_sealed(place / names.PLAN, plan.as_dict())
 
             write_sealed(

@@ -143,9 +143,7 @@ def _numbers(text: str, kind: Callable[[str], Any], option: str) -> list[Any]:
     try:
         numbers = [kind(word) for word in text.split(",")]
     except ValueError:
-        raise InputError(
-            f"--{option} is {text!r}; give numbers with commas between, as 1,2", field=option
-        ) from None
+        raise InputError(f"--{option} is {text!r}; give numbers with commas between, as 1,2", field=option) from None
     if option == "threads" and min(numbers) < 1:
         raise InputError(f"--threads is {text!r}; each number must be at least 1", field=option)
     return list(dict.fromkeys(numbers))

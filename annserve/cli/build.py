@@ -24,9 +24,7 @@ _DEFAULTS = BuildOptions()
     show_default=True,
     help="How distance is measured: squared L2, inner product or cosine.",
 )
-@click.option(
-    "--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]"
-)
+@click.option("--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]")
 @click.option("--column", help="Array or column that holds the vectors, where the file has several.")
 @click.option(
     "--ram",
@@ -83,10 +81,12 @@ def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
     if as_json:
         click.echo(json.dumps(report, indent=1, sort_keys=True))
         return
-    ram = sum(snapshot.segment.tier_bytes.values())
+    tiers = snapshot.segment.tier_bytes
+    ram = sum(tiers.values())
+    per_vector = (ram - tiers.get("codebooks", 0)) / report["rows"]
     click.echo(
         f"published {out}: {report['rows']:,} rows on {report['pages']:,} pages ({report['page_fill']:.1%} full), "
-        f"{bytes_text(ram)} RAM ({ram / report['rows']:.1f} B a vector), "
+        f"{bytes_text(ram)} RAM ({per_vector:.1f} B a vector), "
         f"{bytes_text(snapshot.disk_bytes)} on disk, "
         f"{report['seconds']:.1f} s"
     )

@@ -20,9 +20,7 @@ from annserve.vectors.formats import open_vectors
 @click.option("--rows", metavar="START:STOP", help="Write only these rows; STOP is left out.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
-def command(
-    source: str, destination: str, dtype: str | None, rows: str | None, overwrite: bool, as_json: bool
-) -> None:
+def command(source: str, destination: str, dtype: str | None, rows: str | None, overwrite: bool, as_json: bool) -> None:
     """Convert vectors from SOURCE to DESTINATION; the suffixes decide the formats.
 
     npy, fbin, u8bin, i8bin, ibin, fvecs, bvecs, ivecs, hdf5, parquet and zarr are understood. A dataset,

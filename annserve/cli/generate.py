@@ -24,9 +24,7 @@ from annserve.vectors.synthetic import SyntheticOptions, generate
 @click.option("--clusters", type=int, default=1_000, show_default=True, help="Clusters of the mixture.")
 @click.option("--skew", type=float, default=1.0, show_default=True, help="Power law of their sizes.")
 @click.option("--queries", type=int, default=1_000, show_default=True, help="Held-out queries.")
-@click.option(
-    "--query-shift", type=float, default=0.0, show_default=True, help="How far from the base queries come."
-)
+@click.option("--query-shift", type=float, default=0.0, show_default=True, help="How far from the base queries come.")
 @click.option("-k", type=int, default=100, show_default=True, help="Exact neighbours of each query.")
 @click.option("--metric", type=click.Choice(METRICS), default="l2", show_default=True, help="Their metric.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same set.")

@@ -21,14 +21,10 @@ def command(index: Path, as_json: bool) -> None:
     with collection.open(index) as opened:
         info, report = opened.info(), opened.report
         probes = {
-            str(target): opened.postings_planned(10, target)
-            for target in info["recall_targets"]
-            if info["count"] >= 10
+            str(target): opened.postings_planned(10, target) for target in info["recall_targets"] if info["count"] >= 10
         }
     if as_json:
-        click.echo(
-            json.dumps({"index": info, "postings_planned": probes, "report": report}, indent=1, sort_keys=True)
-        )
+        click.echo(json.dumps({"index": info, "postings_planned": probes, "report": report}, indent=1, sort_keys=True))
         return
     click.echo(_text(index, info, probes, report))
 

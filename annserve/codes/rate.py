@@ -146,7 +146,6 @@ def rate(
     Rating
     """
     n_queries = len(queries)
-    relative = queries - tiers.estimate.origin
     counts = np.diff(page_offsets.astype(np.int64))
     n_pages = int(np.where(head_ids >= 0, counts[head_ids], 0).sum(axis=1).max(initial=1))
     width = min(pages_max, n_pages)
@@ -161,8 +160,8 @@ def rate(
     rating_kernels.rate_pages(
         head_ids,
         head_distances,
-        *_project(tiers.page_book, relative, None),
-        *_project(tiers.row_book, relative, estimate.gains),
+        *_project(tiers.page_book, queries, estimate.origin, np.ones(tiers.page_book.n_components, np.float32)),
+        *_project(tiers.row_book, queries, estimate.origin, estimate.gains),
         page_offsets,
         tiers.page_codes,
         tiers.page_constants,
@@ -193,12 +192,11 @@ def rate(
     return Rating(pages, worths, distances, sizes, bars, thresholds, looked_at[:, 0], looked_at[:, 1])
 
 
-def _project(book: Codebook, relative: F32, gains: F32 | None) -> tuple[F32, F32]:
-    """Give the queries' components, and their inner products with the codebook's mean."""
-    projected = relative @ book.synthesis.T
-    if gains is not None:
-        projected *= gains
-    return np.ascontiguousarray(projected, np.float32), np.ascontiguousarray(relative @ book.mean, np.float32)
+def _project(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32, F32]:
+    components = np.empty((len(queries), book.n_components), np.float32)
+    shifts = np.empty(len(queries), np.float32)
+    rating_kernels.project(queries, origin, book.synthesis, gains, book.mean, components, shifts)
+    return components, shifts
 
 
 def _fields(book: Codebook) -> tuple[npt.NDArray[Any], ...]:

@@ -22,6 +22,35 @@ _AHEAD = 4
 PAGES_FIRST = 32
 
 
+@kernel
+def project(queries, origin, synthesis, gains, mean, out_components, out_shifts):  # type: ignore[no-untyped-def]
+    """Give each query's components, and its inner product with the codebook's mean.
+
+    In plain loops: a matrix product of the library starts threads, which fight with those that search.
+
+    Parameters
+    ----------
+    queries : (nq, d) float32  # IN
+    origin, mean : (d,) float32  # IN
+    synthesis : (m, d) float32  # IN
+    gains : (m,) float32  # IN
+    out_components : (nq, m) float32  # OUT
+    out_shifts : (nq,) float32  # OUT
+    """
+    for i in range(queries.shape[0]):
+        query = queries[i]
+        shift = np.float32(0)
+        for x in range(query.shape[0]):
+            shift += (query[x] - origin[x]) * mean[x]
+        out_shifts[i] = shift
+        for j in range(synthesis.shape[0]):
+            row = synthesis[j]
+            total = np.float32(0)
+            for x in range(query.shape[0]):
+                total += (query[x] - origin[x]) * row[x]
+            out_components[i, j] = gains[j] * total
+
+
 @inline_kernel
 def _byte_tables(nibbles, tables):  # type: ignore[no-untyped-def]
     """Join tables of 16 entries, two nibbles to a byte, to tables of 256."""

@@ -20,6 +20,8 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
 _PLAIN = ("page_codes", "page_constants", "page_spreads", "row_codes", "row_counts", "row_factors")
+#: What only an encoder needs.
+ENCODER_ARRAYS = ("p.analysis", "r.analysis")
 #: Names of sections have 16 characters.
 _SHORT = {"field_component": "f_component", "constant_min": "const_min", "constant_step": "const_step"} | {
     "distance_scale": "dist_scale",
@@ -77,13 +79,14 @@ class CodeTiers:
 
     @property
     def tier_bytes(self) -> dict[str, int]:
-        """Bytes in RAM by tier."""
+        """Bytes in RAM by tier; the codebooks alone don't grow with the rows."""
         per_page = (self.page_codes, self.page_constants, self.page_spreads, self.row_counts)
+        encoder = self.page_book.analysis.nbytes + self.row_book.analysis.nbytes
         return {
             "page_codes": sum(array.nbytes for array in per_page),
             "row_codes": self.row_codes.nbytes,
             "row_factors": self.row_factors.nbytes,
-            "codebooks": self.page_book.ram_bytes + self.row_book.ram_bytes,
+            "codebooks": self.page_book.ram_bytes + self.row_book.ram_bytes - encoder,
         }
 
     def as_arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -127,9 +127,7 @@ def queries_to_grid(queries: npt.NDArray[np.float32], scale: float) -> npt.NDArr
     return np.asarray(clipped, np.int16)
 
 
-def lay_out(
-    vectors: npt.NDArray[Any], neighbours: npt.NDArray[np.uint32], layout: NodeLayout
-) -> npt.NDArray[np.uint8]:
+def lay_out(vectors: npt.NDArray[Any], neighbours: npt.NDArray[np.uint32], layout: NodeLayout) -> npt.NDArray[np.uint8]:
     """Write vectors and neighbours into node pages.
 
     Parameters

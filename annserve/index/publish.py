@@ -16,9 +16,7 @@ from annserve.storage.atomic import fsync_folder
 from annserve.storage.layout import FORMAT_VERSION
 
 
-def describe_segment(
-    folder: Path, name: str, *, n_rows: int, n_heads: int, n_pages: int, salt: int
-) -> SegmentEntry:
+def describe_segment(folder: Path, name: str, *, n_rows: int, n_heads: int, n_pages: int, salt: int) -> SegmentEntry:
     """Take length and checksum of each file of a written segment."""
     place = folder / name
     present = [*names.SEGMENT_FILES, *(file for file in names.OPTIONAL_FILES if (place / file).exists())]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.tiers import CodeTiers
+from annserve.codes.tiers import ENCODER_ARRAYS, CodeTiers
 from annserve.errors import CorruptionError, ReadError
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
 from annserve.index import names
@@ -182,7 +182,13 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
 
 def _open_codes(path: Path, entry: SegmentEntry, spec: IndexSpec) -> CodeTiers:
     with open_container(path, CODES_MAGIC, verify=False) as file:
-        codes = CodeTiers.from_arrays({name: np.array(file.section(name)) for name in file.names})
+        # A search never looks at what only an encoder needs: it stays on disk.
+        codes = CodeTiers.from_arrays(
+            {
+                name: file.section(name) if name in ENCODER_ARRAYS else np.array(file.section(name))
+                for name in file.names
+            }
+        )
     n_pages, _, capacity = codes.row_factors.shape
     if (n_pages, capacity, codes.page_book.dim) != (entry.n_pages, spec.page_capacity, spec.space_dim):
         raise CorruptionError(

@@ -74,9 +74,7 @@ def rows_asked(schedule: Schedule, n_queries: int) -> npt.NDArray[np.int64]:
     return np.arange(schedule.count, dtype=np.int64) % n_queries
 
 
-def run_open_pass(
-    target: SearchTarget, queries: npt.NDArray[Any], load: Load, schedule: Schedule, *, k: int
-) -> Pass:
+def run_open_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, schedule: Schedule, *, k: int) -> Pass:
     """Ask on schedule, with ``load.threads`` callers at hand.
 
     Returns

@@ -150,9 +150,7 @@ def _crc32_u64(typing_context: Any, crc: Any, word: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         u64 = ir.IntType(64)
-        function = builder.module.declare_intrinsic(
-            "llvm.x86.sse42.crc32.64.64", (), ir.FunctionType(u64, (u64, u64))
-        )
+        function = builder.module.declare_intrinsic("llvm.x86.sse42.crc32.64.64", (), ir.FunctionType(u64, (u64, u64)))
         return builder.call(function, args)
 
     return types.uint64(types.uint64, types.uint64), generate

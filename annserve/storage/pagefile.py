@@ -114,9 +114,7 @@ class PageFile:
                 offset=size,
             )
 
-    def check_request(
-        self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.uint32]:
+    def check_request(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
         """Give the page ids as readers trust them, or refuse the request before any read.
 
         Raises

@@ -86,9 +86,7 @@ class PageReader(Protocol):
         """Let the file go; a read under way in another thread still ends well."""
 
 
-def open_reader(
-    path: Path | str, data_offset: int, page_bytes: int, n_pages: int, kind: str = "auto"
-) -> PageReader:
+def open_reader(path: Path | str, data_offset: int, page_bytes: int, n_pages: int, kind: str = "auto") -> PageReader:
     """Open the best reader that proves to work on this file, or the one asked for.
 
     Parameters

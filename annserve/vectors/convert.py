@@ -57,9 +57,7 @@ def convert(
     """
     start, stop = rows if rows is not None else (0, source.count)
     if not 0 <= start < stop <= source.count:
-        raise InputError(
-            f"rows {start}:{stop} are no part of the {source.count} rows of {source.path}", field="rows"
-        )
+        raise InputError(f"rows {start}:{stop} are no part of the {source.count} rows of {source.path}", field="rows")
     target = _target_type(source, destination, dtype)
     began = time.monotonic()
     listener(StageStarted(stage, stop - start))

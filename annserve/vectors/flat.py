@@ -267,9 +267,7 @@ class VecsWriter(FlatWriter):
 def create_packed(path: Path, count: int, dim: int) -> FlatWriter:
     """Begin an fbin, u8bin, i8bin or ibin file."""
     if count > _PACKED_COUNT_MAX:
-        raise InputError(
-            f"{count} rows don't fit the 32-bit count of this format; write npy, parquet or zarr instead"
-        )
+        raise InputError(f"{count} rows don't fit the 32-bit count of this format; write npy, parquet or zarr instead")
     return FlatWriter(path, np.array([count, dim], "<u4").tobytes())
 
 

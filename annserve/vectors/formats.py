@@ -171,9 +171,7 @@ def read_truth(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float
     """
     ids = read_matrix(path)
     if ids.dtype.kind not in "ui":
-        raise InputError(
-            f"{path} holds elements of type {ids.dtype}; ids of neighbours are integers", field="truth"
-        )
+        raise InputError(f"{path} holds elements of type {ids.dtype}; ids of neighbours are integers", field="truth")
     with_distances = flat.packed_suffix(Path(path)) == ".ibin"
     return ids, flat.read_distances(Path(path)) if with_distances else None
 
@@ -281,9 +279,7 @@ def _need(module: str, extra: str, path: Path) -> None:
     try:
         __import__(module)
     except ImportError as error:
-        raise InputError(
-            f"{path} needs {module}, which isn't installed: pip install 'annserve[{extra}]'"
-        ) from error
+        raise InputError(f"{path} needs {module}, which isn't installed: pip install 'annserve[{extra}]'") from error
 
 
 def _unsupported(path: Path) -> InputError:

@@ -134,9 +134,7 @@ def _choose_column(path: Path, schema: pa.Schema, member: str | None) -> str:
     lists: list[str] = [
         field.name
         for field in schema
-        if pa.types.is_fixed_size_list(field.type)
-        or pa.types.is_list(field.type)
-        or pa.types.is_large_list(field.type)
+        if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
     ]
     if member is None and len(lists) == 1:
         return lists[0]

@@ -123,9 +123,7 @@ class VectorSource(ABC):
         if wanted.ndim != 1 or (np.diff(wanted) < 0).any():
             raise InputError(f"row numbers to gather from {self.path} must be a list that ascends")
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.count:
-            raise InputError(
-                f"rows {wanted[0]} … {wanted[-1]} don't lie within the {self.count} rows of {self.path}"
-            )
+            raise InputError(f"rows {wanted[0]} … {wanted[-1]} don't lie within the {self.count} rows of {self.path}")
         rows = np.empty((len(wanted), self.dim), self.dtype)
         span_rows = max(1, CHUNK_BYTES // self.row_bytes)
         cuts = np.flatnonzero(np.diff(wanted) > self._gap_rows + 1) + 1

@@ -119,9 +119,7 @@ class SyntheticOptions:
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}; it must lie between {low} and {high}", field=name
-                )
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between {low} and {high}", field=name)
 
 
 class SyntheticVectors(VectorSource):
