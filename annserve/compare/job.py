@@ -6,6 +6,7 @@ change its result, so that a result on disk is taken for done only if the same w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tomllib
@@ -23,6 +24,8 @@ from annserve.spec import K_MAX, check_k
 
 #: What a run's result is called; part of its key.
 RESULT_FORMAT = "annserve-run-1"
+#: Rooms of the package that no answer depends on.
+_NO_ENGINE = ("cli", "client", "compare", "measure", "rpc", "serve")
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class Run:
             "system": self.card.folder.name,
             "label": self.label,
             "adapter": hash_file(self.card.folder / "adapter.py"),
-            "requirements": list(self.card.requirements),
+            "requirements": list(self.card.requirements) or hash_engine(),
             "build": self.build,
             "search": list(self.search),
             "k": self.job.k,
@@ -213,6 +216,18 @@ class Run:
     def name(self) -> str:
         """Name of the result file, without suffix."""
         return f"{self.dataset.name}--{self.card.folder.name}--{self.key}"
+
+
+@functools.cache
+def hash_engine() -> str:
+    """Hash the sources that annserve's own results depend on: all but the rooms that only ask, serve or show."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] not in _NO_ENGINE:
+            digest.update(f"{place} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def read_job(path: Path) -> Job:

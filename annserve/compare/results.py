@@ -27,7 +27,10 @@ KEY = ("dataset", "system", "build", "load", "rate_share", "threads", "target")
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read a result file, or all of a folder.
+    """Read a result file, or those of a folder that its job stands by.
+
+    A folder may hold results of earlier settings, or of an engine that has changed since; the job's note names
+    those that are its own.
 
     Raises
     ------
@@ -38,6 +41,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """
     if path.is_dir():
         files = sorted(file for file in path.glob("*.json") if "--" in file.name)
+        if (path / "job.json").exists():
+            own = set(_load(path / "job.json")["done"])
+            files = [file for file in files if file.stem in own]
     else:
         files = [path]
     if not files or not all(file.is_file() for file in files):

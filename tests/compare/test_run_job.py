@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jobs import job_text
 
-from annserve.compare import stages
+from annserve.compare import job, stages
 from annserve.compare.results import read_results, rows_of
 from annserve.errors import InputError, NotFoundError
 
@@ -116,6 +116,15 @@ def test_what_is_done_is_not_done_again(run):
     assert before == {path: path.stat().st_mtime_ns for path in results.glob("*--*.json")}
     third, _ = run(job_text("exact", loads="rounds = 1\nthreads = [2]"))
     assert len(third.done) == 1
+    assert [one["key"] for one in read_results(results)] == [third.done[0][-12:]], "the job's own, not the earlier one"
+
+
+def test_a_changed_engine_is_measured_anew(run, monkeypatch):
+    first, _ = run(job_text("exact", loads="rounds = 1"))
+    monkeypatch.setattr(job, "hash_engine", lambda: "another")
+    second, _ = run(job_text("exact", loads="rounds = 1"))
+    assert len(second.done) == 1
+    assert second.done != first.done
 
 
 def test_an_interrupted_job_goes_on_where_it_was(run, monkeypatch):
