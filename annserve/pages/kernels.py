@@ -70,7 +70,6 @@ def score_pages(  # type: ignore[no-untyped-def]
     query_scale,  # float64
     query_norm,  # float64, of the integers
     metric,  # 0 l2, 1 ip, 2 cosine
-    excluded,  # id that may not be answered, or 2**64 − 1
     k,
     distances,  # OUT (k,) float64 worst-first heap
     ids,  # OUT (k,) uint64
@@ -102,8 +101,7 @@ def score_pages(  # type: ignore[no-untyped-def]
                     - 2.0 * query_scale * scale * np.float64(dot)
                 )
             id_ = frames_u64[frame, ids_offset // 8 + slot]
-            if id_ != excluded:
-                size = push_distinct(distances, ids, size, k, distance, id_)
+            size = push_distinct(distances, ids, size, k, distance, id_)
         counts[0] += n_rows
     counts[1] = size
     return GOOD

@@ -14,7 +14,7 @@ from annserve.pages import kernels
 from annserve.pages.layout import PageLayout
 from annserve.pages.rows import QuantizedQueries
 
-#: No row has this id, so that excluding it excludes none.
+#: No row has this id; it stands where there was none to answer.
 NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 _WRONG = {
@@ -63,8 +63,7 @@ class Frames:
         salt: int,
         path: Path,
         pages_offset: int,
-        excluded: npt.NDArray[np.uint64] | None = None,
-    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the k nearest rows of each query on its pages.
 
         Parameters
@@ -79,16 +78,13 @@ class Frames:
             One of ``annserve.metric``'s codes.
         salt, path, pages_offset
             Of the segment, to prove a page and to name a bad one.
-        excluded : (nq,) uint64, optional
-            An id per query that may not be answered.
 
         Returns
         -------
         ids : (nq, k) uint64
             Nearest first, ties by id; `NO_ID` where there were fewer rows.
         distances : (nq, k) float64
-        found : (nq,) int64
-            Rows answered, at most k.
+            Infinity where there were fewer rows.
         scored : (nq,) int64
             Rows whose distance was computed.
 
@@ -117,7 +113,6 @@ class Frames:
                 queries.scales[i],
                 queries.norms[i],
                 metric,
-                NO_ID if excluded is None else excluded[i],
                 k,
                 distances[i],
                 ids[i],
@@ -132,4 +127,4 @@ class Frames:
                     offset=pages_offset + page_id * layout.page_bytes,
                 )
             sort_nearest(distances[i], ids[i], counts[i, 1])
-        return ids, distances, counts[:, 1], counts[:, 0]
+        return ids, distances, counts[:, 0]

@@ -154,7 +154,7 @@ class Engine:
             frames = self._frames(len(selection.page_ids))
             self.reader.read(selection.page_ids, frames.memory)
         with clock.stage("score"):
-            ids, distances, _, scored = frames.score(
+            ids, distances, scored = frames.score(
                 selection.page_ids,
                 selection.offsets,
                 quantized,

@@ -53,10 +53,9 @@ def distance(query, elements, scale, metric):
     return 1.0 - float((q * x).sum()) / float(np.linalg.norm(q) * np.linalg.norm(x))
 
 
-def top_k(candidates, k, excluded=None):
-    """The k nearest of (distance, id), ties by id, replicas once, without the excluded id."""
+def top_k(candidates, k):
+    """The k nearest of (distance, id), ties by id, replicas once."""
     best = {}
     for d, id_ in candidates:
-        if id_ != excluded:
-            best.setdefault(id_, d)
+        best.setdefault(id_, d)
     return sorted((d, id_) for id_, d in best.items())[:k]

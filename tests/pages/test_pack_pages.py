@@ -105,9 +105,7 @@ def test_a_packing_that_does_not_fit_is_never_written(counts):
     n = 5 if counts != [31] else 31
     rows = quantize_rows(np.zeros((n, 128), np.uint8), spec)
     with pytest.raises(AssertionError):
-        pack_pages(
-            rows, np.arange(n, dtype=np.uint64), np.array(counts), PageLayout.of(spec), first_page_id=0, salt=0
-        )
+        pack_pages(rows, np.arange(n, dtype=np.uint64), np.array(counts), PageLayout.of(spec), first_page_id=0, salt=0)
 
 
 def test_parts_of_a_page_are_aligned_for_their_types():
