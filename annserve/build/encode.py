@@ -22,8 +22,7 @@ from annserve.codes.estimate import (
     row_factors,
     with_constants_of,
 )
-from annserve.codes.layout import Codebook, allocate_pages
-from annserve.codes.scan import flat_with_slack
+from annserve.codes.layout import Codebook, allocate_pages, flat_with_slack
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.train import second_moment, train_codebook
 from annserve.events import Listener, StageProgressed, ignore

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes import kernels
 from annserve.codes.encode import decode, decode_components
 from annserve.codes.layout import Codebook
 from annserve.errors import CorruptionError
@@ -91,6 +90,14 @@ class Estimate:
     constant_min: float
     constant_step: float
 
+    def __post_init__(self) -> None:
+        if not (
+            self.origin.ndim == self.gains.ndim == 1
+            and self.shrinks.shape == self.spreads.shape == (FACTOR_VALUES,)
+            and self.shrink_terms.shape == (3,)
+        ):
+            raise CorruptionError("an estimate's arrays disagree in shape; rebuild the index")
+
     @property
     def scales(self) -> F32:
         """The four numbers that a scan needs, as kernels take them."""
@@ -108,7 +115,7 @@ class Estimate:
         Raises
         ------
         CorruptionError
-            If an array is missing.
+            If an array is missing, or has another shape.
         """
         given: dict[str, Any] = {}
         for field in fields(cls):
@@ -116,6 +123,8 @@ class Estimate:
                 raise CorruptionError(f"an estimate lacks its array {field.name!r}; rebuild the index")
             array = arrays[field.name]
             plain = field.type == "float"
+            if plain and array.shape != (1,):
+                raise CorruptionError(f"an estimate's {field.name!r} is no single number; rebuild the index")
             given[field.name] = float(array[0]) if plain else np.ascontiguousarray(array, np.float32)
         return cls(**given)
 
@@ -204,37 +213,6 @@ def row_factors(estimate: Estimate, codebook: Codebook, residuals: F32, codes: U
     chosen, constants = _row_terms(estimate, codebook, residuals, codes, references)
     steps = np.rint((constants - estimate.constant_min) / estimate.constant_step)
     return np.column_stack((np.clip(steps, 0, FACTOR_VALUES - 1), chosen)).astype(np.uint8)
-
-
-def estimate_distances(estimate: Estimate, products: F32, factors: U8, page_distances: F32) -> tuple[F32, F32]:
-    """Give estimated squared distances and their error scales.
-
-    Parameters
-    ----------
-    products : (p, rows) float32
-        ⟨q − origin, G'⟩, from ``scan`` with tables of ``q − origin`` and `gains`.
-    factors : (p, rows, 2) uint8
-    page_distances : (p,) float32
-        |q − c|² of each page.
-
-    Returns
-    -------
-    distances, spreads : (p, rows) float32
-        A distance may come out negative for a row at the query's place.
-    """
-    distances = np.empty(products.shape, np.float32)
-    spreads = np.empty(products.shape, np.float32)
-    kernels.estimate_rows(
-        np.ascontiguousarray(products),
-        np.ascontiguousarray(factors),
-        np.ascontiguousarray(page_distances, dtype=np.float32),
-        estimate.shrinks,
-        estimate.spreads,
-        estimate.scales,
-        distances,
-        spreads,
-    )
-    return distances, spreads
 
 
 def centroid_constants(codebook: Codebook, codes: U8, heads: F32, origin: F32) -> F32:

@@ -26,8 +26,6 @@ from annserve.kernels.jit import inline_kernel, kernel
 
 _ROWS = 32
 _LINE_BYTES = 64
-#: Pages asked for ahead of the one being scanned: 4 halved the time of scattered pages, 8 gave no more.
-_AHEAD = 4
 _HOST = llvmlite.binding.get_host_cpu_features()
 HAS_AVX2 = platform.machine() in ("x86_64", "AMD64") and bool(_HOST.get("avx2", False))
 
@@ -260,49 +258,3 @@ if HAS_AVX2:
 
 else:
     scan_page = scan_page_portable
-
-
-@kernel
-def scan_pages(codes, pages, capacity, tables, sums):
-    """Sum table entries for all slots of several pages.
-
-    Parameters
-    ----------
-    codes : (bytes + slack,) uint8, C-contiguous  # IN
-    pages : (p,) int64  # IN
-        Numbers of pages.
-    capacity : int
-    tables : (n_nibbles, 16) uint8  # IN
-    sums : (p, capacity rounded up to 32) uint16  # OUT
-    """
-    page_bytes = capacity * (tables.shape[0] // 2)
-    for i in range(min(_AHEAD, pages.shape[0])):
-        prefetch_page(codes, pages[i] * page_bytes, page_bytes)
-    for i in range(pages.shape[0]):
-        if i + _AHEAD < pages.shape[0]:
-            prefetch_page(codes, pages[i + _AHEAD] * page_bytes, page_bytes)
-        scan_page(codes, pages[i] * page_bytes, capacity, capacity, tables, sums[i])
-
-
-@kernel
-def estimate_rows(products, factors, page_distances, shrinks, spreads, terms, distances, scales):
-    """Turn inner products and factors into estimated distances and error scales.
-
-    Parameters
-    ----------
-    products : (p, rows) float32  # IN
-    factors : (p, rows, 2) uint8  # IN
-    page_distances : (p,) float32  # IN
-    shrinks, spreads : (256,) float32  # IN
-    terms : (4,) float32  # IN
-        distance_scale, spread_power, constant_min, constant_step.
-    distances, scales : (p, rows) float32  # OUT
-    """
-    for i in range(products.shape[0]):
-        nearest = page_distances[i] * terms[0] + terms[2]
-        growth = max(page_distances[i], np.float32(1e-30)) ** terms[1]
-        for j in range(products.shape[1]):
-            shrink = factors[i, j, 1]
-            constant = nearest + terms[3] * np.float32(factors[i, j, 0])
-            distances[i, j] = constant - 2 * shrinks[shrink] * products[i, j]
-            scales[i, j] = spreads[shrink] * growth

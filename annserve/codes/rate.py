@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes import rating_kernels
-from annserve.codes.layout import NIBBLE_VALUES, SCAN_ROWS, Codebook
-from annserve.codes.scan import table_passes
+from annserve.codes.layout import NIBBLE_VALUES, SCAN_ROWS, Codebook, table_passes
 from annserve.codes.tiers import CodeTiers
 
 F32 = npt.NDArray[np.float32]

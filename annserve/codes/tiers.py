@@ -19,7 +19,15 @@ from annserve.errors import CorruptionError
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-_PLAIN = ("page_codes", "page_constants", "page_spreads", "row_codes", "row_counts", "row_factors")
+#: Arrays of this class itself: their type and number of axes. Kernels trust both.
+_PLAIN = {
+    "page_codes": (np.uint8, 2),
+    "page_constants": (np.float32, 1),
+    "page_spreads": (np.float32, 1),
+    "row_codes": (np.uint8, 1),
+    "row_counts": (np.uint16, 1),
+    "row_factors": (np.uint8, 3),
+}
 #: What only an encoder needs.
 ENCODER_ARRAYS = ("p.analysis", "r.analysis")
 #: Names of sections have 16 characters.
@@ -65,8 +73,12 @@ class CodeTiers:
     estimate: Estimate
 
     def __post_init__(self) -> None:
-        n_pages, n_factors, capacity = self.row_factors.shape
-        whole = (
+        typed = all(
+            getattr(self, name).dtype == dtype and getattr(self, name).ndim == axes
+            for name, (dtype, axes) in _PLAIN.items()
+        )
+        n_pages, n_factors, capacity = self.row_factors.shape if typed else (0, 0, 0)
+        whole = typed and (
             n_factors == FACTOR_BYTES
             and self.page_codes.shape == (n_pages, self.page_book.code_bytes)
             and self.page_constants.shape == self.page_spreads.shape == self.row_counts.shape == (n_pages,)

@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import codes as oracle
 
 from annserve.codes import kernels
 from annserve.codes.encode import decode, encode
-from annserve.codes.layout import CODE_BYTES_MAX, SCAN_SLACK_BYTES, allocate_pages, pack_page, unpack_page
-from annserve.codes.scan import NARROW_BYTES_MAX, exact_tables, flat_with_slack, make_tables, scan
+from annserve.codes.layout import (
+    CODE_BYTES_MAX,
+    NARROW_BYTES_MAX,
+    SCAN_SLACK_BYTES,
+    Codebook,
+    allocate_pages,
+    flat_with_slack,
+    pack_page,
+    table_passes,
+    unpack_page,
+)
 from annserve.codes.train import second_moment, train_codebook
-from tests.oracles import codes as oracle
 
 DIMS = st.sampled_from([1, 2, 3, 7, 16, 33])
 BYTES = st.sampled_from([1, 2, 5, 12])
@@ -78,52 +87,61 @@ def test_every_scan_gives_the_same_integers(capacity: int, code_bytes: int, seed
     for page in range(3):
         pack_page(rows[page], pages, page)
     flat = flat_with_slack(pages)
-    asked = np.array([2, 0, 2], np.int64)
-    width = -(-capacity // 32) * 32
-    sums = np.empty((3, width), np.uint16)
-    kernels.scan_pages(flat, asked, capacity, tables, sums)
-    plain = np.zeros(width, np.uint16)
-    for at, page in enumerate(asked):
-        expected = oracle.table_sums(rows[page], tables)
-        np.testing.assert_array_equal(sums[at, :capacity], expected)
-        kernels.scan_page_portable(flat, page * capacity * code_bytes, capacity, capacity, tables, plain)
-        np.testing.assert_array_equal(plain[:capacity], expected)
+    n_rows = int(rng.integers(1, capacity + 1))
+    sums = np.empty(-(-capacity // 32) * 32, np.uint16)
+    for page in (2, 0):
+        expected = oracle.table_sums(rows[page], tables)[:n_rows]
+        for scan in (kernels.scan_page, kernels.scan_page_portable):
+            sums[:] = 7
+            scan(flat, page * capacity * code_bytes, capacity, n_rows, tables, sums)
+            np.testing.assert_array_equal(sums[:n_rows], expected)
 
 
-@settings(max_examples=30, deadline=None)
-@given(DIMS, BYTES, st.integers(0, 10_000))
-def test_scanned_products_stay_within_the_rounding_of_their_tables(dim: int, code_bytes: int, seed: int) -> None:
-    residuals = draw_residuals("gauss", 120, dim, seed)
+def rounded_tables(book: Codebook, query: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Give exact tables, rounded ones, and step and offset of the rounded, all from kernels."""
+    fields = (book.field_component, book.field_nibble, book.field_shift, book.field_bits, book.field_levels)
+    exact = np.empty((book.n_nibbles, 16), np.float32)
+    kernels.nibble_tables(((book.synthesis @ query) * gains).astype(np.float32), *fields, exact)
+    entries = np.empty((table_passes(book.code_bytes), *exact.shape), np.uint8)
+    return exact, entries, *kernels.quantize_tables(exact, entries)
+
+
+@settings(max_examples=60, deadline=None)
+@given(KINDS, DIMS, st.sampled_from([1, 2, 5, 12, NARROW_BYTES_MAX + 8]), st.integers(0, 10_000))
+def test_rounded_tables_add_up_to_inner_products(kind: str, dim: int, code_bytes: int, seed: int) -> None:
+    """Exact tables are the oracle's; sums of rounded ones are off by half a step a nibble at most."""
+    rng = np.random.default_rng(seed)
+    residuals = draw_residuals(kind, 120, dim, seed)
     book = train_codebook(residuals, code_bytes, second_moment(residuals[:50]))
-    query = np.random.default_rng(seed).normal(size=dim).astype(np.float32) * 20
+    query = rng.normal(size=dim).astype(np.float32) * 20
+    gains = rng.uniform(0.5, 1.5, book.n_components).astype(np.float32)
     codes = encode(book, residuals)
-    products = decode(book, codes).astype(np.float64) @ query
-    exact = exact_tables(book, query)
-    by_tables = oracle.table_sums(codes, exact) + book.mean.astype(np.float64) @ query
-    np.testing.assert_allclose(by_tables, products, atol=1e-3 * (np.abs(products).max() + 1))
-    tables = make_tables(book, query)
-    pages = allocate_pages(4, book.code_bytes, 30)
-    for page in range(4):
-        pack_page(codes[30 * page : 30 * page + 30], pages, page)
-    scanned = scan(tables, pages, np.arange(4)).ravel()
-    slack = 0.51 * tables.step * book.n_nibbles + 1e-3 * (np.abs(products).max() + 1)
-    assert np.abs(scanned - products).max() <= slack
+    exact, entries, step, offset = rounded_tables(book, query, gains)
+    expected = oracle.exact_tables(book, query, gains)
+    # Each entry sums fields of components, each of which summed over the dimensions.
+    size = (np.abs(book.synthesis) @ np.abs(query) * gains).max() * np.abs(book.field_levels).max()
+    np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-5 * size + 1e-30)
+    sums = sum(weight * oracle.table_sums(codes, table) for weight, table in zip((1, 256), entries, strict=False))
+    inner = oracle.products(book, codes, query, gains) - book.mean.astype(np.float64) @ query
+    off = np.abs(float(offset) + float(step) * sums - inner)
+    assert off.max() <= 0.51 * float(step) * book.n_nibbles + 1e-4 * size + 1e-30
 
 
 def test_long_codes_are_scanned_with_finer_tables(rng: np.random.Generator) -> None:
-    """Above `NARROW_BYTES_MAX` two passes leave a hundredth of the rounding that one pass would."""
+    """Above `NARROW_BYTES_MAX` two passes leave a two-hundredth of the rounding that one pass would."""
     residuals = (rng.normal(size=(400, 60)) * np.geomspace(10, 1, 60)).astype(np.float32)
     book = train_codebook(residuals, NARROW_BYTES_MAX + 8)
-    codes = encode(book, residuals[:30])
     query = rng.normal(size=60).astype(np.float32)
-    tables = make_tables(book, query)
-    assert tables.entries.shape == (2, book.n_nibbles, 16)
-    pages = allocate_pages(1, book.code_bytes, 30)
-    pack_page(codes, pages, 0)
-    scanned = scan(tables, pages, np.zeros(1, np.int64))[0]
-    by_tables = oracle.table_sums(codes, exact_tables(book, query)) + book.mean @ query
-    assert np.abs(scanned - by_tables).max() <= 0.51 * tables.step * book.n_nibbles + 1e-3
-    assert 200 * tables.step < np.ptp(exact_tables(book, query), axis=1).max() / 255
+    exact, entries, step, _ = rounded_tables(book, query, np.ones(book.n_components, np.float32))
+    assert entries.shape == (2, book.n_nibbles, 16)
+    assert 200 * step < np.ptp(exact, axis=1).max() / 255
+
+
+def test_products_by_tables_are_those_of_reconstructions(rng: np.random.Generator) -> None:
+    residuals = draw_residuals("gauss", 120, 16, 3)
+    book = train_codebook(residuals, 5)
+    codes, query = encode(book, residuals), rng.normal(size=16) * 20
+    np.testing.assert_allclose(oracle.products(book, codes, query), oracle.decode(book, codes) @ query, rtol=1e-9)
 
 
 def test_a_page_unpacks_to_what_was_packed(rng: np.random.Generator) -> None:

@@ -6,22 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from oracles import codes as oracle
 
 from annserve.codes.encode import decode, encode
 from annserve.codes.estimate import (
     FACTOR_VALUES,
     Estimate,
     centroid_constants,
-    estimate_distances,
     fit_estimate,
     row_factors,
     with_constants_of,
 )
-from annserve.codes.layout import Codebook, allocate_pages, pack_page
-from annserve.codes.scan import exact_tables, make_tables, scan
+from annserve.codes.layout import Codebook
 from annserve.codes.train import second_moment, train_codebook
 from annserve.errors import CorruptionError
-from tests.oracles import codes as oracle
 
 DIM, PAGES, ROWS = 24, 200, 30
 
@@ -76,14 +74,11 @@ def fitted() -> Fitted:
 
 
 def estimates_of(fitted: Fitted, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate all rows as the engine does: tables, scan, factors."""
-    tables = make_tables(fitted.codebook, query - fitted.estimate.origin, fitted.estimate.gains)
-    pages = allocate_pages(PAGES, fitted.codebook.code_bytes, ROWS)
-    for page in range(PAGES):
-        pack_page(fitted.codes[page], pages, page)
-    products = scan(tables, pages, np.arange(PAGES))
+    """Estimate all rows by the formula; that kernels compute it is proven with ratings."""
+    codes = fitted.codes.reshape(PAGES * ROWS, -1)
+    inner = oracle.products(fitted.codebook, codes, query - fitted.estimate.origin, fitted.estimate.gains)
     lengths = ((query - fitted.references) ** 2).sum(axis=1)
-    return estimate_distances(fitted.estimate, products, fitted.factors, lengths)
+    return oracle.estimate_distances(fitted.estimate, inner.reshape(PAGES, ROWS), fitted.factors, lengths[:, None])
 
 
 def near(fitted: Fitted, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,18 +88,6 @@ def near(fitted: Fitted, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.zeros(true.shape, bool)
     chosen[np.argsort(lengths)[:8]] = True
     return true, chosen
-
-
-def test_the_kernel_computes_the_formula(fitted: Fitted) -> None:
-    rng = np.random.default_rng(3)
-    products = (rng.normal(size=(5, 7)) * 300).astype(np.float32)
-    factors = rng.integers(0, 256, (5, 7, 2)).astype(np.uint8)
-    lengths = np.array([0, 1, 50, 2_000, 1e6], np.float32)
-    distances, spreads = estimate_distances(fitted.estimate, products, factors, lengths)
-    for i in range(5):
-        for j in range(7):
-            expected = oracle.estimate_distance(fitted.estimate, products[i, j], factors[i, j], lengths[i])
-            np.testing.assert_allclose((distances[i, j], spreads[i, j]), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_estimates_beat_plain_reconstruction_near_the_query(fitted: Fitted) -> None:
@@ -140,8 +123,7 @@ def test_page_centroids_are_a_table_sum_away(fitted: Fitted) -> None:
     constants = centroid_constants(book, codes, heads, origin)
     centroids = heads + decode(book, codes)
     query = fitted.queries[0]
-    products = oracle.table_sums(codes, exact_tables(book, query - origin)) + book.mean @ (query - origin)
-    by_table = ((query - heads) ** 2).sum(axis=1) + constants - 2 * products
+    by_table = ((query - heads) ** 2).sum(axis=1) + constants - 2 * oracle.products(book, codes, query - origin)
     np.testing.assert_allclose(by_table, ((query - centroids) ** 2).sum(axis=1), rtol=1e-3, atol=0.5)
 
 
@@ -160,9 +142,7 @@ def test_degenerate_pairs_give_finite_estimates() -> None:
     codes = encode(book, zeros)
     estimate = fit_estimate(book, zeros, codes, zeros, zeros, np.zeros(4, np.float32))
     factors = row_factors(estimate, book, zeros, codes, zeros)
-    distances, spreads = estimate_distances(
-        estimate, np.zeros((1, 50), np.float32), factors[None], np.zeros(1, np.float32)
-    )
+    distances, spreads = oracle.estimate_distances(estimate, np.zeros(50), factors, np.zeros(50))
     assert np.isfinite(distances).all()
     assert np.isfinite(spreads).all()
     assert np.abs(distances).max() < 1e-3
@@ -176,3 +156,16 @@ def test_an_estimate_survives_its_arrays(fitted: Fitted) -> None:
     del arrays["gains"]
     with pytest.raises(CorruptionError, match="lacks its array 'gains'"):
         Estimate.from_arrays(arrays)
+
+
+def test_an_estimate_of_other_shapes_is_refused(fitted: Fitted) -> None:
+    """A kernel would look up a shrink that isn't there."""
+    arrays = fitted.estimate.as_arrays()
+    for name, wrong in (
+        ("spreads", arrays["spreads"][:-1]),
+        ("shrinks", arrays["shrinks"].reshape(16, 16)),
+        ("shrink_terms", arrays["shrink_terms"][:2]),
+        ("constant_min", np.zeros(2)),
+    ):
+        with pytest.raises(CorruptionError, match=r"disagree in shape|no single number"):
+            Estimate.from_arrays({**arrays, name: wrong})

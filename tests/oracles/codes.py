@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from oracles.kernels import normal_cdf
 
 from annserve.codes.layout import Codebook
 
@@ -61,9 +62,124 @@ def table_sums(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
     return sum(wide[m][values[:, m]] for m in range(len(tables)))
 
 
-def estimate_distance(estimate, product, factors, page_distance):  # type: ignore[no-untyped-def]
-    """Give one row's estimated squared distance and error scale by the formula of ``codes.estimate``."""
-    constant = estimate.constant_min + estimate.constant_step * int(factors[0])
-    shrink = float(estimate.shrinks[factors[1]])
-    distance = estimate.distance_scale * float(page_distance) + constant - 2 * shrink * float(product)
-    return distance, float(estimate.spreads[factors[1]]) * max(float(page_distance), 1e-30) ** estimate.spread_power
+def exact_tables(codebook: Codebook, query: np.ndarray, gains: np.ndarray | None = None) -> np.ndarray:
+    """Give what each nibble value adds to ⟨query, G⟩, apart from ⟨query, mean⟩, as (n_nibbles, 16) float64."""
+    projected = codebook.synthesis.astype(np.float64) @ np.asarray(query, np.float64)
+    if gains is not None:
+        projected = projected * gains
+    tables = np.zeros((codebook.n_nibbles, 16))
+    for f, component in enumerate(codebook.field_component):
+        for x in range(16):
+            level = (x >> codebook.field_shift[f]) % (1 << codebook.field_bits[f])
+            tables[codebook.field_nibble[f], x] += projected[component] * codebook.field_levels[f][level]
+    return tables
+
+
+def products(codebook: Codebook, codes: np.ndarray, query: np.ndarray, gains: np.ndarray | None = None) -> np.ndarray:
+    """Give ⟨query, G'⟩ of each code, (n,) float64: G with its components multiplied by the gains."""
+    sums = table_sums(codes, exact_tables(codebook, query, gains))
+    return sums + codebook.mean.astype(np.float64) @ np.asarray(query, np.float64)
+
+
+def estimate_distances(estimate, inner, factors, page_distances):
+    """Give estimated squared distances and error scales by the formula of ``codes.estimate``.
+
+    inner (...), factors (..., 2), page_distances (...): of the rows' pages.
+    """
+    constants = estimate.constant_min + estimate.constant_step * factors[..., 0].astype(np.float64)
+    shrinks = estimate.shrinks.astype(np.float64)[factors[..., 1]]
+    lengths = np.asarray(page_distances, np.float64)
+    distances = estimate.distance_scale * lengths + constants - 2 * shrinks * inner
+    spreads = estimate.spreads.astype(np.float64)[factors[..., 1]]
+    return distances, spreads * np.maximum(lengths, 1e-30) ** estimate.spread_power
+
+
+def order_by_distance(distances, buckets):
+    """Order float32 distances to one part in `buckets` of their spread; equals stay as they stood."""
+    low, high = distances.min(), distances.max()
+    scale = np.float32(buckets - 1) / (high - low) if high > low else np.float32(0)
+    return np.argsort(((distances - low) * scale).astype(np.int64), kind="stable")
+
+
+def log_promise(distance, spread, bar, rank, terms):
+    """Give the regression of a page's log expected hits; distance and bar as they are, spread as a logarithm."""
+    x, y, r = np.log(distance) - np.log(bar), spread - np.log(bar), np.log1p(rank)
+    return float(np.dot(terms.astype(np.float64), [1, x, x * x, y, y * y, x * y, r, r * x]))
+
+
+def rate(tiers, pages, page_distances, page_rows, k, *, pages_max, first, buckets, terms, below, excluded):
+    """Rate one query's pages: which are looked at, in which order, and what each is worth.
+
+    Parameters
+    ----------
+    pages : (p,) int
+        Pages of the query's heads, as the heads come.
+    page_distances : (p,) float32
+        Squared distances of their decoded centroids.
+    page_rows : callable
+        Page, its distance → its rows' estimates and errors.
+    first : int
+        Pages that are never skipped.
+    terms, below
+        Of the rule by which later pages are skipped.
+    excluded : (page, slot)
+
+    Returns
+    -------
+    dict
+        ``pages``, ``distances``, ``bar`` (of the first pages), ``rows``; ``estimates``, ``errors`` and ``owners`` of
+        the rows that matter, with the bracket ``low``, ``high`` of the threshold; and ``margin``, how near a
+        promise came to the rule's threshold.
+    """
+    reach = 4.0
+    looked_at, estimates, errors, owners = [], [], [], []
+    first_bar, margin, n_rows = np.inf, np.inf, 0
+
+    def bar():
+        return sorted(estimates)[2 * k - 1] if len(estimates) >= 2 * k else np.inf
+
+    for rank, at in enumerate(order_by_distance(page_distances, buckets) if len(pages) else []):
+        if len(looked_at) == pages_max:
+            break
+        page, distance = int(pages[at]), float(page_distances[at])
+        if rank >= first and np.isfinite(first_bar):
+            promise = log_promise(distance, float(tiers.page_spreads[page]), max(first_bar, 1e-12), rank, terms)
+            margin = min(margin, abs(promise - below))
+            if promise < below:
+                continue
+        page_estimates, page_errors = page_rows(page, distance)
+        n_rows += len(page_estimates)
+        for slot, (value, error) in enumerate(zip(page_estimates, page_errors, strict=True)):
+            if (page, slot) != tuple(excluded):
+                estimates.append(float(value))
+                errors.append(float(error))
+                owners.append(len(looked_at))
+        looked_at.append((page, distance))
+        if len(looked_at) == first:
+            first_bar = bar()
+    last_bar = bar()
+    near = [i for i in range(len(estimates)) if estimates[i] - reach * errors[i] < last_bar]
+    low = min((estimates[i] - reach * errors[i] for i in near), default=np.inf)
+    high = last_bar
+    if not np.isfinite(high):
+        high = max((estimates[i] + reach * errors[i] for i in near), default=np.inf)
+    return {
+        "pages": [page for page, _ in looked_at],
+        "distances": [distance for _, distance in looked_at],
+        "bar": first_bar,
+        "estimates": [estimates[i] for i in near],
+        "errors": [errors[i] for i in near],
+        "owners": [owners[i] for i in near],
+        "low": low,
+        "high": high,
+        "rows": n_rows,
+        "margin": margin,
+    }
+
+
+def worths(rated, threshold):
+    """Give what each page is worth: the sum of its rows' chances to lie within the threshold."""
+    total = np.zeros(len(rated["pages"]))
+    for estimate, error, owner in zip(rated["estimates"], rated["errors"], rated["owners"], strict=True):
+        total[owner] += normal_cdf((threshold - estimate) / error)
+    return total

@@ -48,9 +48,7 @@ def read_container(path: Path) -> dict[str, Any]:
     formats = dict(enumerate(["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"], start=1))
     sections = {}
     for i in range(count):
-        name, dtype, ndim, *shape, offset, n_bytes, crc, _ = struct.unpack_from(
-            "<16sIIQQQQQII", content, 128 + 72 * i
-        )
+        name, dtype, ndim, *shape, offset, n_bytes, crc, _ = struct.unpack_from("<16sIIQQQQQII", content, 128 + 72 * i)
         array = np.frombuffer(content[offset : offset + n_bytes], "<" + formats[dtype]).reshape(shape[:ndim])
         sections[name.rstrip(b"\0").decode()] = (array, offset, crc)
     return {

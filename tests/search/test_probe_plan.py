@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annserve.errors import CorruptionError
-from annserve.search.plan import ProbePlan
+from annserve.search.probe_plan import ProbePlan
 
 TARGETS = np.array([0.8, 0.9, 0.95, 0.99])
 
