@@ -6,7 +6,7 @@ For each held-out query the exact neighbours are known, and so are the pages tha
 2. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
    not be looked at; the bar is lower for higher targets;
 3. *expected recall*: with both in force, the least sum of worths, as a share of k, at which reading may stop so that
-   rows as they are get the target, and pushed ones, taken together, about so.
+   every group of queries, rows as they are and rows pushed however far, gets the target.
 
 Nothing is tuned on a user's queries.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import CALIBRATED_KS, SHORTFALL, HeldOut
+from annserve.build.heldout import CALIBRATED_KS, HeldOut
 from annserve.build.storage_loss import kept_by_storage
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
 from annserve.codes.rating_kernels import PAGES_FIRST
@@ -36,11 +36,9 @@ from annserve.spec import RECALL_TARGETS
 F64 = npt.NDArray[np.float64]
 
 #: Share of a target's misses that may come of heads that weren't visited.
-_HEADS_SHARE = 0.05
+_HEADS_SHARE = 0.02
 #: A page is passed over if it promises less than this times the share that a target may miss.
-_SKIP_SHARE = 0.015
-#: Calibrated a little above the target: half of a standard error of the recall that is measured.
-_AIM = 0.002
+_SKIP_SHARE = 0.006
 _HEADS_MAX = 4_096
 #: Queries that the regression is fitted on; every page of theirs is looked at.
 _SKIP_QUERIES = 500
@@ -115,7 +113,7 @@ def calibrate_reads(
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
-            expected[a, b] = _fit_expected(rating, _hits(rating, pages), held_out.push == 0, k, target)
+            expected[a, b] = _fit_expected(rating, _hits(rating, pages), held_out.push, k, target)
     return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, expected)
 
 
@@ -218,11 +216,11 @@ def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spre
 def _fit_expected(
     rating: list[Rating],
     hits: list[npt.NDArray[np.int64]],
-    unpushed: npt.NDArray[np.bool_],
+    push: npt.NDArray[np.int64],
     k: int,
     target: float,
 ) -> float:
-    """Give the least expected recall that delivers the target, to unpushed queries and about so to all."""
+    """Give the least expected recall that delivers the target to every group of pushed queries."""
     curves = []
     for block, counted in zip(rating, hits):
         order, promised = ranked(block)
@@ -237,7 +235,7 @@ def _fit_expected(
     for _ in range(14):
         middle = (low + high) / 2
         recall = delivered(middle)
-        if recall[unpushed].mean() >= target + _AIM and recall.mean() >= target - SHORTFALL:
+        if min(recall[push == group].mean() for group in np.unique(push)) >= target:
             high = middle
         else:
             low = middle

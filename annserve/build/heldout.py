@@ -17,8 +17,8 @@ import numpy.typing as npt
 from annserve.spec import VALUE_MAX, IndexSpec
 
 #: How far rows are pushed, as a share of the noise, and how many of the queries each push gets.
-PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2)
-SHARES = (0.4, 0.15, 0.15, 0.15, 0.15)
+PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2, 1.8)
+SHARES = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
 _NOISE_ROWS = 4_096
 
 #: k that are calibrated; a plan interpolates between them and goes on beyond.
