@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import ceil
 
 from annserve.build.encode import PAGE_CODE_BYTES
 from annserve.codes.estimate import FACTOR_BYTES
@@ -111,8 +112,9 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
         ram_bytes = head / (per_page * pages_per_posting)
         if ram_bytes <= budget:
             return TierPlan(0, pages_per_posting, ram_bytes)
+    least = ceil(1e3 * ram_bytes) / 1e3
     raise InputError(
-        f"ram is {ram} ({budget:.2f} bytes a vector), but the least is {ram_bytes:.2f} bytes a vector: "
-        "heads of postings of 256 pages; give more",
+        f"ram is {ram} ({budget:.3f} bytes a vector), but the least is {least:.3f} bytes a vector: heads of "
+        "postings of 256 pages; give more",
         field="ram",
     )

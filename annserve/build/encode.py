@@ -110,6 +110,9 @@ def encode_rows(
     position_of_row[packing.order] = np.arange(n_rows)
     own_positions = position_of_row[stand_ins]
     near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, residuals)
+    if not len(near):
+        # No row has another near it, such as a single one: fit to rows asked for as they are.
+        near, directions = drawn, residuals(drawn)
     references = centroids[page_of_position[near]]
     estimate = fit_estimate(row_book, residuals(near), codes[near], directions, references, origin)
     estimate = with_constants_of(estimate, row_book, residuals(drawn), codes[drawn], centroids[page_of_position[drawn]])
@@ -238,7 +241,10 @@ def _rows_that_matter(
         errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)
         estimates[positions == own] = np.inf
         finite = np.isfinite(estimates)
-        high = np.float32(estimates[finite].max(initial=0) + 5 * errors.max())
+        # Half of each of the nearest 2k rows is expected within the farthest of them.
+        nearest = np.sort(estimates[finite])[: 2 * _NEIGHBOURS]
+        enough = len(nearest) == 2 * _NEIGHBOURS
+        high = np.float32(nearest.max(initial=0) + (0 if enough else 5 * errors.max()))
         threshold = solve_threshold(
             estimates[finite],
             errors[finite],

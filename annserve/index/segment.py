@@ -1,7 +1,7 @@
 """One segment: heads, graph, posting table and codes for RAM, pages for the device.
 
-``write_heads``, ``write_codes`` and ``open_segment`` are the two ends of ``heads.bin`` and ``codes.bin``; their sections
-are in storage/FORMAT.md.
+``write_heads``, ``write_codes`` and ``open_segment`` are the two ends of ``heads.bin`` and ``codes.bin``; their
+sections are in storage/FORMAT.md.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from oracles import heads as oracle
 from annserve.heads import kernels
 from annserve.heads.graph import SLACK, join_heads, reachable
 from annserve.heads.layout import NO_HEAD, QUERY_LIMIT, HeadNodes, NodeLayout, lay_out
-from annserve.heads.navigate import WalkScratch, nearest_heads
+from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.spec import DIM_MAX
 
 
@@ -131,3 +131,23 @@ def test_the_largest_distance_fits_beside_a_head(dtype):
     assert ids.tolist() == [[0, 1, 2]]
     assert (distances == (QUERY_LIMIT + int(far)) ** 2 * DIM_MAX).all()
     assert ((QUERY_LIMIT + 255) ** 2 * (DIM_MAX + 1)) << kernels.HEAD_BITS < 2**63
+
+
+@given(head_vectors(), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.037, 1e-9, 250.0]))
+@settings(max_examples=120, deadline=None)
+def test_exact_distances_are_to_the_stored_heads_from_queries_as_they_are(vectors, seed, scale):
+    """In float64; the queries lie between the steps of the grid, where those of a walk are rounded to it."""
+    rng = np.random.default_rng(seed)
+    n_heads, dim = vectors.shape
+    layout = NodeLayout(dim)
+    nodes = lay_out(vectors, np.full((n_heads, layout.degree), NO_HEAD, np.uint32), layout)
+    heads = HeadNodes(layout, nodes, n_heads, 0, scale, vectors.dtype)
+    queries = (rng.normal(size=(3, dim)) * 200 * scale).astype(np.float32)
+    head_ids = rng.integers(-1, n_heads, (3, 5)).astype(np.int32)
+    # There is no head from a place on, as after a walk that found fewer.
+    head_ids[0, 2:] = -1
+    found = exact_distances(heads, queries, head_ids)
+    assert found.dtype == np.float32
+    exact = oracle.real_distances(queries, vectors * np.float64(scale))
+    there = head_ids >= 0
+    np.testing.assert_allclose(found[there], np.take_along_axis(exact, head_ids, axis=1)[there], rtol=1e-5)

@@ -73,6 +73,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def search_files(folder: Path) -> dict[str, bytes]:
-    """Give the files that decide answers: heads, pages, plan. The report holds times, which differ."""
-    kept = ("heads.bin", "pages.bin", "plan.json")
+    """Give the files that decide answers: heads, codes, pages, plan. The report holds times, which differ."""
+    kept = ("heads.bin", "codes.bin", "pages.bin", "plan.json")
     return {name: content for name, content in files_of(folder).items() if name.endswith(kept)}

@@ -12,6 +12,11 @@ def squared_distances(query, vectors):
     return ((np.asarray(vectors, np.int64) - np.asarray(query, np.int64)) ** 2).sum(axis=1)
 
 
+def real_distances(queries, vectors):
+    """Squared distances of real numbers, as (nq, h) float64."""
+    return ((np.asarray(queries, np.float64)[:, None] - vectors) ** 2).sum(axis=2)
+
+
 def nearest_heads(query, vectors, wanted):
     """Heads by (distance, id): ids and distances of the first `wanted`."""
     distances = squared_distances(query, vectors)
