@@ -58,7 +58,7 @@ class Codebook:
         Columns give the components that take bits, those with the most bits first.
     synthesis : (m, d) float32
         Its counterpart: rows give what a component adds to the reconstruction.
-    field_component, field_nibble, field_shift, field_bits : (f,) uint8
+    field_component, field_nibble, field_shift, field_bits : (f,) int32
         Which component a field quantizes, and its place in the code.
     field_levels : (f, 16) float32
         Value of each of its ``2**bits`` entries; the rest repeats the last. Ascending.

@@ -15,10 +15,10 @@ from annserve.errors import CorruptionError, NotFoundError, VersionError
 from annserve.index import names
 from annserve.index.manifest import read_current
 from annserve.index.publish import describe_segment, publish
-from annserve.index.segment import HEADS_MAGIC, write_heads
+from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, write_heads
 from annserve.index.snapshot import open_snapshot
 from annserve.storage.checksum import crc32c
-from annserve.storage.container import open_container
+from annserve.storage.container import ContainerWriter, open_container
 from annserve.storage.reader import open_reader
 
 SEGMENT = "segment-000001"
@@ -44,11 +44,12 @@ def verify(folder):
 def places(path):
     """Which bytes to flip: all of a small file; of a larger one a stride, and all around its boundaries."""
     size = path.stat().st_size
-    if path.name not in (names.HEADS, names.PAGES):
+    if path.suffix == ".json" or path.name == names.CURRENT:
         return range(size)
-    chosen = set(range(300)) | set(range(0, size, 509))
-    for block in range(0, size + 1, 4_096):
-        chosen.update(range(block - 5, block + 20))
+    chosen = set(range(300)) | set(range(0, size, max(509, size // 200)))
+    if path.name != names.CODES:
+        for block in range(0, size + 1, 4_096):
+            chosen.update(range(block - 5, block + 20))
     magic = path.read_bytes()[:8]
     with open_container(path, magic) as file:
         for name in file.names:
@@ -62,7 +63,7 @@ def places(path):
     [
         names.CURRENT,
         "manifest-000001.json",
-        *(f"{SEGMENT}/{name}" for name in (names.HEADS, names.PLAN, names.REPORT)),
+        *(f"{SEGMENT}/{name}" for name in (names.HEADS, names.CODES, names.PLAN, names.REPORT)),
     ],
 )
 def test_a_flipped_byte_of_a_file_is_found_when_the_index_is_opened(copy_index, file):
@@ -122,7 +123,7 @@ def test_a_segment_of_another_index_is_found(copy_index, tmp_path):
         answer(folder)
 
 
-@pytest.mark.parametrize("file", names.SEGMENT_FILES)
+@pytest.mark.parametrize("file", [*names.SEGMENT_FILES, *names.OPTIONAL_FILES])
 @pytest.mark.parametrize("change", ["missing", "short", "long", "empty", "folder", "another"])
 def test_a_file_that_is_not_the_one_published_is_found(copy_index, file, change):
     folder = copy_index("changed")
@@ -172,7 +173,7 @@ def republish(folder):
     publish(folder, type(manifest)(2, manifest.spec, manifest.norm_max, (entry,)))
 
 
-@pytest.mark.parametrize("file", [names.HEADS, names.PAGES])
+@pytest.mark.parametrize("file", [names.HEADS, names.CODES, names.PAGES])
 def test_a_file_of_another_format_version_is_told_from_damage(copy_index, file):
     folder = copy_index("newer")
     path = folder / SEGMENT / file
@@ -193,6 +194,57 @@ def rewrite_heads(folder, change):
     change(facts)
     write_heads(folder / SEGMENT / names.HEADS, **facts)
     republish(folder)
+
+
+def rewrite_codes(folder, change):
+    """Write codes.bin anew with one array changed, correctly sealed, and publish it."""
+    segment = open_snapshot(folder).segment
+    path = folder / SEGMENT / names.CODES
+    arrays = {name: np.array(array) for name, array in segment.codes.as_arrays().items()}
+    change(arrays)
+    with ContainerWriter(path, CODES_MAGIC) as writer:
+        for name, array in arrays.items():
+            writer.add(name, array)
+    republish(folder)
+
+
+def lose_a_page(arrays):
+    for name in ("page_codes", "page_constants", "page_spreads", "row_counts", "row_factors"):
+        arrays[name] = arrays[name][:-1]
+    code_bytes = (int(arrays["r.field_nibble"].max()) + 2) // 2
+    arrays["row_codes"] = arrays["row_codes"][: -code_bytes * arrays["row_factors"].shape[2]]
+
+
+def forget_the_slack(arrays):
+    arrays["row_codes"] = arrays["row_codes"][:-1]
+
+
+def overfill_a_page(arrays):
+    arrays["row_counts"][0] = arrays["row_factors"].shape[2] + 1
+
+
+def lead_a_field_astray(arrays):
+    arrays["r.field_shift"][0] = 4
+
+
+def shorten_spreads(arrays):
+    arrays["e.spreads"] = arrays["e.spreads"][:-1]
+
+
+def widen_counts(arrays):
+    arrays["row_counts"] = arrays["row_counts"].astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lose_a_page, forget_the_slack, overfill_a_page, lead_a_field_astray, shorten_spreads, widen_counts],
+)
+def test_codes_that_lead_astray_are_refused_when_opened(copy_index, change):
+    """Every checksum is right; a kernel that trusted the arrays would read outside of them."""
+    folder = copy_index("astray")
+    rewrite_codes(folder, change)
+    with pytest.raises(CorruptionError):
+        open_snapshot(folder)
 
 
 def drop_last_page(facts):
@@ -217,9 +269,7 @@ def shorten_radii(facts):
     facts["radii"] = facts["radii"][:-1]
 
 
-@pytest.mark.parametrize(
-    "change", [drop_last_page, cross_offsets, lead_entry_astray, lead_link_astray, shorten_radii]
-)
+@pytest.mark.parametrize("change", [drop_last_page, cross_offsets, lead_entry_astray, lead_link_astray, shorten_radii])
 def test_heads_that_lead_astray_are_refused_when_opened(copy_index, change):
     """Every checksum is right; a kernel that trusted the numbers would read outside of its arrays."""
     folder = copy_index("astray")

@@ -8,17 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracles import codes as oracle
 
+import annserve
 import annserve.storage
+from annserve.codes.encode import decode, encode
+from annserve.codes.layout import CODE_BYTES_MAX, SCAN_SLACK_BYTES, Codebook, allocate_pages, pack_page
+from annserve.codes.rating_kernels import PAGES_FIRST
+from annserve.codes.tiers import ENCODER_ARRAYS
 from annserve.heads.layout import DEGREE, NO_HEAD, NODE_PAGE_BYTES, HeadNodes, NodeLayout, lay_out
 from annserve.index import names
-from annserve.index.manifest import FileEntry, Manifest, SegmentEntry
+from annserve.index.manifest import FileEntry, Manifest, SegmentEntry, read_current
 from annserve.index.sealed import read_sealed
-from annserve.index.segment import HEADS_MAGIC, PAGES_MAGIC, pages_writer, write_heads
+from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, PAGES_MAGIC, pages_writer, write_heads
+from annserve.metric import queries_to_space, rows_to_space
+from annserve.pages.check import check_pages
 from annserve.pages.layout import HEADER, PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
-from annserve.search.plan import ProbePlan
+from annserve.search.probe_plan import ProbePlan
+from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
 from annserve.storage.container import ContainerWriter, open_container
 from annserve.storage.layout import (
@@ -30,6 +39,8 @@ from annserve.storage.layout import (
     SECTION_MAX,
 )
 
+GOLDEN = Path(__file__).parents[1] / f"golden/v{FORMAT_VERSION}"
+SEGMENT = Path("index") / names.segment_name(1)
 TEXT = (Path(annserve.storage.__file__).parent / "FORMAT.md").read_text()
 TYPES = {"u8": "u1", "i8": "i1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4"}
 
@@ -44,8 +55,8 @@ def section_of(heading):
 def table_of(heading):
     """Rows of the one table below a heading, as dicts by column."""
     lines = [line for line in section_of(heading).splitlines() if line.startswith("|")]
-    columns, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    columns, _, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [dict(zip(columns, (cell.replace("\\|", "|") for cell in row), strict=True)) for row in rows]
 
 
 def hex_dump_of(heading):
@@ -160,8 +171,102 @@ def test_the_section_tables_are_those_of_the_files(tmp_path):
         writer.append(np.zeros((3, 4_096), np.uint8))
         writer.end()
     assert_sections_are(table_of("## pages.bin"), tmp_path / "p", PAGES_MAGIC)
-    for heading, magic in (("## heads.bin", HEADS_MAGIC), ("## pages.bin", PAGES_MAGIC)):
+    for name in ("uint8-l2", "float32-cosine"):
+        assert_sections_are(table_of("## codes.bin"), GOLDEN / name / SEGMENT / names.CODES, CODES_MAGIC)
+    for heading, magic in (("## heads.bin", HEADS_MAGIC), ("## codes.bin", CODES_MAGIC), ("## pages.bin", PAGES_MAGIC)):
         assert f"magic `{magic.decode()}`" in section_of(heading)
+
+
+@pytest.mark.parametrize("name", ["uint8-l2", "float32-cosine"])
+def test_shapes_of_codes_are_what_their_table_says(name):
+    """Symbols are worked out from the sections that define them; all others must agree."""
+    spec = read_current(GOLDEN / name / "index").spec
+    with open_container(GOLDEN / name / SEGMENT / names.CODES, CODES_MAGIC) as file:
+        arrays = {section: np.array(file.section(section)) for section in file.names}
+    symbols = {
+        "n_pages": len(arrays["page_codes"]),
+        "b": arrays["page_codes"].shape[1],
+        "b'": (int(arrays["r.field_nibble"].max()) + 2) // 2,
+        "c": spec.page_capacity,
+        "D": spec.space_dim,
+        "m": arrays["p.synthesis"].shape[0],
+        "m'": arrays["r.synthesis"].shape[0],
+        "f": len(arrays["p.f_component"]),
+        "f'": len(arrays["r.f_component"]),
+        "32": SCAN_SLACK_BYTES,
+    }
+    for row in table_of("## codes.bin"):
+        shape = []
+        for extent in row["shape"].split(" × "):
+            terms = [np.prod([symbols.get(s) or int(s) for s in term.split(" · ")]) for term in extent.split(" + ")]
+            shape.append(sum(terms))
+        assert arrays[row["section"]].shape == tuple(shape), row["section"]
+    assert (arrays["row_counts"] <= spec.page_capacity).all()
+    assert int(arrays["p.field_nibble"].max()) in (2 * symbols["b"] - 2, 2 * symbols["b"] - 1)
+    assert f"1 … {CODE_BYTES_MAX}" in section_of("## codes.bin")
+    assert " and ".join(f"`{section}`" for section in ENCODER_ARRAYS) in section_of("## codes.bin")
+
+
+def test_codes_lie_as_their_table_says():
+    codes = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    pages = allocate_pages(2, 4, 5)
+    pack_page(codes, pages, 1)
+    flat, (c, code_bytes) = pages.base, (5, 4)
+    table = {row["field"]: row for row in table_of("### Code")}
+    for i in range(code_bytes):
+        at = code_bytes * c + value(table["byte_i"]["offset"], i=i, c=c)
+        assert flat[at : at + c].tolist() == [*codes[:, i], 0, 0]
+    assert value(table["byte_0"]["offset"]) == 0
+    assert value(table["byte_1"]["offset"], c=c) == c
+    assert len(flat) == 2 * code_bytes * c + SCAN_SLACK_BYTES
+
+
+def test_the_code_dump_is_a_real_code():
+    counts = np.arange(16.0)
+    book = Codebook(
+        mean=np.array([1, 0], np.float32),
+        analysis=np.eye(2, dtype=np.float32),
+        synthesis=np.eye(2, dtype=np.float32),
+        field_component=np.array([0, 0, 1], np.int32),
+        field_nibble=np.array([0, 1, 1], np.int32),
+        field_shift=np.array([0, 0, 1], np.int32),
+        field_bits=np.array([4, 1, 3], np.int32),
+        field_levels=np.array([counts, 16 * counts.clip(max=1), counts.clip(max=7) - 4], np.float32),
+    )
+    residual = np.array([[22, 2]], np.float32)
+    code = encode(book, residual)
+    assert_dump_is(hex_dump_of("### A code worked by hand"), code[0].tobytes().ljust(16, b"\0"))
+    np.testing.assert_array_equal(decode(book, code), residual)
+
+
+@pytest.mark.parametrize("name", ["uint8-l2", "float32-cosine"])
+def test_distances_by_codes_are_what_the_formulas_say(name):
+    """Against the rows themselves: estimates are off by about one error, and centroids are about the rows' mean."""
+    with annserve.open(GOLDEN / name / "index") as index:
+        segment = index._snapshot.segment
+    tiers, spec = segment.codes, segment.spec
+    with open_container(segment.pages_path, PAGES_MAGIC) as file:
+        pages = np.array(file.section("pages"))
+    ids, _ = check_pages(pages, np.arange(len(pages), dtype=np.uint32), segment.layout, segment.salt)
+    place = {int(id_): row for row, id_ in enumerate(np.load(GOLDEN / name / "row_ids.npy"))}
+    rows = rows_to_space(np.load(GOLDEN / name / "rows.npy"), spec, 0.0)[[place[int(i)] for i in ids]].astype(float)
+    page = np.repeat(np.arange(len(pages)), tiers.row_counts)
+    slot = np.concatenate([np.arange(count) for count in tiers.row_counts])
+    head = np.repeat(np.arange(segment.heads.n_heads), np.diff(segment.page_offsets.astype(int)))
+    centroids = segment.heads.vectors()[head] * segment.heads.scale + decode(tiers.page_book, tiers.page_codes)
+    codes = tiers.row_codes[:-SCAN_SLACK_BYTES].reshape(len(pages), -1, spec.page_capacity)[page, :, slot]
+    constant, shrink = tiers.row_factors[page, 0, slot], tiers.row_factors[page, 1, slot]
+    estimate = tiers.estimate
+    errors = []
+    for query in queries_to_space(np.load(GOLDEN / name / "queries.npy"), spec, 0.0).astype(float):
+        lengths = ((query - centroids) ** 2).sum(axis=1)[page]
+        inner = oracle.products(tiers.row_book, codes, query - estimate.origin, estimate.gains)
+        found = estimate.distance_scale * lengths + estimate.constant_min + estimate.constant_step * constant
+        found -= 2 * estimate.shrinks[shrink] * inner
+        error = estimate.spreads[shrink] * lengths**estimate.spread_power
+        errors.append((((rows - query) ** 2).sum(axis=1) - found) / error)
+    near = np.abs(np.concatenate(errors))
+    assert 0.3 < np.median(near) < 1.5
 
 
 def fields_of(content, prefix=""):
@@ -180,22 +285,39 @@ def fields_of(content, prefix=""):
 
 
 def test_the_field_tables_are_those_of_the_json_files():
-    entry = SegmentEntry("segment-000001", 1, 1, 1, 0, {name: FileEntry(1, 2) for name in names.SEGMENT_FILES})
+    files = {name: FileEntry(1, 2) for name in (*names.SEGMENT_FILES, *names.OPTIONAL_FILES)}
+    entry = SegmentEntry("segment-000001", 1, 1, 1, 0, files)
     manifest = Manifest(1, IndexSpec(3, "uint8", "l2"), 1.0, (entry,))
     assert {row["field"] for row in table_of("### Manifest")} == fields_of(manifest.as_dict())
-    golden = Path(__file__).parents[1] / f"golden/v{FORMAT_VERSION}/uint8-l2/index"
-    current = read_sealed(golden / names.CURRENT)
+    current = read_sealed(GOLDEN / "uint8-l2/index" / names.CURRENT)
     assert {row["field"] for row in table_of("### CURRENT")} == set(current)
-    assert {row["field"] for row in table_of("### plan.json")} == {
-        field.name for field in dataclasses.fields(ProbePlan)
-    }
+    for heading, plan, name in (
+        ("### plan.json, with codes", ReadPlan, "uint8-l2"),
+        ("### plan.json, without codes", ProbePlan, "int8-ip-without-codes"),
+    ):
+        written = set(read_sealed(GOLDEN / name / SEGMENT / names.PLAN))
+        assert {row["field"] for row in table_of(heading)} == written
+        assert written == {field.name for field in dataclasses.fields(plan)}
+    assert f"the first {PAGES_FIRST} pages" in section_of("### plan.json, with codes")
+
+
+def test_every_file_of_a_segment_may_be_listed_and_only_optional_ones_may_not():
+    row = next(row for row in table_of("### Manifest") if row["field"] == "segments[].files")
+    always, optional = row["meaning and invariant"].split("; ")
+    assert set(re.findall(r"[a-z]+\.[a-z]+", always)) == set(names.SEGMENT_FILES)
+    assert set(re.findall(r"[a-z]+\.[a-z]+", optional)) == set(names.OPTIONAL_FILES)
+    for name in ("uint8-l2", "int8-ip-without-codes"):
+        listed = set(read_current(GOLDEN / name / "index").segments[0].files)
+        assert listed - set(names.SEGMENT_FILES) == (set(names.OPTIONAL_FILES) if name == "uint8-l2" else set())
 
 
 def test_every_file_of_an_index_is_in_the_picture_and_covered():
     picture = section_of("## The index folder")
     covered = [row["file"] for row in table_of("### What covers each byte")]
-    assert covered == [names.CURRENT, "manifest", *names.SEGMENT_FILES]
-    for name in names.SEGMENT_FILES:
+    files = [names.HEADS, names.CODES, names.PAGES, names.PLAN, names.REPORT]
+    assert set(files) == {*names.SEGMENT_FILES, *names.OPTIONAL_FILES}
+    assert covered == [names.CURRENT, "manifest", *files]
+    for name in files:
         assert f"{names.segment_name(1)}/{name}" in picture
     assert names.manifest_name(1) in picture
     assert names.BUILD_FOLDER + "/" in picture
