@@ -5,7 +5,6 @@ Tests of ``collections`` run twice: before the fake engine, and before the real 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +83,6 @@ def slower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(path: Path, rows: np.ndarray, metric: str, engine: str) -> Path:
     if engine == "fake":
         return fake.write(path, rows, metric)
-    if importlib.util.find_spec("annserve.cli.build") is None:
-        pytest.skip("needs annserve build, which isn't there yet")
     source = path.with_suffix(".npy")
     np.save(source, rows)
     built = run("build", str(source), "--out", str(path), "--metric", metric, engine="real")
