@@ -28,6 +28,8 @@ _POSTING_BYTES = 8
 _FILL = 0.985
 #: Fewer bytes of code save too few reads to pay for page codes.
 _CODE_BYTES_MIN = 4
+#: Training takes time in proportion to dim³ (some minutes here) and codebooks 8 · dim² bytes; embeddings have fewer.
+_CODE_DIM_MAX = 4_096
 _UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
@@ -90,7 +92,7 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
     ram : str
         See `ram_per_vector`.
     codes : str
-        ``auto`` takes codes where the budget allows; ``none`` forbids them.
+        ``auto`` takes codes where the budget allows and vectors have at most 4,096 dimensions; ``none`` forbids them.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
     per_page = spec.page_capacity * _FILL
     node = NodeLayout(spec.space_dim)
     head = node.page_bytes / node.nodes_per_page + _POSTING_BYTES
-    if codes == "auto":
+    if codes == "auto" and spec.space_dim <= _CODE_DIM_MAX:
         fixed = head / (per_page * PAGES_PER_POSTING) + (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES) / per_page
         left = int((budget - fixed) * _FILL - FACTOR_BYTES)
         if left >= _CODE_BYTES_MIN:

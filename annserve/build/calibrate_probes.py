@@ -16,15 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.heldout import CALIBRATED_KS, PUSHES, SHORTFALL, HeldOut
+from annserve.build.ranks import HEADS_MAX, head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.heads.layout import HeadNodes
-from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.metric import queries_to_space
 from annserve.search.probe_plan import ProbePlan
 from annserve.spec import RECALL_TARGETS, IndexSpec
 
-#: Most heads that a calibrated plan may visit.
-HEADS_MAX = 4_096
 _BINS = 8
 
 
@@ -59,9 +57,7 @@ def calibrate_probes(
     """
     wanted = min(heads.n_heads, HEADS_MAX)
     space = queries_to_space(held_out.queries, spec, norm_max)
-    head_ids, distances, _ = nearest_heads(heads, space, wanted, WalkScratch(heads.n_heads))
-    ranks = _posting_ranks(head_ids, head_of_row[neighbours], heads.n_heads)
-    difficulty = distances[:, 0]
+    ranks, difficulty = head_ranks(heads, space, head_of_row[neighbours])
     edges = np.quantile(difficulty, np.linspace(0, 1, min(_BINS, len(difficulty)) + 1)[1:-1])
     bins = np.searchsorted(edges, difficulty)
     centres = np.array([np.median(difficulty[bins == b]) for b in np.unique(bins)])
@@ -78,20 +74,6 @@ def calibrate_probes(
             plan = ProbePlan(np.array([k]), np.array([target]), centres, np.exp(probes[a, b])[None, None])
             probes[a, b] += np.log(_scale_up(plan, rank, difficulty, held_out.push, k, target, wanted))
     return ProbePlan(np.array(ks), np.array(RECALL_TARGETS), centres, np.minimum(np.exp(probes), wanted))
-
-
-def _posting_ranks(
-    head_ids: npt.NDArray[np.int32], head_of_neighbour: npt.NDArray[np.int64], n_heads: int
-) -> npt.NDArray[np.float64]:
-    """Give the rank (from 1) at which each neighbour's posting is visited, infinity where it isn't."""
-    ranks = np.empty(head_of_neighbour.shape)
-    position = np.full(n_heads, np.inf)
-    for i, (order, heads) in enumerate(zip(head_ids, head_of_neighbour)):
-        visited = order[order >= 0]
-        position[visited] = np.arange(1, len(visited) + 1)
-        ranks[i] = position[heads]
-        position[visited] = np.inf
-    return ranks
 
 
 def _probes_reaching(ranks: npt.NDArray[np.float64], target: float, most: int) -> float:

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.heldout import CALIBRATED_KS, HeldOut
+from annserve.build.ranks import head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
 from annserve.codes.rating_kernels import PAGES_FIRST
-from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
 from annserve.search.choose import PAGES_RATED_MAX, CodeChooser
@@ -39,7 +39,6 @@ F64 = npt.NDArray[np.float64]
 _HEADS_SHARE = 0.02
 #: A page is passed over if it promises less than this times the share that a target may miss.
 _SKIP_SHARE = 0.006
-_HEADS_MAX = 4_096
 #: Queries that the regression is fitted on; every page of theirs is looked at.
 _SKIP_QUERIES = 500
 _SKIP_PAGES = 2_048
@@ -95,7 +94,7 @@ def calibrate_reads(
     chooser = CodeChooser(segment, segment.codes, _no_plan())
     space = queries_to_space(held_out.queries, segment.spec, norm_max)
     own = np.column_stack((placement.page[held_out.rows], placement.slot[held_out.rows]))
-    head_ranks = _head_ranks(segment, space, placement.head[neighbours])
+    ranks, _ = head_ranks(segment.heads, space, placement.head[neighbours])
     ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
@@ -104,12 +103,12 @@ def calibrate_reads(
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
         pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
-        most = _heads_holding(head_ranks[:, :k], RECALL_TARGETS[-1])
+        most = _heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
         full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
         skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
         for b, target in enumerate(RECALL_TARGETS):
-            heads[a, b] = _heads_holding(head_ranks[:, :k], target)
+            heads[a, b] = _heads_holding(ranks[:, :k], target)
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
@@ -121,20 +120,6 @@ def _no_plan() -> ReadPlan:
     """A plan for a chooser that is only asked to rate."""
     one = np.ones((1, 1))
     return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one / 2)
-
-
-def _head_ranks(segment: Segment, space: npt.NDArray[np.float32], head_of_neighbour: npt.NDArray[np.int64]) -> F64:
-    """Give the rank (from 1) at which navigation finds each neighbour's head, infinity where it doesn't."""
-    n_heads = segment.heads.n_heads
-    found, _, _ = nearest_heads(segment.heads, space, min(n_heads, _HEADS_MAX), WalkScratch(n_heads))
-    ranks = np.empty(head_of_neighbour.shape)
-    position = np.full(n_heads, np.inf)
-    for i, (order, heads) in enumerate(zip(found, head_of_neighbour)):
-        visited = order[order >= 0]
-        position[visited] = np.arange(1, len(visited) + 1)
-        ranks[i] = position[heads]
-        position[visited] = np.inf
-    return ranks
 
 
 def _heads_holding(ranks: F64, target: float) -> int:

@@ -22,10 +22,9 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,10 @@ from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.options import BuildOptions
 from annserve.build.verify import verify_segment
+from annserve.build.workplace import require_space, workplace
 from annserve.clusters.hierarchy import Packing, pack_rows
 from annserve.codes.tiers import CodeTiers
-from annserve.errors import InputError, OutputError
+from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
@@ -59,7 +59,6 @@ from annserve.pages.rows import quantize_rows
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
-from annserve.storage.atomic import free_bytes, locked
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
 from annserve.vectors.formats import open_vectors, read_list
@@ -102,8 +101,8 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
         spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
         ids = _row_ids(options, source.count)
         tiers = plan_tiers(spec, source.count, options.ram, options.codes)
-        _require_space(folder, source.count, spec)
-        with _workplace(folder) as work:
+        require_space(folder, source.count, spec)
+        with workplace(folder) as work:
             segment_name = names.segment_name(1)
             place = folder / segment_name
             place.mkdir()
@@ -216,65 +215,6 @@ def _row_ids(options: BuildOptions, count: int) -> npt.NDArray[np.uint64]:
     if distinct[-1] == np.iinfo(np.uint64).max:
         raise InputError(f"id {distinct[-1]} in {options.ids} is reserved; ids are 0 … 2⁶⁴−2", field="ids")
     return ids
-
-
-def _require_space(folder: Path, count: int, spec: IndexSpec) -> None:
-    """Refuse before the work what would fail after hours: pages, heads and staged rows must fit."""
-    staged = count * spec.dim * np.dtype(spec.row_type).itemsize
-    pages = -(-count // spec.page_capacity) * spec.page_bytes
-    needed = int(1.1 * (staged + pages)) + (16 << 20)
-    free = free_bytes(folder)
-    if free < needed:
-        raise OutputError(
-            f"{folder} has {free:,} bytes free, but the build needs about {needed:,}; free some space, or choose "
-            "another folder",
-            path=folder,
-        )
-
-
-@contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """Give a staging folder inside `folder`, which must be free; remove it, and on failure all that was made."""
-    work = folder / names.BUILD_FOLDER
-    if (folder / names.CURRENT).exists():
-        raise OutputError(f"{folder} holds an index already; remove it, or choose another folder", path=folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not work.exists())):
-        raise OutputError(f"{folder} exists and isn't an empty folder; choose another", path=folder)
-    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _remove_empty(made)
-        raise OutputError(f"{folder} can't be written: {error.strerror}; choose another folder", path=folder) from error
-    with locked(work):
-        _clear(folder, keep=work)
-        try:
-            yield work
-        except BaseException:
-            _clear(folder, keep=work)
-            shutil.rmtree(work)
-            _remove_empty(made)
-            raise
-        shutil.rmtree(work)
-
-
-def _remove_empty(made: list[Path]) -> None:
-    """Remove folders that this build made, innermost first, unless something else has come into them."""
-    for place in made:
-        with suppress(OSError):
-            place.rmdir()
-
-
-def _clear(folder: Path, keep: Path) -> None:
-    """Remove what an unfinished build left; only names that a build makes are touched."""
-    for entry in (*folder.iterdir(), *keep.iterdir()):
-        if names.is_segment_name(entry.name) or entry.parent == keep:
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != "LOCK":
-                entry.unlink()
-        elif names.is_manifest_name(entry.name.removesuffix(".tmp")) or entry.name == f"{names.CURRENT}.tmp":
-            entry.unlink()
 
 
 @contextmanager
