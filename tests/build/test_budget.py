@@ -68,6 +68,15 @@ def test_a_budget_too_small_for_codes_takes_fewer_heads():
     assert plan.pages_per_posting > plan_tiers(SPEC, 1_000_000, "4B", "none").pages_per_posting >= 1
 
 
+@pytest.mark.parametrize(
+    ("metric", "dim", "has_codes"), [("l2", 4_096, True), ("l2", 4_097, False), ("ip", 4_096, False)]
+)
+def test_the_widest_vectors_have_no_codes(metric, dim, has_codes):
+    """Under inner product the index space has one dimension more."""
+    plan = plan_tiers(IndexSpec(dim, "float32", metric), 1_000, "25%", "auto")
+    assert bool(plan.code_bytes) == has_codes
+
+
 def test_codes_can_be_forbidden():
     plan = plan_tiers(SPEC, 1_000_000, "100%", "none")
     assert (plan.code_bytes, plan.pages_per_posting) == (0, 1)

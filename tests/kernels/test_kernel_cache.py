@@ -15,15 +15,18 @@ def test_the_cache_folder_changes_with_any_kernel_source(tmp_path, monkeypatch):
     (tmp_path / "room").mkdir()
     (tmp_path / "kernels" / "a.py").write_text("one")
     (tmp_path / "room" / "kernels.py").write_text("one")
+    (tmp_path / "room" / "second_kernels.py").write_text("one")
     (tmp_path / "room" / "other.py").write_text("one")
     monkeypatch.setattr(jit, "_PACKAGE", tmp_path)
+    monkeypatch.setenv("NUMBA_BOUNDSCHECK", "0")
     first = jit._sources_hash()
     (tmp_path / "room" / "other.py").write_text("two")
     assert jit._sources_hash() == first
-    (tmp_path / "room" / "kernels.py").write_text("two")
-    assert jit._sources_hash() != first
-    (tmp_path / "room" / "kernels.py").write_text("one")
-    assert jit._sources_hash() == first
+    for kernels in (tmp_path / "room" / "kernels.py", tmp_path / "room" / "second_kernels.py"):
+        kernels.write_text("two")
+        assert jit._sources_hash() != first
+        kernels.write_text("one")
+        assert jit._sources_hash() == first
     monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1")
     assert jit._sources_hash() != first
 
