@@ -191,6 +191,35 @@ def rate(
     return Rating(pages, worths, distances, sizes, bars, thresholds, looked_at[:, 0], looked_at[:, 1])
 
 
+def best_pages(
+    rating: Rating, hits_wanted: float, row_counts: npt.NDArray[np.uint16], rows_least: int
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Take each query's best pages until they promise enough hits, and hold enough rows.
+
+    Parameters
+    ----------
+    rating : Rating
+    hits_wanted : float
+        What the worths of a query's pages must add up to, where all its pages promise so much.
+    row_counts : (pages,) uint16
+    rows_least : int
+        Rows that a query's pages must hold, where it has rated so many.
+
+    Returns
+    -------
+    pages : (nq, w) uint32
+        Best first.
+    counts : (nq,) int64
+        How many of them are taken, at least one where any was rated.
+    """
+    pages = np.empty_like(rating.pages)
+    counts = np.empty(len(pages), np.int64)
+    rating_kernels.best_pages(
+        rating.pages, rating.worths.copy(), rating.sizes, row_counts, float(hits_wanted), rows_least, pages, counts
+    )
+    return pages, counts
+
+
 def _project(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32, F32]:
     components = np.empty((len(queries), book.n_components), np.float32)
     shifts = np.empty(len(queries), np.float32)

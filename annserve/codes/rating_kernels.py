@@ -279,3 +279,35 @@ def rate_pages(  # type: ignore[no-untyped-def]
             out_worths[i, rank] = np.float32(0)
         for r in range(near):
             out_worths[i, near_owners[r]] += normal_cdf((threshold - near_estimates[r]) / near_errors[r])
+
+
+@kernel
+def best_pages(  # type: ignore[no-untyped-def]
+    pages,  # IN (nq, w) uint32
+    worths,  # IN, SCRATCH (nq, w) float32: a page that is taken loses its worth
+    sizes,  # IN (nq,) int64
+    row_counts,  # IN (pages,) uint16
+    hits_wanted,  # float64
+    rows_least,
+    out_pages,  # OUT (nq, w) uint32: pages taken, best first
+    out_counts,  # OUT (nq,) int64
+):
+    """Take pages by falling worth, ties in their order, until worths and rows suffice; at least one.
+
+    Few of many are taken, so each is found by looking at all that are left.
+    """
+    for i in range(pages.shape[0]):
+        promised = np.float32(0)
+        held = 0
+        taken = 0
+        while taken < sizes[i] and (taken == 0 or promised < hits_wanted or held < rows_least):
+            best = 0
+            for j in range(1, sizes[i]):
+                if worths[i, j] > worths[i, best]:
+                    best = j
+            promised += worths[i, best]
+            held += row_counts[pages[i, best]]
+            out_pages[i, taken] = pages[i, best]
+            worths[i, best] = np.float32(-1)
+            taken += 1
+        out_counts[i] = taken

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ I64 = npt.NDArray[np.int64]
 
 #: Pages whose rows' codes one query looks at, at most.
 PAGES_RATED_MAX = 8_192
+_EFFORTS_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,20 @@ class CodeChooser:
         self._segment = segment
         self._tiers = tiers
         self._plan = plan
+        # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
+        self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
         self._walks = _Walks(segment.heads)
         self._threads = threading.local()
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose the best pages until they promise what the plan expects."""
         n_heads = self._segment.heads.n_heads
-        wanted = min(effort * self._plan.heads_wanted(k, recall_target, n_heads), n_heads)
-        rating, visited = self.rate(queries, k, wanted, self._plan.skip(k, recall_target), clock)
+        heads_wanted, skip, expected = self._effort(k, recall_target)
+        rating, visited = self.rate(queries, k, min(effort * heads_wanted, n_heads), skip, clock)
         with clock.stage("choose"):
-            # Where pages held too few rows before, promises count no longer: read all that was rated.
-            expected = self._plan.expected_wanted(k, recall_target) if effort == 1 else np.inf
+            if effort > 1:
+                # Pages held too few rows before: promises count no longer, read all that was rated.
+                expected = np.inf
             selection = pages_worth_reading(rating, expected * k, self._tiers.row_counts, k)
         return Choice(selection, visited, rating.page_codes + rating.row_codes)
 
@@ -154,9 +159,17 @@ class CodeChooser:
             )
         return rating, visited
 
+    def _effort_of(self, k: int, recall_target: float) -> tuple[int, Skip, float]:
+        n_heads = self._segment.heads.n_heads
+        return (
+            self._plan.heads_wanted(k, recall_target, n_heads),
+            self._plan.skip(k, recall_target),
+            self._plan.expected_wanted(k, recall_target),
+        )
+
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the postings whose pages are ranked, the same for every query."""
-        wanted = self._plan.heads_wanted(k, recall_target, self._segment.heads.n_heads)
+        wanted = self._effort(k, recall_target)[0]
         return wanted, wanted
 
     def pages_expected(self, k: int, recall_target: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.rate import Rating
+from annserve.codes.rate import Rating, best_pages
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,9 @@ def pages_worth_reading(
     rows_least : int
         Rows that a query's pages must hold, where it has rated so many.
     """
-    n_queries, width = rating.worths.shape
-    order, promised = ranked(rating)
-    pages = np.take_along_axis(rating.pages, order, axis=1)
-    place = np.arange(width)
-    held = np.cumsum(np.where(place < rating.sizes[:, None], row_counts[pages], 0), axis=1)
-    # A page is read while what comes before it doesn't suffice.
-    wanted = np.ones((n_queries, width), bool)
-    wanted[:, 1:] = (promised[:, :-1] < hits_wanted) | (held[:, :-1] < rows_least)
-    wanted &= place < rating.sizes[:, None]
-    query_of, column = np.nonzero(wanted)
-    return _selection(query_of, pages[query_of, column], n_queries)
+    pages, counts = best_pages(rating, hits_wanted, row_counts, rows_least)
+    query_of, column = np.nonzero(np.arange(pages.shape[1]) < counts[:, None])
+    return _selection(query_of, pages[query_of, column], len(pages))
 
 
 def ranked(rating: Rating) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
