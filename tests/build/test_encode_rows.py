@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build.conftest import surface_rows
+from surface import surface_rows
 
 from annserve.build.encode import encode_rows
 from annserve.build.options import BuildOptions
