@@ -156,7 +156,7 @@ def baseline(results: Path, out: Path) -> None:
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the page and the pictures.")
 @click.option("--target", default=0.95, show_default=True, help="Recall target of the table.")
 @click.option("--readme", type=_FOLDER, help="Document whose table (<!-- bench:readme -->) is written anew.")
-@click.option("--title", default="annserve and its peers", show_default=True)
+@click.option("--title", default="annserve and its peers", show_default=True, help="Heading of the page.")
 def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | None, title: str) -> None:
     """Draw the pictures of RESULTS (folders or files), and one page with all of them that opens offline."""
     from annserve.compare.page import html_page
