@@ -208,9 +208,7 @@ def _is_hidden(module_name: str) -> bool:
 
 def _members(class_name: str, owner: type) -> Iterator[tuple[str, str, Any]]:
     """Give the methods and properties of a class, those of its private bases included."""
-    private_bases = [
-        base for base in owner.__mro__[1:] if base.__name__.startswith("_") or _is_hidden(base.__module__)
-    ]
+    private_bases = [base for base in owner.__mro__[1:] if base.__name__.startswith("_") or _is_hidden(base.__module__)]
     for source in [owner, *private_bases]:
         for key, member in vars(source).items():
             thing = member.__func__ if isinstance(member, (staticmethod, classmethod)) else member

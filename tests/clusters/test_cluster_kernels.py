@@ -148,9 +148,7 @@ def test_trading_ends_where_no_move_and_no_swap_helps(seed):
     neighbours = np.array([[b for b in range(p) if b != a] for a in range(p)], np.int32)
     scratch = np.empty(p - 1, np.int32), np.empty(p - 1, np.float32)
     for _ in range(50):
-        traded = kernels.trade(
-            rows, 6, p - 1, page_of, slot_of, members, counts, pages.centroids, neighbours, *scratch
-        )
+        traded = kernels.trade(rows, 6, p - 1, page_of, slot_of, members, counts, pages.centroids, neighbours, *scratch)
         if not traded:
             break
     assert traded == 0

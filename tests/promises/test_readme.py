@@ -30,9 +30,7 @@ def commands(block: str) -> list[str]:
 @contextmanager
 def served(arguments: list[str], folder: Path) -> Iterator[None]:
     command = [*COMMAND, *arguments]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
             assert server.stdout.readline().startswith("serving ")

@@ -40,9 +40,7 @@ class RunningServer:
 def serving(*folders: Path, engine: str = "fake", options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
     """Run ``annserve serve`` on a free port until the block ends."""
     arguments = ["serve", *map(str, folders), "--listen", "127.0.0.1:0", *options]
-    process = subprocess.Popen(
-        [*LAUNCH[engine], *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*LAUNCH[engine], *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield RunningServer(process, _address(process))
     finally:

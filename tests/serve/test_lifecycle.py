@@ -119,8 +119,7 @@ def test_reflection_gives_the_proto_files(photos):
             "grpc.reflection.v1alpha.ServerReflection",
         }
         names = {
-            FileDescriptorProto.FromString(file).name
-            for file in found.file_descriptor_response.file_descriptor_proto
+            FileDescriptorProto.FromString(file).name for file in found.file_descriptor_response.file_descriptor_proto
         }
         assert "annserve/v1/search.proto" in names
 

@@ -203,9 +203,7 @@ def test_an_unknown_suffix_lists_the_known(tmp_path: Path) -> None:
         open_vectors(tmp_path / "x.csv")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "module", "extra"), [(".hdf5", "h5py", "hdf5"), (".parquet", "pyarrow", "parquet")]
-)
+@pytest.mark.parametrize(("suffix", "module", "extra"), [(".hdf5", "h5py", "hdf5"), (".parquet", "pyarrow", "parquet")])
 def test_an_extra_that_is_absent_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, module: str, extra: str
 ) -> None:
