@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="cases; all by default")
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--repetitions", default="3", help="passes over the queries; counts need one")
     parser.add_argument("--rows-asked", type=int, help="ask so many rows for themselves; all by default")
     parser.add_argument("--keep", type=Path, help="keep the indexes here, and use those that are there")
     arguments = parser.parse_args()
@@ -68,13 +69,13 @@ def main() -> None:
             print(f"{case}: left out, there is no {SETS[name][0]}")
             continue
         folder = arguments.keep or Path(tempfile.mkdtemp())
-        measured = measure(case, name, ram, folder / case, arguments.threads, arguments.rows_asked)
+        measured = measure(case, name, ram, folder / case, arguments)
         (arguments.out / f"{case}.json").write_text(json.dumps(measured, indent=1) + "\n")
         if not arguments.keep:
             shutil.rmtree(folder)
 
 
-def measure(case: str, name: str, ram: str, index: Path, threads: str, rows_asked: int | None) -> dict[str, Any]:
+def measure(case: str, name: str, ram: str, index: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Do one case from file to answers."""
     place, base, queries, truth, metric = SETS[name]
     budget = ("--codes", "none", "--ram", "100%") if ram == "none" else ("--ram", ram)
@@ -82,11 +83,12 @@ def measure(case: str, name: str, ram: str, index: Path, threads: str, rows_aske
         run("build", str(place / base), "--out", str(index), "--metric", metric, *budget)
     verified = json.loads(run("verify", str(index), "--json"))
     asked = ("--queries", str(place / queries), "--truth", str(place / truth), "--recall", RECALL)
-    local = bench(str(index), *asked, "--threads", threads)
+    asked += ("--repetitions", options.repetitions)
+    local = bench(str(index), *asked, "--threads", options.threads)
     with annserve.open(index) as opened:
         report = opened.report
         rows = read_matrix(place / base)
-        asked_rows = rows[:rows_asked]
+        asked_rows = rows[: options.rows_asked]
         lost = not_found(opened, asked_rows, rows, 0.95)
         # What the target lets slip must be found by looking everywhere.
         lost_for_good = [row for row in lost if not_found(opened, rows[row : row + 1], rows, 1.0, row)]
