@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from annserve.version import __version__
+
 if TYPE_CHECKING:
     from annserve.client import Client
     from annserve.collection import Collection, open
 
-__version__ = "0.1.0"
 __all__ = ["Client", "Collection", "__version__", "open"]
 
 

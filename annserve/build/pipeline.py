@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve import __version__
 from annserve.build.budget import TierPlan, plan_tiers
 from annserve.build.calibrate_probes import calibrate_probes
 from annserve.build.calibrate_reads import Placement, calibrate_reads
@@ -64,6 +63,7 @@ from annserve.storage.reader import open_reader
 from annserve.vectors.formats import open_vectors, read_list
 from annserve.vectors.staging import stage
 from annserve.vectors.truth import exact_neighbours
+from annserve.version import __version__
 
 _PACK_PAGES = 4_096
 

@@ -13,9 +13,9 @@ from typing import NoReturn
 
 import click
 
-from annserve import __version__
 from annserve.cli.interrupt import interrupts_remembered, was_interrupted
 from annserve.errors import AnnserveError
+from annserve.version import __version__
 
 #: Command → (module, one line of help); the module's ``command`` is the click command.
 COMMANDS = {

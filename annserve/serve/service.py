@@ -14,12 +14,12 @@ import grpc
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from annserve import __version__
 from annserve.errors import DeadlineError, InputError, NotFoundError
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.serve.convert import answer_bytes, index_of, queries_of, response_of
 from annserve.spec import K_MAX, RECALL_TARGET_DEFAULT, check_k
+from annserve.version import __version__
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
 K_DEFAULT = 10
