@@ -70,7 +70,11 @@ def main() -> None:
             continue
         folder = arguments.keep or Path(tempfile.mkdtemp())
         measured = measure(case, name, ram, folder / case, arguments)
-        (arguments.out / f"{case}.json").write_text(json.dumps(measured, indent=1) + "\n")
+        text = json.dumps(measured, indent=1) + "\n"
+        # Where things lay on this machine is no one's business.
+        for place, told in ((SHARED, "SHARED"), (folder, "INDEXES"), (ROOT, ".")):
+            text = text.replace(str(place), told)
+        (arguments.out / f"{case}.json").write_text(text)
         if not arguments.keep:
             shutil.rmtree(folder)
 
