@@ -7,6 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a red build is about the change. ANNSERVE_FUZZ=1 looks for new ones.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("fuzz", print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("ANNSERVE_FUZZ") else "steady")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -31,8 +31,21 @@ COMMANDS = {
 }
 
 
+class _ReaderLeftError(Exception):
+    """The reader of our output left; click would make of it an exit with 1."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is run."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command, all of its output included."""
+        try:
+            done: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
+        return done
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Give the commands in the order of a user's journey."""
@@ -69,7 +82,7 @@ def main() -> None:
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             _leave_interrupted()
-        except BrokenPipeError:
+        except (BrokenPipeError, _ReaderLeftError):
             # The reader of our output left, as `head` does; nothing went wrong here.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)

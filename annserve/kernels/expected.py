@@ -18,8 +18,10 @@ _SCALE = _STEPS / (2 * _REACH)
 _TABLE = np.array(
     [0.5 * math.erfc((_REACH - 2 * _REACH * i / _STEPS) / math.sqrt(2)) for i in range(_STEPS + 2)], np.float32
 )
-#: Halvings of the bracket; then one linear step.
-_HALVINGS = 12
+#: Halvings of the bracket; then one linear step. More where errors are so small against the bracket that the sum
+#: still jumps within it.
+_HALVINGS, _HALVINGS_MAX = 12, 24
+_JUMP_MAX = np.float32(0.01)
 
 
 @inline_kernel
@@ -68,7 +70,9 @@ def solve_threshold(estimates, errors, size, k, low, high):  # type: ignore[no-u
     if at_high <= wanted:
         return high
     at_low = np.float32(0)
-    for _ in range(_HALVINGS):
+    for step in range(_HALVINGS_MAX):
+        if step >= _HALVINGS and at_high - at_low <= _JUMP_MAX * wanted:
+            break
         middle = np.float32(0.5) * (low + high)
         found = expected_within(estimates, errors, size, middle)
         if found < wanted:
