@@ -38,11 +38,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("words", ["", *commands()])
 def test_help_of_every_command_says_what_it_does(words):
-    ended = annserve(*words.split(), "--help")
+    # In processes of their own: click keeps a command's help option as it was when first asked for, by whichever test.
+    ended = annserve_process(*words.split(), "--help")
     assert ended.code == 0
     assert ended.err == ""
     assert ended.out.startswith(f"Usage: annserve {words}".rstrip() + " ")
-    assert annserve(*words.split(), "-h") == ended
+    assert annserve_process(*words.split(), "-h") == ended
 
 
 @pytest.mark.parametrize("words", list(commands()))
