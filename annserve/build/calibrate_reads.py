@@ -186,16 +186,17 @@ def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spre
     scaled = design / np.where(scale > 0, scale, 1)
     weights = np.zeros(8)
     weights[0] = np.log(wanted.mean())
-    for _ in range(60):
+    for _ in range(100):
         expected = np.exp(np.clip(scaled @ weights, -20, 3))
         slope = scaled.T @ (wanted - expected)
         curvature = (scaled * expected[:, None]).T @ scaled
         curvature[np.diag_indices(8)] += 1e-6 * np.trace(curvature) / 8
         step = np.linalg.solve(curvature, slope)
         weights += step * min(1.0, 2 / np.abs(step).max())
-        if np.abs(step).max() < 1e-6:
+        if np.abs(step).max() < 1e-10:
             break
-    return np.asarray(weights / np.where(scale > 0, scale, 1))
+    # Rounded, so that the last digits of sums, which threads may change, don't show in the plan.
+    return np.round(weights / np.where(scale > 0, scale, 1), 3)
 
 
 def _fit_expected(
