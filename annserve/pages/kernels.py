@@ -1,4 +1,4 @@
-"""Writing pages, and scoring the rows on them.
+"""Scoring the rows on posting pages.
 
 A page is seen through views of its element types that share memory; offsets are given in elements of each view.
 """
@@ -11,39 +11,21 @@ from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.topk import push_distinct
 from annserve.pages.layout import FLAG_FACTORS
-from annserve.storage.kernels import crc32c_of
+from annserve.storage.page_kernels import WHOLE, check_seal
 
 _COSINE = 2
 _IP = 1
 
-#: What `score_pages` found wrong with a page.
-GOOD, BAD_CHECKSUM, WRONG_PAGE, BAD_COUNT = 0, 1, 2, 3
-
-
-@kernel
-def seal_pages(pages_u32, pages_u8, first_page_id, salt):  # type: ignore[no-untyped-def]
-    """Write page numbers, salt and, last, checksums into the headers of consecutive pages.
-
-    Parameters
-    ----------
-    pages_u32 : (p, page_bytes / 4) uint32  # IN, OUT
-    pages_u8 : (p, page_bytes) uint8, the same memory  # IN
-    first_page_id : int
-    salt : uint32
-    """
-    for i in range(pages_u8.shape[0]):
-        pages_u32[i, 1] = np.uint32(first_page_id + i)
-        pages_u32[i, 3] = np.uint32(salt)
-        pages_u32[i, 0] = crc32c_of(pages_u8[i], 4, pages_u8.shape[1], np.uint32(0))
+#: What `score_pages` finds of a page: what ``check_seal`` says, or that its count or flags can't be.
+GOOD, BAD_COUNT = WHOLE, 3
 
 
 @inline_kernel
 def check_page(page_u8, page_u32, page_id, salt, capacity, flags):  # type: ignore[no-untyped-def]
-    """Say whether a page is whole and the one that was asked for; one of the codes above."""
-    if crc32c_of(page_u8, 4, page_u8.shape[0], np.uint32(0)) != page_u32[0]:
-        return BAD_CHECKSUM
-    if page_u32[1] != np.uint32(page_id) or page_u32[3] != np.uint32(salt):
-        return WRONG_PAGE
+    """Say whether a page is whole and the one that was asked for; `GOOD`, `BAD_COUNT`, or what ``check_seal`` says."""
+    state = check_seal(page_u8, page_u32, page_id, salt)
+    if state != WHOLE:
+        return state
     count = np.int64(page_u32[2] & np.uint32(0xFFFF))
     if count < 1 or count > capacity or np.int64(page_u32[2] >> np.uint32(16)) != flags:
         return BAD_COUNT
@@ -75,7 +57,7 @@ def score_pages(  # type: ignore[no-untyped-def]
     ids,  # OUT (k,) uint64
     counts,  # OUT (3,) int64: rows scored, heap size, frame of a bad page
 ):
-    """Offer every row of the given frames to the heap of the k nearest; give a code from above."""
+    """Offer every row of the given frames to the heap of the k nearest; say what `check_page` says."""
     size = counts[1]
     flags = FLAG_FACTORS if factors_offset else 0
     for frame in range(first, stop):

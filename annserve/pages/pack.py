@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.pages import kernels
 from annserve.pages.layout import HEADER, PageLayout
 from annserve.pages.rows import QuantizedRows
+from annserve.storage.page_kernels import seal_pages
 
 
 def pack_pages(
@@ -67,5 +67,5 @@ def pack_pages(
     elements = pages[:, layout.rows_offset : stop].reshape(n_pages, layout.capacity, layout.dim)
     elements[page_of_row, slot_of_row] = rows.elements.view(np.uint8)
     pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, stop - layout.rows_offset)
-    kernels.seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
+    seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
     return pages

@@ -13,13 +13,14 @@ from annserve.kernels.topk import sort_nearest
 from annserve.pages import kernels
 from annserve.pages.layout import PageLayout
 from annserve.pages.rows import QuantizedQueries
+from annserve.storage.page_kernels import BAD_CHECKSUM, WRONG_PAGE
 
 #: No row has this id; it stands where there was none to answer.
 NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 _WRONG = {
-    kernels.BAD_CHECKSUM: "its checksum is wrong",
-    kernels.WRONG_PAGE: "it is a whole page, but of another place or index",
+    BAD_CHECKSUM: "its checksum is wrong",
+    WRONG_PAGE: "it is a whole page, but of another place or index",
     kernels.BAD_COUNT: "its number of rows or its flags don't fit the index",
 }
 
@@ -33,15 +34,20 @@ class Frames:
     memory : (f, page_bytes) uint8
         Page-aligned.
     layout : PageLayout
+
+    Attributes
+    ----------
+    views : tuple of arrays
+        The memory as bytes, uint32, uint64, float32 and elements of rows, as kernels take it.
     """
 
     memory: npt.NDArray[np.uint8]
     layout: PageLayout
-    _views: tuple[npt.NDArray[np.generic], ...] = field(init=False, repr=False)
+    views: tuple[npt.NDArray[np.generic], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         memory = self.memory
-        self._views = (
+        self.views = (
             memory,
             memory.view(np.uint32),
             memory.view(np.uint64),
@@ -99,7 +105,7 @@ class Frames:
         counts = np.zeros((n_queries, 3), np.int64)
         for i in range(n_queries):
             state = kernels.score_pages(
-                *self._views,
+                *self.views,
                 page_ids,
                 offsets[i],
                 offsets[i + 1],
