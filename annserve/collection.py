@@ -17,6 +17,7 @@ from annserve.errors import InputError
 from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
 from annserve.search.engine import BlockResult, Engine
+from annserve.search.explain import Explanation, explain
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
@@ -165,6 +166,33 @@ class Collection:
             "snapshot": manifest.snapshot,
             "io": self._reader.describe(),
         }
+
+    def explain(
+        self, query: npt.ArrayLike, k: int = 10, *, recall_target: float = RECALL_TARGET_DEFAULT
+    ) -> Explanation:
+        """Search for one query and tell what was done, stage by stage.
+
+        Parameters
+        ----------
+        query : (dim,) or (1, dim) array
+        k, recall_target
+            As for `search`.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        InputError
+            If query, k or recall_target don't fit the index.
+        ReadError, CorruptionError
+            If the device fails, or gives a page that isn't what was written.
+        """
+        vectors = check_vectors(query, self.spec, what="query")
+        if len(vectors) != 1:
+            raise InputError(f"{len(vectors)} queries were given; one at a time can be explained", field="query")
+        return explain(self._engine, vectors, check_k(k, self.n_rows), check_recall_target(recall_target))
 
     def postings_planned(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the postings that the easiest and the hardest query consider."""

@@ -70,3 +70,17 @@ def queries_to_space(queries: npt.NDArray[Any], spec: IndexSpec, norm_max: float
     scale = np.where(norms > 0, norm_max / np.maximum(norms, 1e-30), 0.0)
     scaled = vectors * scale[:, None]
     return np.ascontiguousarray(np.column_stack((scaled, np.zeros(len(scaled)))), dtype=np.float32)
+
+
+def distances_from_space(
+    squares: npt.NDArray[Any], queries: npt.NDArray[Any], spec: IndexSpec, norm_max: float = 0.0
+) -> npt.NDArray[np.float64]:
+    """Give what a squared distance of each query in the index space is in the user's metric, as (n,) float64."""
+    given = np.asarray(squares, np.float64)
+    if spec.metric == "l2":
+        return given
+    if spec.metric == "cosine":
+        return given / 2
+    # ‖q'‖ = ‖x'‖ = M there, and q' is q scaled by M/‖q‖.
+    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+    return np.asarray(norms / max(norm_max, 1e-30) * (given / 2 - norm_max**2))

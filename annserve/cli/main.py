@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": ("annserve.cli.verify", "Prove that an index is whole: every checksum, every row."),
     "inspect": ("annserve.cli.inspect", "Show what is in an index, and how it was built."),
     "search": ("annserve.cli.search", "Search an index in this process."),
+    "explain": ("annserve.cli.explain", "Show what one query did, stage by stage."),
     "serve": ("annserve.cli.serve", "Serve an index over gRPC."),
     "query": ("annserve.cli.query", "Search an index on a server."),
     "bench": ("annserve.cli.bench", "Measure recall, latency, pages and memory."),

@@ -33,6 +33,24 @@ _EFFORTS_KEPT = 256
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a choice by codes rests on, for whoever asks why (``search.explain``).
+
+    Attributes
+    ----------
+    rating : Rating
+    postings_ranked : int
+        Postings whose pages were ranked for each query.
+    hits_wanted : float
+        What the worths of a query's pages had to add up to.
+    """
+
+    rating: Rating
+    postings_ranked: int
+    hits_wanted: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """Pages of a block of queries, and what choosing them took.
 
@@ -40,11 +58,14 @@ class Choice:
     ----------
     selection : PageSelection
     heads_visited, codes_scanned : (nq,) int64
+    evidence : Evidence, optional
+        None where heads alone decided.
     """
 
     selection: PageSelection
     heads_visited: I64
     codes_scanned: I64
+    evidence: Evidence | None = None
 
 
 class Chooser(Protocol):
@@ -69,6 +90,13 @@ class Chooser(Protocol):
 
     def pages_expected(self, k: int, recall_target: float) -> float:
         """Give about the most pages that a query reads, to size blocks by."""
+
+
+def chooser_for(segment: Segment) -> Chooser:
+    """Give the way of choosing that the segment's tiers allow, with what its calibration found."""
+    if segment.codes is None:
+        return ProbeChooser(segment, ProbePlan.of(segment.plan))
+    return CodeChooser(segment, segment.codes, ReadPlan.of(segment.plan))
 
 
 class ProbeChooser:
@@ -118,13 +146,16 @@ class CodeChooser:
         """Choose the best pages until they promise what the plan expects."""
         n_heads = self._segment.heads.n_heads
         heads_wanted, skip, expected = self._effort(k, recall_target)
-        rating, visited = self.rate(queries, k, min(effort * heads_wanted, n_heads), skip, clock)
+        postings = min(effort * heads_wanted, n_heads)
+        rating, visited = self.rate(queries, k, postings, skip, clock)
         with clock.stage("choose"):
             if effort > 1:
                 # Pages held too few rows before: promises count no longer, read all that was rated.
                 expected = np.inf
             selection = pages_worth_reading(rating, expected * k, self._tiers.row_counts, k)
-        return Choice(selection, visited, rating.page_codes + rating.row_codes)
+        return Choice(
+            selection, visited, rating.page_codes + rating.row_codes, Evidence(rating, postings, expected * k)
+        )
 
     def rate(
         self,

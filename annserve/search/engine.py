@@ -26,10 +26,8 @@ from annserve.index.segment import Segment
 from annserve.metric import METRIC_CODES, queries_to_space
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
-from annserve.search.choose import Choice, Chooser, CodeChooser, ProbeChooser
+from annserve.search.choose import Choice, Chooser, chooser_for
 from annserve.search.clock import Clock
-from annserve.search.probe_plan import ProbePlan
-from annserve.search.read_plan import ReadPlan
 from annserve.search.selection import all_pages
 from annserve.storage.reader import PageReader, aligned_frames
 
@@ -65,17 +63,15 @@ class Engine:
     reader : PageReader
     norm_max : float
         Largest norm of a row, for the index space under inner product.
+    chooser : Chooser, optional
+        By default the one that the segment's tiers allow.
     """
 
-    def __init__(self, segment: Segment, reader: PageReader, norm_max: float) -> None:
+    def __init__(self, segment: Segment, reader: PageReader, norm_max: float, chooser: Chooser | None = None) -> None:
         self.segment = segment
         self.reader = reader
         self.norm_max = norm_max
-        self.chooser: Chooser = (
-            ProbeChooser(segment, ProbePlan.of(segment.plan))
-            if segment.codes is None
-            else CodeChooser(segment, segment.codes, ReadPlan.of(segment.plan))
-        )
+        self.chooser = chooser or chooser_for(segment)
         self._threads = threading.local()
 
     def block_queries(self, k: int, recall_target: float) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annserve.metric import METRIC_CODES, queries_to_space, rows_to_space
+from annserve.metric import METRIC_CODES, distances_from_space, queries_to_space, rows_to_space
 from annserve.spec import METRICS, IndexSpec
 
 
@@ -54,6 +54,9 @@ def test_order_is_kept(metric, row_type, dim, seed):
         wanted = 2 - 2 * products / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(x, axis=1)
     found = ((asked[:, None].astype(np.float64) - space) ** 2).sum(axis=2)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * max(norm_max, 1) ** 2)
+    reported = {"l2": wanted, "ip": -products, "cosine": wanted / 2}[metric]
+    told = np.array([distances_from_space(wanted[:, i], queries, spec, norm_max) for i in range(30)]).T
+    np.testing.assert_allclose(told, reported, rtol=1e-5, atol=1e-6 * max(norm_max, 1) ** 2)
 
 
 def test_zeros_need_no_direction_under_inner_product():
