@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,13 @@ import numpy as np
 
 from annserve.kernels.jit import kernel
 from annserve.storage import kernels
-from annserve.storage.reader import PageReader, aligned_frames, open_reader
+from annserve.storage.probe import empty_cache, file_of_pages, measure_reads
+from annserve.storage.reader import open_reader
 
 PAGE_BYTES = 4_096
 DEPTHS = (1, 8, 32, 128, 1_024)
 KINDS = ("uring", "pread", "mmap")
+NAMES = ("reads_per_second", "batch_us_mean", "cpu_us_per_read")
 
 
 def main() -> None:
@@ -41,25 +42,14 @@ def main() -> None:
     options = parser.parse_args()
 
     report: dict[str, Any] = {"machine": machine(), "options": {"mib": options.mib, "rounds": options.rounds}}
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix=".bench-") as folder:
-        path = Path(folder) / "pages.bin"
-        n_pages = write_pages(path, options.mib)
+    with file_of_pages(options.folder, options.mib) as path:
+        n_pages = (options.mib << 20) // PAGE_BYTES
         report["reads"] = measure_readers(path, n_pages, options.seconds, options.rounds)
     report["checksum"] = measure_checksum()
     print_report(report)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def write_pages(path: Path, mib: int) -> int:
-    """Write a file of random bytes (a device may cheat on zeros) and push it out of the page cache."""
-    random = np.random.default_rng(0)
-    with open(path, "wb", buffering=0) as file:
-        for _ in range(mib):
-            file.write(random.bytes(1 << 20))
-        os.fsync(file.fileno())
-    return mib * (1 << 20) // PAGE_BYTES
 
 
 def measure_readers(path: Path, n_pages: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
@@ -74,7 +64,8 @@ def measure_readers(path: Path, n_pages: int, seconds: float, rounds: int) -> li
                 reader = open_reader(path, 0, PAGE_BYTES, n_pages, kind)
                 direct[kind] = reader.direct
                 page_ids = random.permutation(n_pages).astype(np.uint32)
-                runs.setdefault((kind, depth), []).append(run(reader, page_ids, depth, seconds))
+                found = measure_reads(reader, page_ids, depth, seconds)
+                runs.setdefault((kind, depth), []).append(dict(zip(NAMES, found)))
                 reader.close()
                 del reader
     return [
@@ -87,27 +78,6 @@ def measure_readers(path: Path, n_pages: int, seconds: float, rounds: int) -> li
         }
         for (kind, depth), found in runs.items()
     ]
-
-
-def run(reader: PageReader, page_ids: np.ndarray, depth: int, seconds: float) -> dict[str, float]:
-    """Read for some seconds; CPU time is that of all threads, so it counts on a busy machine too."""
-    frames = aligned_frames(depth, PAGE_BYTES)
-    done, start, cpu_start = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < seconds and done + depth <= len(page_ids):
-        reader.read(page_ids[done : done + depth], frames)
-        done += depth
-    elapsed = time.perf_counter() - start
-    return {
-        "reads_per_second": done / elapsed,
-        "batch_us_mean": 1e6 * elapsed * depth / done,
-        "cpu_us_per_read": 1e6 * (time.process_time() - cpu_start) / done,
-    }
-
-
-def empty_cache(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
 
 
 @kernel

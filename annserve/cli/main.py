@@ -19,6 +19,7 @@ from annserve.version import __version__
 
 #: Command → (module, one line of help); the module's ``command`` is the click command.
 COMMANDS = {
+    "probe-disk": ("annserve.cli.probe_disk", "Measure what reads cost on a disk."),
     "convert": ("annserve.cli.convert", "Convert vectors between file formats."),
     "generate": ("annserve.cli.generate", "Generate vectors, queries and their exact neighbours."),
     "build": ("annserve.cli.build", "Build an index from a file of vectors."),
