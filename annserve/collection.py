@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -125,19 +129,24 @@ class Collection:
         vectors = check_vectors(queries, self.spec)
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
-        size = self._engine.block_queries(k, recall_target)
-        if self._pool is not None and len(vectors) > 1:
-            # Small batches too are shared among the threads.
-            size = min(size, -(-len(vectors) // self._n_threads))
-        blocks = [vectors[start : start + size] for start in range(0, len(vectors), size)]
+        size = self._engine.block_queries(max(-(-len(vectors) // self._n_threads), 1), k, recall_target)
+        starts = range(0, len(vectors), size)
+        blocks = deque((number, vectors[start : start + size]) for number, start in enumerate(starts))
 
-        def answer(block: npt.NDArray[Any]) -> BlockResult:
-            return self._engine.search(block, k, recall_target, deadline=deadline)
+        def answer() -> list[tuple[int, BlockResult]]:
+            try:
+                return list(self._engine.search_blocks(_taken(blocks), k, recall_target, deadline=deadline))
+            except BaseException:
+                blocks.clear()  # nobody needs the rest
+                raise
 
-        if self._pool is None or len(blocks) == 1:
-            answers = [answer(block) for block in blocks]
+        if self._pool is None or len(blocks) <= 1:
+            shares = [answer()]
         else:
-            answers = list(self._pool.map(answer, blocks))
+            jobs = [self._pool.submit(answer) for _ in range(min(self._n_threads, len(blocks)))]
+            wait(jobs)  # after an error too: none may go on behind the caller's back
+            shares = [job.result() for job in jobs]
+        answers = [result for _, result in sorted(chain(*shares), key=itemgetter(0))]
         return _merge(answers, k, self.spec.page_bytes, time.perf_counter() - begun)
 
     def info(self) -> dict[str, Any]:
@@ -218,6 +227,13 @@ class Collection:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _taken(blocks: deque[tuple[int, npt.NDArray[Any]]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Take blocks one by one until none is left; threads may share them."""
+    with suppress(IndexError):
+        while True:
+            yield blocks.popleft()
 
 
 def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: float) -> SearchResult:

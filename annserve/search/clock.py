@@ -36,8 +36,14 @@ class Clock:
         DeadlineError
             If the deadline has passed.
         """
-        begun = time.monotonic()
-        if self._deadline is not None and begun >= self._deadline:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
+        with self.waiting(name):
+            yield
+
+    @contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""
+        begun = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun

@@ -6,16 +6,18 @@ stage      room                      what it does
 navigate   ``heads.navigate``        query → nearest heads
 rate       ``codes.rate``            their pages' and rows' codes → what each page is worth
 choose     ``search.choose``         worth, k, recall target → pages, all chosen before any is read
-read       ``storage.reader``        pages → frames, one batch, all reads in flight together
+read       ``storage.reader``        pages → frames, one batch, all reads in flight together; it yields meanwhile
 score      ``pages.score``           frames → exact distances → top-k
 =========  ========================  ==================================================================
 
-Every stage's hot part runs in a kernel without the GIL, so threads that search side by side scale.
+Every stage's hot part runs in a kernel without the GIL, so threads that search side by side scale. Within a thread a
+block yields while its pages are being read, and the next block is rated (``search.overlap``).
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +30,18 @@ from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
 from annserve.search.choose import Choice, Chooser, chooser_for
 from annserve.search.clock import Clock
+from annserve.search.overlap import Journey, overlapped
 from annserve.search.selection import all_pages
-from annserve.storage.reader import PageReader, aligned_frames
+from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
 BLOCK_PAGES = 2_048
-#: Queries of a block at most; more gain nothing and make a deadline coarser.
-BLOCK_QUERIES = 64
+#: Queries of a block: more gain little and make a deadline coarser; fewer share the cost of a call among too few.
+BLOCK_QUERIES = 16
+BLOCK_QUERIES_LEAST = 4
+#: Blocks of one thread under way: one is rated or scored while the disk reads for the others.
+BLOCKS_UNDER_WAY = 3
+assert BLOCKS_UNDER_WAY <= BATCHES_MAX
 #: How much harder to look for rows where the planned pages held fewer than k.
 _MORE_EFFORT = 4
 
@@ -74,29 +81,48 @@ class Engine:
         self.chooser = chooser or chooser_for(segment)
         self._threads = threading.local()
 
-    def block_queries(self, k: int, recall_target: float) -> int:
-        """Give the queries that should go through the stages together."""
+    def block_queries(self, share: int, k: int, recall_target: float) -> int:
+        """Give how many of a thread's `share` of queries should go through the stages together."""
         if recall_target == 1.0:
             pages: float = self.segment.n_pages
         else:
             pages = self.chooser.pages_expected(k, recall_target)
-        return int(np.clip(BLOCK_PAGES // max(pages, 1), 1, BLOCK_QUERIES))
+        if share >= 2 * BLOCK_QUERIES_LEAST:
+            # Two blocks at least, so that one is rated while the disk reads for the other.
+            share = -(-share // 2)
+        return int(np.clip(BLOCK_PAGES // max(pages, 1), 1, min(share, BLOCK_QUERIES)))
 
     def search(
         self, queries: npt.NDArray[Any], k: int, recall_target: float, *, deadline: float | None = None
     ) -> BlockResult:
-        """Search one block of queries.
+        """Search one block of queries; see ``search_blocks``."""
+        return next(self.search_blocks([(0, queries)], k, recall_target, deadline=deadline))[1]
+
+    def search_blocks(
+        self,
+        blocks: Iterable[tuple[int, npt.NDArray[Any]]],
+        k: int,
+        recall_target: float,
+        *,
+        deadline: float | None = None,
+    ) -> Iterator[tuple[int, BlockResult]]:
+        """Search blocks of queries, each rated while the disk reads for the one before.
 
         Parameters
         ----------
-        queries : (nq, dim) array
-            Valid (``spec.check_vectors``).
+        blocks : iterable of (number, (nq, dim) array)
+            Of about ``block_queries`` valid queries (``spec.check_vectors``); each is taken when its turn comes.
         k : int
             Valid for the index (``spec.check_k``).
         recall_target : float
             0.80 … 0.99, or 1 to read every page.
         deadline : float, optional
             ``time.monotonic()`` after which no stage is begun.
+
+        Yields
+        ------
+        (number, BlockResult)
+            As blocks are done.
 
         Raises
         ------
@@ -105,15 +131,20 @@ class Engine:
         ReadError, CorruptionError
             If a page can't be read, or isn't what was written.
         """
-        clock = Clock(deadline)
+        journeys = ((number, self._journey(queries, k, recall_target, Clock(deadline))) for number, queries in blocks)
+        # A block that reads every page keeps the disk busy by itself, and its frames are many.
+        yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
+
+    def _journey(self, queries: npt.NDArray[Any], k: int, recall_target: float, clock: Clock) -> Journey[BlockResult]:
+        """Carry one block of queries through the stages."""
         space = queries_to_space(queries, self.segment.spec, self.norm_max)
         quantized = quantize_queries(queries)
         if recall_target == 1.0:
-            result = self._read(self._everything(len(queries)), quantized, k, clock)
+            result = yield from self._read(self._everything(len(queries)), quantized, k, clock)
         else:
             choice = self.chooser.choose(space, k, recall_target, clock)
-            result = self._read(choice, quantized, k, clock)
-            self._complete(result, space, quantized, k, recall_target, clock)
+            result = yield from self._read(choice, quantized, k, clock)
+            yield from self._complete(result, space, quantized, k, recall_target, clock)
         result.seconds = clock.seconds
         return result
 
@@ -125,7 +156,7 @@ class Engine:
         k: int,
         recall_target: float,
         clock: Clock,
-    ) -> None:
+    ) -> Journey[None]:
         """Look harder where the planned pages held fewer than k rows: the promise is k results."""
         effort = 1
         while len(short := np.flatnonzero(result.ids[:, -1] == NO_ID)):
@@ -134,7 +165,7 @@ class Engine:
                 choice = self.chooser.choose(space[short], k, recall_target, clock, effort)
             else:
                 choice = self._everything(len(short))
-            again = self._read(choice, quantized.take(short), k, clock)
+            again = yield from self._read(choice, quantized.take(short), k, clock)
             result.ids[short], result.distances[short] = again.ids, again.distances
             for name in ("pages_read", "reads", "heads_visited", "codes_scanned", "rows_scored"):
                 getattr(result, name)[short] += getattr(again, name)
@@ -143,12 +174,18 @@ class Engine:
         nothing = np.zeros(n_queries, np.int64)
         return Choice(all_pages(n_queries, self.segment.n_pages), nothing, nothing.copy())
 
-    def _read(self, choice: Choice, quantized: QuantizedQueries, k: int, clock: Clock) -> BlockResult:
-        """Read the chosen pages in one batch, and score their rows."""
+    def _read(self, choice: Choice, quantized: QuantizedQueries, k: int, clock: Clock) -> Journey[BlockResult]:
+        """Read the chosen pages in one batch, yielding meanwhile, and score their rows."""
         segment, selection = self.segment, choice.selection
         with clock.stage("read"):
-            frames = self._frames(len(selection.page_ids))
-            self.reader.read(selection.page_ids, frames.memory)
+            frames = self._take_frames(len(selection.page_ids))
+            pending = self.reader.start(selection.page_ids, frames.memory)
+        try:
+            yield
+        finally:
+            # Until then the frames are the device's, even where another block's error ends this one.
+            with clock.waiting("read"):
+                pending.finish()
         with clock.stage("score"):
             ids, distances, scored = frames.score(
                 selection.page_ids,
@@ -160,6 +197,8 @@ class Engine:
                 path=segment.pages_path,
                 pages_offset=segment.pages_offset,
             )
+        # Not after an error: a broken ring may still be writing into them.
+        self._frames().append(frames)
         return BlockResult(
             ids,
             distances,
@@ -170,10 +209,18 @@ class Engine:
             scored,
         )
 
-    def _frames(self, count: int) -> Frames:
-        frames: Frames | None = getattr(self._threads, "frames", None)
-        if frames is None or len(frames) < count:
-            layout = self.segment.layout
-            memory = aligned_frames(max(count, BLOCK_PAGES // 4), layout.page_bytes)
-            frames = self._threads.frames = Frames(memory, layout)
+    def _take_frames(self, count: int) -> Frames:
+        """Give frames for so many pages that no other block uses."""
+        free = self._frames()
+        if free and len(free[-1]) >= count:
+            return free.pop()
+        free.clear()
+        layout = self.segment.layout
+        return Frames(aligned_frames(max(count, BLOCK_PAGES // 4), layout.page_bytes), layout)
+
+    def _frames(self) -> list[Frames]:
+        """Give the calling thread's frames that no block uses."""
+        if not hasattr(self._threads, "frames"):
+            self._threads.frames = []
+        frames: list[Frames] = self._threads.frames
         return frames

@@ -8,6 +8,7 @@ So it is there for systems where nothing else works.
 from __future__ import annotations
 
 import mmap
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -34,27 +35,21 @@ class MmapReader:
         memory.madvise(mmap.MADV_RANDOM)
         self._opened = file, memory
 
-    def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
-        """Fill ``frames[i]`` with page ``page_ids[i]``."""
+    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> MmapRead:
+        """Tell Linux which pages will be wanted."""
         if self._opened is None:
             raise ReadError(f"the reader of {self._path} is closed; open it anew", path=self._path)
         file, memory = self._opened
         page_ids = file.check_request(page_ids, frames)
-        if len(page_ids) == 0:
-            return 0
-        # Touching a page beyond the end kills the process; a cut in the instant after this still does.
-        try:
-            file.check_size()
-        except CorruptionError as error:
-            raise ReadError(str(error), path=file.path, offset=error.offset) from None
         starts = file.run_starts(page_ids)
         for start, stop in pairwise(starts):
             offset = file.data_offset + int(page_ids[start]) * file.page_bytes
             memory.madvise(mmap.MADV_WILLNEED, offset, int(stop - start) * file.page_bytes)
-        pages = np.frombuffer(memory, np.uint8, file.n_pages * file.page_bytes, file.data_offset)
-        # The ids are checked: "clip" only spares NumPy a buffer. It copies with the GIL released.
-        np.take(pages.reshape(-1, file.page_bytes), page_ids, 0, out=frames[: len(page_ids)], mode="clip")
-        return len(starts) - 1
+        return MmapRead(file, memory, page_ids, frames, len(starts) - 1)
+
+    def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
+        """Fill ``frames[i]`` with page ``page_ids[i]``."""
+        return self.start(page_ids, frames).finish()
 
     def describe(self) -> str:
         """Say in a line how pages are read."""
@@ -63,3 +58,29 @@ class MmapReader:
     def close(self) -> None:
         """Let the file go."""
         self._opened = None
+
+
+@dataclass(frozen=True)
+class MmapRead:
+    """Pages that Linux was told of; see ``reader.PendingRead``."""
+
+    file: PageFile
+    memory: mmap.mmap
+    page_ids: npt.NDArray[np.uint32]
+    frames: npt.NDArray[np.uint8]
+    n_reads: int
+
+    def finish(self) -> int:
+        """Copy the pages into their frames; give the operations."""
+        file, page_ids = self.file, self.page_ids
+        if len(page_ids) == 0:
+            return 0
+        # Touching a page beyond the end kills the process; a cut in the instant after this still does.
+        try:
+            file.check_size()
+        except CorruptionError as error:
+            raise ReadError(str(error), path=file.path, offset=error.offset) from None
+        pages = np.frombuffer(self.memory, np.uint8, file.n_pages * file.page_bytes, file.data_offset)
+        # The ids are checked: "clip" only spares NumPy a buffer. It copies with the GIL released.
+        np.take(pages.reshape(-1, file.page_bytes), page_ids, 0, out=self.frames[: len(page_ids)], mode="clip")
+        return self.n_reads

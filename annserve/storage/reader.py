@@ -24,14 +24,33 @@ import numpy.typing as npt
 
 from annserve.errors import InputError, ReadError
 from annserve.storage.direct import PreadReader
+from annserve.storage.kernels import BATCHES as BATCHES_MAX
 from annserve.storage.mmap import MmapReader
 from annserve.storage.pagefile import PageFile, aligned_frames
 from annserve.storage.uring import UringReader
 
-__all__ = ["KINDS", "PageReader", "aligned_frames", "open_reader"]
+__all__ = ["BATCHES_MAX", "KINDS", "PageReader", "PendingRead", "aligned_frames", "open_reader"]
 
 #: What `open_reader` accepts.
 KINDS = ("auto", "uring", "pread", "mmap")
+
+
+class PendingRead(Protocol):
+    """A batch of pages on its way into frames."""
+
+    def finish(self) -> int:
+        """Wait until every page is in its frame.
+
+        Returns
+        -------
+        int
+            Read operations.
+
+        Raises
+        ------
+        ReadError
+            If the device fails or the file ends; frames hold anything, and the next read works.
+        """
 
 
 class PageReader(Protocol):
@@ -56,28 +75,33 @@ class PageReader(Protocol):
     @property
     def n_pages(self) -> int: ...  # noqa: D102
 
-    def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
-        """Fill ``frames[i]`` with page ``page_ids[i]``, all reads in flight together.
+    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> PendingRead:
+        """Begin to fill ``frames[i]`` with page ``page_ids[i]``, all reads in flight together, without waiting.
 
         Parameters
         ----------
         page_ids : (p,) uint32
             In any order, repeats allowed; neighbouring entries of consecutive pages share one operation.
         frames : (≥ p, page_bytes) uint8
-            Made by ``aligned_frames``, or whole rows of such an array.
+            Made by ``aligned_frames``, or whole rows of such an array. They belong to the device until the read
+            is finished.
 
         Returns
         -------
-        int
-            Read operations.
+        PendingRead
+            Must be finished, once, by the thread that started it. A thread may have `BATCHES_MAX` on their way,
+            and finish them in any order.
 
         Raises
         ------
         InputError
             If a page doesn't exist or the frames don't fit; nothing has been read.
         ReadError
-            If the device fails or the file ends; frames hold anything, and the next read works.
+            If the device can't take the request.
         """
+
+    def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
+        """Start a read and finish it; see ``start`` and ``PendingRead.finish``."""
 
     def describe(self) -> str:
         """Say in a line how pages are read, for ``annserve inspect``."""

@@ -16,7 +16,7 @@ from oracles import storage as oracle
 
 from annserve.errors import CorruptionError, InputError, NotFoundError, ReadError
 from annserve.storage.pagefile import PageFile
-from annserve.storage.reader import PageReader, aligned_frames, open_reader
+from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames, open_reader
 from annserve.storage.uring import UringReader
 
 KINDS = ["uring", "pread", "mmap", "auto"]
@@ -114,6 +114,50 @@ def test_read_only_and_strided_ids_and_inner_frames_are_fine(reader, page_path):
     assert np.array_equal(frames[5:15], oracle.read_pages(page_path, OFFSET, 4_096, page_ids))
     assert not frames[:5].any()
     assert not frames[15:].any()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)])
+@pytest.mark.parametrize("n", [0, 1, 30, 700])
+def test_batches_in_flight_together_are_finished_in_any_order(reader, page_path, rng, n, order):
+    """Every frame is right whichever batch is waited for first, and a read in between disturbs none."""
+    ids = [rng.integers(0, N_PAGES, n).astype(np.uint32) for _ in order]
+    frames = [aligned_frames(n, 4_096) for _ in order]
+    pending = {i: reader.start(ids[i], frames[i]) for i in order[1:]}
+    check(reader, page_path, ids[0])
+    pending[order[0]] = reader.start(ids[order[0]], frames[order[0]])
+    assert len(pending) == BATCHES_MAX
+    for i in sorted(pending):
+        assert pending[i].finish() == oracle.count_reads(ids[i], 16)
+        assert np.array_equal(frames[i], oracle.read_pages(page_path, OFFSET, 4_096, ids[i]))
+
+
+def test_a_batch_in_flight_outlives_its_reader(open_own, page_path, rng):
+    reader = open_own(page_path)
+    page_ids, frames = rng.integers(0, N_PAGES, 200).astype(np.uint32), aligned_frames(200, 4_096)
+    pending = reader.start(page_ids, frames)
+    reader.close()
+    del reader
+    pending.finish()
+    assert np.array_equal(frames, oracle.read_pages(page_path, OFFSET, 4_096, page_ids))
+
+
+def test_a_batch_that_fails_leaves_the_others_alone(open_own, page_path, tmp_path):
+    """The file is cut below some pages of the second batch; the first needs only what is left."""
+    path = tmp_path / "pages.bin"
+    path.write_bytes(page_path.read_bytes())
+    reader = open_own(path)
+    good, bad = np.arange(0, 90, 2, dtype=np.uint32), np.arange(50, 400, 3, dtype=np.uint32)
+    frames = [aligned_frames(len(good), 4_096), aligned_frames(len(bad), 4_096)]
+    os.truncate(path, OFFSET + 200 * 4_096)
+    pending = [reader.start(bad, frames[1]), reader.start(good, frames[0])]
+    with pytest.raises(ReadError, match="at byte"):
+        pending[0].finish()
+    if reader.name != "mmap":  # a map looks at the whole file
+        assert pending[1].finish() == len(good)
+        assert np.array_equal(frames[0], oracle.read_pages(page_path, OFFSET, 4_096, good))
+    path.write_bytes(page_path.read_bytes())
+    for _ in range(2 * BATCHES_MAX):  # what failed is free again
+        check(reader, path, good)
 
 
 def test_threads_read_in_parallel_without_mixing(reader, page_path):

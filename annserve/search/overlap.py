@@ -1,0 +1,60 @@
+"""Disk and processor at work at once: while one journey waits for its pages, the next is under way.
+
+A journey is a generator that yields where it would wait for the disk, and returns its result. What journeys of one
+thread share (scratch, above all) they must not hold across a yield.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+from annserve.errors import ReadError
+
+T = TypeVar("T")
+Journey = Generator[None, None, T]
+
+
+def overlapped(journeys: Iterable[tuple[int, Journey[T]]], width: int) -> Iterator[tuple[int, T]]:
+    """Carry journeys to their ends, up to `width` of them under way at once.
+
+    Parameters
+    ----------
+    journeys : iterable of (number, Journey)
+        Taken one by one, each when there is room for it.
+    width : int
+        1 carries one after another.
+
+    Yields
+    ------
+    (number, result)
+        As journeys end; the longest under way is continued first.
+
+    Raises
+    ------
+    Exception
+        Whatever a journey raises; the others are closed first, so that nothing is in flight any more.
+    """
+    coming = iter(journeys)
+    under_way: deque[tuple[int, Journey[T]]] = deque()
+    try:
+        while True:
+            numbered = next(coming, None) if len(under_way) < width else None
+            if numbered is None:
+                if not under_way:
+                    return
+                numbered = under_way.popleft()
+            number, journey = numbered
+            try:
+                next(journey)
+            except StopIteration as end:
+                yield number, end.value
+            else:
+                under_way.append(numbered)
+    finally:
+        for _, journey in under_way:
+            # One error is told; that a second read failed too adds nothing.
+            with suppress(ReadError):
+                journey.close()

@@ -1,0 +1,197 @@
+"""Journeys under way together: all end, in turns, and an error leaves none half-way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from journeys.doors import build_index
+
+import annserve as product
+from annserve.collection import Collection
+from annserve.errors import CorruptionError, DeadlineError, ReadError
+from annserve.search import engine
+from annserve.search.overlap import Journey, overlapped
+
+
+def waiting(times: int, number: int) -> Journey[str]:
+    for _ in range(times):
+        yield
+    return f"result {number}"
+
+
+@given(waits=st.lists(st.integers(0, 4), max_size=20), width=st.integers(1, 5))
+def test_every_journey_ends_with_its_own_result(waits, width):
+    journeys = ((i, waiting(times, i)) for i, times in enumerate(waits))
+    assert dict(overlapped(journeys, width)) == {i: f"result {i}" for i in range(len(waits))}
+
+
+@given(waits=st.lists(st.integers(1, 3), min_size=1, max_size=12), width=st.integers(1, 4))
+def test_so_many_are_under_way_and_no_more(waits, width):
+    under_way: set[int] = set()
+    most = 0
+
+    def watched(number: int, times: int) -> Journey[int]:
+        nonlocal most
+        under_way.add(number)
+        most = max(most, len(under_way))
+        yield from waiting(times, number)
+        under_way.remove(number)
+        return number
+
+    assert len(list(overlapped(((i, watched(i, times)) for i, times in enumerate(waits)), width))) == len(waits)
+    assert most == min(width, len(waits))
+    assert under_way == set()
+
+
+def test_the_longest_under_way_goes_on_first():
+    steps: list[str] = []
+
+    def told(number: int) -> Journey[None]:
+        steps.append(f"begin {number}")
+        yield
+        steps.append(f"end {number}")
+
+    list(overlapped(((i, told(i)) for i in range(3)), 2))
+    assert steps == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
+
+
+@pytest.mark.parametrize("failing_close", [False, True])
+def test_an_error_ends_all_the_others(failing_close):
+    closed: list[int] = []
+
+    def journey(number: int) -> Journey[None]:
+        try:
+            yield
+            if number == 0:
+                raise CorruptionError("page 0 is damaged")
+        finally:
+            closed.append(number)
+            if failing_close and number:
+                raise ReadError("the device fails too")
+
+    with pytest.raises(CorruptionError, match="page 0 is damaged"):
+        list(overlapped(((i, journey(i)) for i in range(9)), 3))
+    assert closed == [0, 1, 2]
+
+
+class Watched:
+    """A reader that counts what is in flight, and may fail at a batch."""
+
+    def __init__(self, reader: object, fail_at: int = -1) -> None:
+        self._reader = reader
+        self._fail_at = fail_at
+        self._lock = threading.Lock()
+        self.started = self.in_flight = self.most = 0
+
+    def start(self, page_ids: np.ndarray, frames: np.ndarray) -> Watched.Pending:
+        with self._lock:
+            fails = self.started == self._fail_at
+            self.started += 1
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
+        return Watched.Pending(self, self._reader.start(page_ids, frames), fails)
+
+    class Pending:
+        def __init__(self, watched: Watched, pending: object, fails: bool) -> None:
+            self.watched, self.pending, self.fails = watched, pending, fails
+
+        def finish(self) -> int:
+            with self.watched._lock:
+                self.watched.in_flight -= 1
+            n_reads = self.pending.finish()
+            if self.fails:
+                raise ReadError("the device fails at byte 4096")
+            return n_reads
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    random = np.random.default_rng(5)
+    return random.integers(0, 255, (40, 16))[random.integers(0, 40, 4_000)].astype(np.float32) + random.normal(
+        0, 20, (4_000, 16)
+    ).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("overlap")
+    np.save(folder / "rows.npy", rows)
+    return build_index(folder / "rows.npy", folder / "index", "--calibration-queries", "200")
+
+
+@pytest.fixture
+def open_watched(index: Path) -> Iterator[Callable[..., tuple[Collection, Watched]]]:
+    opened: list[Collection] = []
+
+    def make(fail_at: int = -1, io: str = "auto") -> tuple[Collection, Watched]:
+        collection = product.open(index, io=io, threads=1)
+        opened.append(collection)
+        watched = Watched(collection._engine.reader, fail_at)
+        collection._engine.reader = watched  # type: ignore[assignment]
+        return collection, watched
+
+    yield make
+    for collection in opened:
+        collection.close()
+
+
+def test_one_thread_has_several_blocks_in_flight_and_answers_the_same(open_watched, rows, monkeypatch):
+    collection, watched = open_watched()
+    found = collection.search(rows[:100] + 1, 5)
+    assert watched.most == engine.BLOCKS_UNDER_WAY
+    assert watched.in_flight == 0
+    monkeypatch.setattr(engine, "BLOCKS_UNDER_WAY", 1)
+    monkeypatch.setattr(engine, "BLOCK_QUERIES", 7)
+    watched.most = 0
+    alone = collection.search(rows[:100] + 1, 5)
+    assert watched.most == 1
+    np.testing.assert_array_equal(found.ids, alone.ids)
+    np.testing.assert_array_equal(found.distances, alone.distances)
+    for name in found.stats.COUNTS:
+        np.testing.assert_array_equal(getattr(found.stats, name), getattr(alone.stats, name))
+
+
+@pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
+@pytest.mark.parametrize("fail_at", [0, 2, 5])
+def test_a_failing_read_leaves_nothing_in_flight_and_the_next_search_works(open_watched, rows, fail_at, io):
+    collection, watched = open_watched(fail_at, io)
+    expected, _ = open_watched()
+    with pytest.raises(ReadError, match="byte 4096"):
+        collection.search(rows[:100], 5)
+    assert watched.in_flight == 0
+    assert watched.started < 100 / engine.BLOCK_QUERIES_LEAST
+    found = collection.search(rows[:100], 5)
+    np.testing.assert_array_equal(found.ids, expected.search(rows[:100], 5).ids)
+
+
+def test_a_deadline_that_passes_during_a_read_leaves_nothing_in_flight(open_watched, rows, monkeypatch):
+    collection, watched = open_watched()
+    collection.search(rows[:100], 5)
+    real = Watched.start
+
+    def slow(self: Watched, page_ids: np.ndarray, frames: np.ndarray) -> Watched.Pending:
+        pending = real(self, page_ids, frames)
+        time.sleep(0.3 * (self.in_flight == 2))
+        return pending
+
+    monkeypatch.setattr(Watched, "start", slow)
+    with pytest.raises(DeadlineError):
+        collection.search(rows[:100], 5, deadline=time.monotonic() + 0.25)
+    assert watched.in_flight == 0
+
+
+def test_a_search_of_many_threads_gives_up_at_the_first_error(index, rows):
+    with product.open(index, threads=3) as collection:
+        watched = Watched(collection._engine.reader, fail_at=0)
+        collection._engine.reader = watched  # type: ignore[assignment]
+        with pytest.raises(ReadError):
+            collection.search(np.tile(rows, (3, 1)), 5)
+        assert watched.in_flight == 0
+        assert watched.started < 100
