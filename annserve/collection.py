@@ -22,6 +22,7 @@ from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain
+from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
@@ -29,11 +30,12 @@ from annserve.spec import (
     check_recall_target,
     check_vectors,
 )
+from annserve.storage.cache import PageCache
 from annserve.storage.layout import FORMAT_VERSION
 from annserve.storage.reader import PageReader, open_reader
 
 
-def open(path: str | Path, *, io: str = "auto", threads: int | None = None) -> Collection:
+def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page_cache: str = "0") -> Collection:
     """Open a published index for searching.
 
     Parameters
@@ -44,6 +46,8 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None) -> C
         How pages are read: ``auto`` takes the best that works; or ``uring``, ``pread``, ``mmap``.
     threads : int, optional
         Threads that share a batch of queries; by default one per CPU of this process.
+    page_cache : str
+        RAM for the pages that are asked for most, such as ``256MiB``; none by default.
 
     Returns
     -------
@@ -56,15 +60,18 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None) -> C
     CorruptionError, VersionError
         If a file isn't what was published, or another format version wrote it.
     InputError
-        If `io` is unknown or not available here.
+        If `io` is unknown or not available here, or `page_cache` is no size or too small for a page.
     """
     n_threads = len(os.sched_getaffinity(0)) if threads is None else threads
     if n_threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1", field="threads")
+    cache_bytes = bytes_of(page_cache, "page_cache")
     snapshot = open_snapshot(Path(path))
     segment = snapshot.segment
-    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages, io)
-    return Collection(snapshot, reader, n_threads)
+    page_bytes = segment.spec.page_bytes
+    cache = PageCache(cache_bytes, page_bytes, segment.n_pages) if cache_bytes else None
+    reader = open_reader(segment.pages_path, segment.pages_offset, page_bytes, segment.n_pages, io)
+    return Collection(snapshot, reader, n_threads, cache)
 
 
 class Collection:
@@ -73,10 +80,11 @@ class Collection:
     It keeps the version that it opened: newer ones are seen by opening anew.
     """
 
-    def __init__(self, snapshot: Snapshot, reader: PageReader, threads: int) -> None:
+    def __init__(self, snapshot: Snapshot, reader: PageReader, threads: int, cache: PageCache | None = None) -> None:
         self._snapshot = snapshot
         self._reader = reader
-        self._engine = Engine(snapshot.segment, reader, snapshot.manifest.norm_max)
+        self._cache = cache
+        self._engine = Engine(snapshot.segment, reader, snapshot.manifest.norm_max, cache=cache)
         self._n_threads = threads
         self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
 
@@ -153,6 +161,8 @@ class Collection:
         """Give the facts about this index as plain values, for ``inspect``, servers and benchmarks."""
         segment, manifest = self._snapshot.segment, self._snapshot.manifest
         tiers = segment.tier_bytes
+        if self._cache is not None:
+            tiers["page_cache"] = self._cache.ram_bytes
         ram_bytes = sum(tiers.values())
         return {
             "count": manifest.n_rows,
@@ -254,6 +264,7 @@ def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: flo
         heads_visited=joined("heads_visited"),
         rows_scored=joined("rows_scored"),
         codes_scanned=joined("codes_scanned"),
+        pages_cached=joined("pages_cached"),
         stage_seconds=stages,
         seconds=seconds,
     )

@@ -20,7 +20,7 @@ class SearchStats:
     Attributes
     ----------
     pages_read : (nq,) int64
-        Pages read from the device.
+        Pages read from the device: what the query needed by itself, less what the page cache held.
     reads : (nq,) int64
         Read operations; neighbouring pages share one.
     bytes_read : (nq,) int64
@@ -31,6 +31,8 @@ class SearchStats:
         Rows whose exact distance was computed.
     codes_scanned : (nq,) int64
         Codes of pages and rows that were looked at.
+    pages_cached : (nq,) int64
+        Pages that the page cache held.
     stage_seconds : dict
         Seconds of each stage, summed over the batch and its threads: ``navigate``, ``rate``, ``choose``,
         ``read``, ``score``.
@@ -44,11 +46,12 @@ class SearchStats:
     heads_visited: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     rows_scored: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     codes_scanned: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    pages_cached: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     #: Names of the per-query counts, in the order of the wire format.
-    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned")
+    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached")
 
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""

@@ -16,6 +16,7 @@ from annserve.codes.estimate import FACTOR_BYTES
 from annserve.codes.layout import CODE_BYTES_MAX
 from annserve.errors import InputError
 from annserve.heads.layout import NodeLayout
+from annserve.sizes import UNITS
 from annserve.spec import IndexSpec
 
 #: Pages of a posting where page codes rank them: measured best at every budget.
@@ -30,7 +31,6 @@ _FILL = 0.985
 _CODE_BYTES_MIN = 4
 #: Training takes time in proportion to dim³ (some minutes here) and codebooks 8 · dim² bytes; embeddings have fewer.
 _CODE_DIM_MAX = 4_096
-_UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
         return number / 100 * spec.dim
     if match[2] == "B":
         return number
-    unit = match[2] if match[2] in _UNITS else match[2].replace("B", "IB")
-    return number * _UNITS[unit] / n_rows
+    unit = match[2] if match[2] in UNITS else match[2].replace("B", "IB")
+    return number * UNITS[unit] / n_rows
 
 
 def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:

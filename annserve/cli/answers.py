@@ -59,6 +59,8 @@ def give_answers(result: SearchResult, out: Path | None, distances: Path | None,
     if costs:
         size = bytes_text(costs["bytes_read_mean"])
         spent += f"; {costs['pages_read_mean']:.1f} pages ({size}) in {costs['reads_mean']:.1f} reads a query"
+        if costs["pages_cached_mean"]:
+            spent += f", {costs['pages_cached_mean']:.1f} pages from the cache"
     click.echo(spent, err=True)
 
 

@@ -23,6 +23,7 @@ from annserve.spec import RECALL_TARGET_DEFAULT
     help="Recall target, 0.80 … 0.99; 1 reads every page.",
 )
 @click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread, mmap.")
+@click.option("--page-cache", default="0", help="RAM for pages asked for often, as 256MiB.  [default: none]")
 @click.option("--threads", type=int, help="Threads. [default: one per CPU]")
 @answer_options
 def command(
@@ -31,6 +32,7 @@ def command(
     k: int,
     recall_target: float,
     io: str,
+    page_cache: str,
     threads: int | None,
     out: Path | None,
     distances: Path | None,
@@ -41,6 +43,6 @@ def command(
     from annserve.vectors.formats import read_matrix
 
     vectors = read_matrix(queries)
-    with collection.open(index, io=io, threads=threads) as opened:
+    with collection.open(index, io=io, threads=threads, page_cache=page_cache) as opened:
         result = opened.search(vectors, k, recall_target=recall_target)
     give_answers(result, out, distances, as_json)

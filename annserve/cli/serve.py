@@ -31,6 +31,11 @@ LOG = logging.getLogger("annserve.serve")
     help="Largest request and answer.",
 )
 @click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread or mmap.")
+@click.option(
+    "--page-cache",
+    default="0",
+    help="RAM of each index for pages asked for often, as 256MiB.  [default: none]",
+)
 @click.option("--grace-seconds", default=30.0, show_default=True, help="Time to finish calls when stopped.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the port there once it answers.")
 def command(
@@ -40,6 +45,7 @@ def command(
     threads: int | None,
     message_mib: int,
     io: str,
+    page_cache: str,
     grace_seconds: float,
     port_file: Path | None,
 ) -> None:
@@ -54,7 +60,7 @@ def command(
             name = path.resolve().name
             if name in collections:
                 raise InputError(f"two indexes are named {name!r}; rename one folder", field="indexes")
-            index = opened.enter_context(collection.open(path, io=io, threads=threads))
+            index = opened.enter_context(collection.open(path, io=io, threads=threads, page_cache=page_cache))
             # The first search loads or compiles the kernels, for seconds: no caller's deadline should pay that.
             index.search(np.ones(index.spec.dim, np.float32), 1)
             collections[name] = index

@@ -75,7 +75,7 @@ class Neighbor(_message.Message):
     def __init__(self, id: _Optional[int] = ..., distance: _Optional[float] = ...) -> None: ...
 
 class SearchStats(_message.Message):
-    __slots__ = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "stage_seconds", "seconds")
+    __slots__ = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached", "stage_seconds", "seconds")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class SearchStats(_message.Message):
     HEADS_VISITED_FIELD_NUMBER: _ClassVar[int]
     ROWS_SCORED_FIELD_NUMBER: _ClassVar[int]
     CODES_SCANNED_FIELD_NUMBER: _ClassVar[int]
+    PAGES_CACHED_FIELD_NUMBER: _ClassVar[int]
     STAGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     pages_read: _containers.RepeatedScalarFieldContainer[int]
@@ -97,6 +98,7 @@ class SearchStats(_message.Message):
     heads_visited: _containers.RepeatedScalarFieldContainer[int]
     rows_scored: _containers.RepeatedScalarFieldContainer[int]
     codes_scanned: _containers.RepeatedScalarFieldContainer[int]
+    pages_cached: _containers.RepeatedScalarFieldContainer[int]
     stage_seconds: _containers.ScalarMap[str, float]
     seconds: float
-    def __init__(self, pages_read: _Optional[_Iterable[int]] = ..., reads: _Optional[_Iterable[int]] = ..., bytes_read: _Optional[_Iterable[int]] = ..., heads_visited: _Optional[_Iterable[int]] = ..., rows_scored: _Optional[_Iterable[int]] = ..., codes_scanned: _Optional[_Iterable[int]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...
+    def __init__(self, pages_read: _Optional[_Iterable[int]] = ..., reads: _Optional[_Iterable[int]] = ..., bytes_read: _Optional[_Iterable[int]] = ..., heads_visited: _Optional[_Iterable[int]] = ..., rows_scored: _Optional[_Iterable[int]] = ..., codes_scanned: _Optional[_Iterable[int]] = ..., pages_cached: _Optional[_Iterable[int]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...

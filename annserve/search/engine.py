@@ -32,6 +32,7 @@ from annserve.search.choose import Choice, Chooser, chooser_for
 from annserve.search.clock import Clock
 from annserve.search.overlap import Journey, overlapped
 from annserve.search.selection import all_pages
+from annserve.storage.cache import PageCache
 from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
@@ -57,6 +58,7 @@ class BlockResult:
     heads_visited: npt.NDArray[np.int64]
     codes_scanned: npt.NDArray[np.int64]
     rows_scored: npt.NDArray[np.int64]
+    pages_cached: npt.NDArray[np.int64]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -72,13 +74,23 @@ class Engine:
         Largest norm of a row, for the index space under inner product.
     chooser : Chooser, optional
         By default the one that the segment's tiers allow.
+    cache : PageCache, optional
+        Of the segment's pages.
     """
 
-    def __init__(self, segment: Segment, reader: PageReader, norm_max: float, chooser: Chooser | None = None) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        reader: PageReader,
+        norm_max: float,
+        chooser: Chooser | None = None,
+        cache: PageCache | None = None,
+    ) -> None:
         self.segment = segment
         self.reader = reader
         self.norm_max = norm_max
         self.chooser = chooser or chooser_for(segment)
+        self.cache = cache
         self._threads = threading.local()
 
     def block_queries(self, share: int, k: int, recall_target: float) -> int:
@@ -167,7 +179,7 @@ class Engine:
                 choice = self._everything(len(short))
             again = yield from self._read(choice, quantized.take(short), k, clock)
             result.ids[short], result.distances[short] = again.ids, again.distances
-            for name in ("pages_read", "reads", "heads_visited", "codes_scanned", "rows_scored"):
+            for name in ("pages_read", "reads", "heads_visited", "codes_scanned", "rows_scored", "pages_cached"):
                 getattr(result, name)[short] += getattr(again, name)
 
     def _everything(self, n_queries: int) -> Choice:
@@ -175,11 +187,15 @@ class Engine:
         return Choice(all_pages(n_queries, self.segment.n_pages), nothing, nothing.copy())
 
     def _read(self, choice: Choice, quantized: QuantizedQueries, k: int, clock: Clock) -> Journey[BlockResult]:
-        """Read the chosen pages in one batch, yielding meanwhile, and score their rows."""
+        """Read the chosen pages that aren't cached in one batch, yielding meanwhile, and score their rows."""
         segment, selection = self.segment, choice.selection
         with clock.stage("read"):
             frames = self._take_frames(len(selection.page_ids))
-            pending = self.reader.start(selection.page_ids, frames.memory)
+            to_read, places = selection, None
+            if self.cache is not None:
+                absent = ~self.cache.fetch(selection.page_ids, frames.memory)
+                to_read, places = selection.only(absent), np.flatnonzero(absent)
+            pending = self.reader.start(to_read.page_ids, frames.memory, places)
         try:
             yield
         finally:
@@ -197,16 +213,19 @@ class Engine:
                 path=segment.pages_path,
                 pages_offset=segment.pages_offset,
             )
+            if self.cache is not None and places is not None:
+                self.cache.keep(to_read.page_ids, places, frames.memory)
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
         return BlockResult(
             ids,
             distances,
-            np.diff(selection.offsets),
-            selection.reads(),
+            pages_read := np.diff(to_read.offsets),
+            to_read.reads(),
             choice.heads_visited,
             choice.codes_scanned,
             scored,
+            np.diff(selection.offsets) - pages_read,
         )
 
     def _take_frames(self, count: int) -> Frames:

@@ -26,6 +26,11 @@ class PageSelection:
     page_ids: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
 
+    def only(self, wanted: npt.NDArray[np.bool_]) -> PageSelection:
+        """Give the selection of some of these pages."""
+        counts = np.concatenate(([0], np.cumsum(wanted)))
+        return PageSelection(self.page_ids[wanted], counts[self.offsets])
+
     def reads(self) -> npt.NDArray[np.int64]:
         """Count the runs of neighbouring pages of each query: the reads that it needs by itself."""
         pages = self.page_ids.astype(np.int64)

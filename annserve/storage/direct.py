@@ -21,8 +21,8 @@ from annserve.storage.pagefile import PageFile
 #: Threads of a pool: one virtual disk gave 38 k reads a second at depth 8 and 56 k at 32.
 POOL_THREADS = 32
 
-#: Consecutive entries of a request, and their frames.
-Share = tuple[PageFile, npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
+#: Consecutive entries of a request, their places, and the frames.
+Share = tuple[PageFile, npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
 
 
 class PreadReader:
@@ -40,17 +40,22 @@ class PreadReader:
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = -1
 
-    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> PoolRead:
-        """Begin to fill ``frames[i]`` with page ``page_ids[i]``; a lone operation waits for ``finish``."""
+    def start(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> PoolRead:
+        """Begin to fill ``frames[places[i]]`` with page ``page_ids[i]``; a lone operation waits for ``finish``."""
         file = self._file
         if file is None:
             raise ReadError(f"the reader of {self._path} is closed; open it anew", path=self._path)
-        page_ids = file.check_request(page_ids, frames)
-        starts = file.run_starts(page_ids)
+        page_ids, places = file.check_request(page_ids, frames, places)
+        starts = file.run_starts(page_ids, places)
         n_reads = len(starts) - 1
         shares = np.unique(np.linspace(0, n_reads, min(POOL_THREADS, n_reads) + 1).astype(np.int64))
         bounds = starts[shares]
-        jobs = [(file, page_ids[a:b], frames[a:b]) for a, b in pairwise(bounds)]
+        jobs = [(file, page_ids[a:b], places[a:b], frames) for a, b in pairwise(bounds)]
         if len(jobs) <= 1:
             return PoolRead(jobs, [])
         pool = self._threads()
@@ -97,8 +102,10 @@ class PoolRead:
         return sum(future.result() for future in self.futures) + sum(_read_share(*share) for share in self.own)
 
 
-def _read_share(file: PageFile, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
-    status, offset = kernels.pread_pages(file.fd, page_ids, frames, file.data_offset, file.pages_per_read)
+def _read_share(
+    file: PageFile, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
+) -> int:
+    status, offset = kernels.pread_pages(file.fd, page_ids, places, frames, file.data_offset, file.pages_per_read)
     if status < 0:
         raise file.failure(-status, offset)
     return int(status)

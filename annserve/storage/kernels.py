@@ -8,7 +8,7 @@ io_uring, in short: the program writes requests (SQEs) and puts their numbers in
 queues are memory shared with Linux, so heads and tails are read with acquire and written with release order.
 
 A ring belongs to one thread. Any number of batches up to ``BATCHES`` may be in flight on it: ``uring_start``
-one, compute, ``uring_finish`` it; or ``uring_read`` for both at once.
+one, compute, ``uring_finish`` it.
 
 Invariants
 ----------
@@ -247,11 +247,15 @@ END_OF_FILE = 61  # ENODATA
 
 
 @inline_kernel
-def _run_length(page_ids: npt.NDArray[np.uint32], start: int, n: int, longest: int) -> int:
-    """Count the entries from `start` on that name consecutive pages, at most `longest`."""
+def _run_length(
+    page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], start: int, n: int, longest: int
+) -> int:
+    """Count the entries from `start` on that are neighbours on the disk and in the frames, at most `longest`."""
     stop = min(n, start + longest)
     end = start + 1
-    while end < stop and np.int64(page_ids[end]) == np.int64(page_ids[end - 1]) + 1:
+    while (
+        end < stop and np.int64(page_ids[end]) == np.int64(page_ids[end - 1]) + 1 and places[end] == places[end - 1] + 1
+    ):
         end += 1
     return end - start
 
@@ -260,6 +264,7 @@ def _run_length(page_ids: npt.NDArray[np.uint32], start: int, n: int, longest: i
 def pread_pages(
     fd: int,
     page_ids: npt.NDArray[np.uint32],
+    places: npt.NDArray[np.int64],
     frames: npt.NDArray[np.uint8],
     data_offset: int,
     pages_per_read: int,
@@ -271,7 +276,9 @@ def pread_pages(
     fd : int
         The file.
     page_ids : (p,) uint32  # IN
-    frames : (≥ p, page_bytes) uint8  # OUT
+    places : (p,) int64  # IN
+        Frame of each page.
+    frames : (f, page_bytes) uint8  # OUT
     data_offset : int
         Byte of page 0.
     pages_per_read : int
@@ -285,8 +292,8 @@ def pread_pages(
     page_bytes = np.int64(frames.shape[1])
     n_reads, i = 0, 0
     while i < len(page_ids):
-        run = _run_length(page_ids, i, len(page_ids), pages_per_read)
-        address = np.int64(frames.ctypes.data) + i * page_bytes
+        run = _run_length(page_ids, places, i, len(page_ids), pages_per_read)
+        address = np.int64(frames.ctypes.data) + places[i] * page_bytes
         offset = data_offset + np.int64(page_ids[i]) * page_bytes
         left = run * page_bytes
         while left > 0:
@@ -391,6 +398,7 @@ def _fill(
     batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
+    places: npt.NDArray[np.int64],
     n: int,
     frames: npt.NDArray[np.uint8],
     data_offset: int,
@@ -402,10 +410,10 @@ def _fill(
     base = np.int64(frames.ctypes.data)
     i = batches[batch, NEXT]
     while i < n and control[N_FREE] > 0:
-        run = _run_length(page_ids, i, n, pages_per_read)
+        run = _run_length(page_ids, places, i, n, pages_per_read)
         control[N_FREE] -= 1
         slot = slots[control[N_FREE], FREE]
-        slots[slot, ADDRESS] = base + i * page_bytes
+        slots[slot, ADDRESS] = base + places[i] * page_bytes
         slots[slot, OFFSET] = data_offset + np.int64(page_ids[i]) * page_bytes
         slots[slot, LEFT] = run * page_bytes
         slots[slot, FILE] = fd
@@ -494,6 +502,7 @@ def uring_start(
     batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
+    places: npt.NDArray[np.int64],
     n: int,
     frames: npt.NDArray[np.uint8],
     data_offset: int,
@@ -511,9 +520,11 @@ def uring_start(
         The file; for direct reads frames and offsets are aligned.
     page_ids : (≥ n,) uint32  # IN
         Trusted: checked against the file by the caller.
+    places : (≥ n,) int64  # IN
+        Frame of each page.
     n : int
         Pages of the batch.
-    frames : (≥ n, page_bytes) uint8  # OUT
+    frames : (f, page_bytes) uint8  # OUT
         Belong to the ring until the batch is finished.
     data_offset : int
         Byte of page 0.
@@ -526,7 +537,7 @@ def uring_start(
         0, or −errno if the ring itself failed.
     """
     ring.batches[batch, :] = 0
-    _fill(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)
+    _fill(ring, batch, fd, page_ids, places, n, frames, data_offset, pages_per_read)
     return -_enter(ring, 0)
 
 
@@ -536,6 +547,7 @@ def uring_finish(
     batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
+    places: npt.NDArray[np.int64],
     n: int,
     frames: npt.NDArray[np.uint8],
     data_offset: int,
@@ -552,7 +564,7 @@ def uring_finish(
     batches = ring.batches
     while True:
         if batches[batch, ERROR] == 0:
-            _fill(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)
+            _fill(ring, batch, fd, page_ids, places, n, frames, data_offset, pages_per_read)
         pending = batches[batch, PENDING]
         if pending == 0:
             if batches[batch, ERROR] != 0:
@@ -565,19 +577,3 @@ def uring_finish(
         if error != 0:
             return -error
         uring_reap(ring)
-
-
-@kernel
-def uring_read(
-    ring: Ring,
-    batch: int,
-    fd: int,
-    page_ids: npt.NDArray[np.uint32],
-    n: int,
-    frames: npt.NDArray[np.uint8],
-    data_offset: int,
-    pages_per_read: int,
-) -> int:
-    """Read a batch, start to end; arguments and answer as those of `uring_start` and `uring_finish`."""
-    ring.batches[batch, :] = 0
-    return uring_finish(ring, batch, fd, page_ids, n, frames, data_offset, pages_per_read)

@@ -35,17 +35,22 @@ class MmapReader:
         memory.madvise(mmap.MADV_RANDOM)
         self._opened = file, memory
 
-    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> MmapRead:
+    def start(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> MmapRead:
         """Tell Linux which pages will be wanted."""
         if self._opened is None:
             raise ReadError(f"the reader of {self._path} is closed; open it anew", path=self._path)
         file, memory = self._opened
-        page_ids = file.check_request(page_ids, frames)
-        starts = file.run_starts(page_ids)
+        page_ids, places = file.check_request(page_ids, frames, places)
+        starts = file.run_starts(page_ids, places)
         for start, stop in pairwise(starts):
             offset = file.data_offset + int(page_ids[start]) * file.page_bytes
             memory.madvise(mmap.MADV_WILLNEED, offset, int(stop - start) * file.page_bytes)
-        return MmapRead(file, memory, page_ids, frames, len(starts) - 1)
+        return MmapRead(file, memory, page_ids, places, frames, starts)
 
     def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
         """Fill ``frames[i]`` with page ``page_ids[i]``."""
@@ -67,8 +72,9 @@ class MmapRead:
     file: PageFile
     memory: mmap.mmap
     page_ids: npt.NDArray[np.uint32]
+    places: npt.NDArray[np.int64]
     frames: npt.NDArray[np.uint8]
-    n_reads: int
+    starts: npt.NDArray[np.int64]
 
     def finish(self) -> int:
         """Copy the pages into their frames; give the operations."""
@@ -81,6 +87,9 @@ class MmapRead:
         except CorruptionError as error:
             raise ReadError(str(error), path=file.path, offset=error.offset) from None
         pages = np.frombuffer(self.memory, np.uint8, file.n_pages * file.page_bytes, file.data_offset)
-        # The ids are checked: "clip" only spares NumPy a buffer. It copies with the GIL released.
-        np.take(pages.reshape(-1, file.page_bytes), page_ids, 0, out=self.frames[: len(page_ids)], mode="clip")
-        return self.n_reads
+        pages = pages.reshape(-1, file.page_bytes)
+        for start, stop in pairwise(self.starts):
+            first, n = self.places[start], stop - start
+            # The ids are checked: "clip" only spares NumPy a buffer. It copies with the GIL released.
+            np.take(pages, page_ids[start:stop], 0, out=self.frames[first : first + n], mode="clip")
+        return len(self.starts) - 1

@@ -114,8 +114,13 @@ class PageFile:
                 offset=size,
             )
 
-    def check_request(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-        """Give the page ids as readers trust them, or refuse the request before any read.
+    def check_request(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64] | None,
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Give page ids and places as readers trust them, or refuse the request before any read.
 
         Raises
         ------
@@ -137,15 +142,26 @@ class PageFile:
                 f"frames are {frames.dtype} of shape {frames.shape}; give uint8 rows of {self.page_bytes}",
                 field="frames",
             )
-        if len(frames) < len(page_ids):
-            raise InputError(f"{len(page_ids)} pages don't fit in {len(frames)} frames", field="frames")
+        if places is None:
+            if len(frames) < len(page_ids):
+                raise InputError(f"{len(page_ids)} pages don't fit in {len(frames)} frames", field="frames")
+            places = np.arange(len(page_ids))
+        elif (
+            places.dtype != np.int64
+            or places.shape != page_ids.shape
+            or (len(places) and not 0 <= places.min() <= places.max() < len(frames))
+        ):
+            raise InputError(
+                f"places are {places.dtype} of shape {places.shape}; give an int64 below {len(frames)} for each page",
+                field="places",
+            )
         if not (frames.flags.c_contiguous and frames.flags.writeable) or frames.ctypes.data % ALIGNMENT:
             raise InputError("frames aren't writable, contiguous and aligned; use aligned_frames", field="frames")
         # Kernels are compiled for one type of array: writable and contiguous.
-        return np.require(page_ids, requirements=("C", "W"))
+        return np.require(page_ids, requirements=("C", "W")), np.require(places, requirements=("C", "W"))
 
-    def run_starts(self, page_ids: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """Find where each operation of a request begins: neighbours on the disk share one.
+    def run_starts(self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Find where each operation of a request begins: neighbours on the disk and in the frames share one.
 
         Returns
         -------
@@ -155,8 +171,7 @@ class PageFile:
         n = len(page_ids)
         if n == 0:
             return np.zeros(1, np.int64)
-        wide = page_ids.astype(np.int64)
-        breaks = np.flatnonzero(np.diff(wide) != 1) + 1
+        breaks = np.flatnonzero((np.diff(page_ids.astype(np.int64)) != 1) | (np.diff(places) != 1)) + 1
         runs = np.concatenate(([0], breaks, [n]))
         pieces = [np.arange(a, b, self.pages_per_read) for a, b in pairwise(runs)]
         return np.concatenate([*pieces, [n]])

@@ -75,16 +75,23 @@ class PageReader(Protocol):
     @property
     def n_pages(self) -> int: ...  # noqa: D102
 
-    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> PendingRead:
-        """Begin to fill ``frames[i]`` with page ``page_ids[i]``, all reads in flight together, without waiting.
+    def start(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> PendingRead:
+        """Begin to fill ``frames[places[i]]`` with page ``page_ids[i]``, all reads in flight together, without waiting.
 
         Parameters
         ----------
         page_ids : (p,) uint32
-            In any order, repeats allowed; neighbouring entries of consecutive pages share one operation.
-        frames : (≥ p, page_bytes) uint8
+            In any order, repeats allowed; neighbouring entries of consecutive pages and places share one operation.
+        frames : (f, page_bytes) uint8
             Made by ``aligned_frames``, or whole rows of such an array. They belong to the device until the read
             is finished.
+        places : (p,) int64, optional
+            Frame of each page, each another; by default the first p frames.
 
         Returns
         -------

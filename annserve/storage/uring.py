@@ -116,11 +116,16 @@ class UringReader:
         # Fails here, not at the first read, where there is no io_uring.
         self.ring()
 
-    def start(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> UringRead:
-        """Begin to fill ``frames[i]`` with page ``page_ids[i]``."""
+    def start(
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> UringRead:
+        """Begin to fill ``frames[places[i]]`` with page ``page_ids[i]``."""
         file = self.file()
-        page_ids = file.check_request(page_ids, frames)
-        return UringRead(self, self.ring(), file, page_ids, frames)
+        page_ids, places = file.check_request(page_ids, frames, places)
+        return UringRead(self, self.ring(), file, page_ids, places, frames)
 
     def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
         """Fill ``frames[i]`` with page ``page_ids[i]``."""
@@ -171,6 +176,7 @@ class UringRead:
         owned: OwnedRing,
         file: PageFile,
         page_ids: npt.NDArray[np.uint32],
+        places: npt.NDArray[np.int64],
         frames: npt.NDArray[np.uint8],
     ) -> None:
         assert owned.free_batches, f"{kernels.BATCHES} batches are in flight in this thread already"
@@ -178,7 +184,7 @@ class UringRead:
         self._owned = owned
         self._file = file
         self._batch = owned.free_batches.pop()
-        self._request = page_ids, len(page_ids), frames, file.data_offset, file.pages_per_read
+        self._request = page_ids, places, len(page_ids), frames, file.data_offset, file.pages_per_read
         self._check(kernels.uring_start(owned.arrays, self._batch, file.fd, *self._request))
 
     def finish(self) -> int:

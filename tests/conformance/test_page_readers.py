@@ -116,6 +116,34 @@ def test_read_only_and_strided_ids_and_inner_frames_are_fine(reader, page_path):
     assert not frames[15:].any()
 
 
+@given(
+    page_ids=st.lists(st.integers(0, N_PAGES - 1), max_size=200),
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.integers(0, 3),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pages_come_to_the_frames_that_were_named(reader, page_path, page_ids, seed, spread):
+    """Frames that weren't named stay untouched; neighbours share an operation only where their frames are too."""
+    ids, n_frames = np.array(page_ids, np.uint32), len(page_ids) + spread
+    places = np.random.default_rng(seed).permutation(n_frames)[: len(ids)]
+    if seed % 2:
+        places.sort()
+    frames = aligned_frames(n_frames, 4_096)
+    frames[:] = 0xAB
+    expected = frames.copy()
+    expected[places] = oracle.read_pages(page_path, OFFSET, 4_096, ids)
+    assert reader.start(ids, frames, places).finish() == oracle.count_reads(ids, 16, places)
+    assert np.array_equal(frames, expected)
+
+
+@pytest.mark.parametrize("places", [np.array([0, 4]), np.array([-1, 0]), np.array([0]), np.array([0, 1], np.int32)])
+def test_places_that_are_no_frames_are_refused(reader, places):
+    frames = aligned_frames(4, 4_096)
+    with pytest.raises(InputError, match="places"):
+        reader.start(np.array([3, 5], np.uint32), frames, places)
+    assert not frames.any()
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)])
 @pytest.mark.parametrize("n", [0, 1, 30, 700])
 def test_batches_in_flight_together_are_finished_in_any_order(reader, page_path, rng, n, order):

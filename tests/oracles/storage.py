@@ -29,11 +29,12 @@ def read_pages(path: Path, data_offset: int, page_bytes: int, page_ids: np.ndarr
     return pages
 
 
-def count_reads(page_ids: np.ndarray, pages_per_read: int) -> int:
-    """Count operations where consecutive pages share one of at most `pages_per_read`."""
+def count_reads(page_ids: np.ndarray, pages_per_read: int, places: np.ndarray | None = None) -> int:
+    """Count operations where pages that are neighbours, in the file and in memory, share one of a bounded length."""
+    places = np.arange(len(page_ids)) if places is None else places
     n_reads, run = 0, 0
     for i, page_id in enumerate(page_ids):
-        adjacent = i > 0 and int(page_id) == int(page_ids[i - 1]) + 1
+        adjacent = i > 0 and int(page_id) == int(page_ids[i - 1]) + 1 and places[i] == places[i - 1] + 1
         if adjacent and run < pages_per_read:
             run += 1
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,13 +91,13 @@ class Watched:
         self._lock = threading.Lock()
         self.started = self.in_flight = self.most = 0
 
-    def start(self, page_ids: np.ndarray, frames: np.ndarray) -> Watched.Pending:
+    def start(self, page_ids: np.ndarray, frames: np.ndarray, places: np.ndarray | None = None) -> Watched.Pending:
         with self._lock:
             fails = self.started == self._fail_at
             self.started += 1
             self.in_flight += 1
             self.most = max(self.most, self.in_flight)
-        return Watched.Pending(self, self._reader.start(page_ids, frames), fails)
+        return Watched.Pending(self, self._reader.start(page_ids, frames, places), fails)
 
     class Pending:
         def __init__(self, watched: Watched, pending: object, fails: bool) -> None:
@@ -176,8 +177,8 @@ def test_a_deadline_that_passes_during_a_read_leaves_nothing_in_flight(open_watc
     collection.search(rows[:100], 5)
     real = Watched.start
 
-    def slow(self: Watched, page_ids: np.ndarray, frames: np.ndarray) -> Watched.Pending:
-        pending = real(self, page_ids, frames)
+    def slow(self: Watched, page_ids: np.ndarray, frames: np.ndarray, places: np.ndarray | None) -> Watched.Pending:
+        pending = real(self, page_ids, frames, places)
         time.sleep(0.3 * (self.in_flight == 2))
         return pending
 
@@ -195,3 +196,45 @@ def test_a_search_of_many_threads_gives_up_at_the_first_error(index, rows):
             collection.search(np.tile(rows, (3, 1)), 5)
         assert watched.in_flight == 0
         assert watched.started < 100
+
+
+@pytest.mark.parametrize("page_cache", ["60KB", "300KB", "1GiB"])
+def test_a_page_cache_changes_what_is_read_and_nothing_else(index, rows, page_cache):
+    """Whatever it holds or throws out: the same answers, and each page is either read or cached."""
+    queries = rows[np.random.default_rng(1).integers(0, 150, 400)] + 1
+    with (
+        product.open(index, threads=1) as without,
+        product.open(index, threads=2, page_cache=page_cache) as cached,
+    ):
+        expected = without.search(queries, 5)
+        for target in (0.95, 1.0, 0.95):
+            part = queries if target < 1 else queries[:20]
+            found = cached.search(part, 5, recall_target=target)
+            expected = without.search(part, 5, recall_target=target)
+            np.testing.assert_array_equal(found.ids, expected.ids)
+            np.testing.assert_array_equal(found.distances, expected.distances)
+            pages = found.stats.pages_read + found.stats.pages_cached
+            np.testing.assert_array_equal(pages, expected.stats.pages_read)
+            assert (found.stats.reads <= found.stats.pages_read).all()
+        assert found.stats.pages_cached.sum() > 0
+        assert not expected.stats.pages_cached.any()
+        if page_cache == "1GiB":  # room for all, and all were read
+            assert not found.stats.pages_read.any()
+        limit = {"60KB": 60 << 10, "300KB": 300 << 10, "1GiB": 1 << 30}[page_cache]
+        assert 0 < cached.info()["ram_tiers"]["page_cache"] <= limit
+        assert "page_cache" not in without.info()["ram_tiers"]
+
+
+def test_a_damaged_page_is_never_kept(index, rows, tmp_path):
+    copy = Path(shutil.copytree(index, tmp_path / "copy"))
+    path = copy / "segment-000001" / "pages.bin"
+    content = path.read_bytes()
+    spoiled = bytearray(content)
+    spoiled[4_096 + 3 * 4_096 + 100] ^= 1
+    path.write_bytes(spoiled)
+    with product.open(copy, threads=1, page_cache="1GiB") as collection:
+        for _ in range(2):
+            with pytest.raises(CorruptionError):
+                collection.search(rows[:1], 5, recall_target=1.0)
+        path.write_bytes(content)
+        collection.search(rows[:1], 5, recall_target=1.0)

@@ -81,7 +81,7 @@ def play(device: PlayedDevice, page_ids: np.ndarray, frames: np.ndarray, script)
     batch[:] = 0
     while True:
         if batch[kernels.ERROR] == 0:
-            kernels._fill(device.ring, 0, 5, page_ids, len(page_ids), frames, OFFSET, 4)
+            kernels._fill(device.ring, 0, 5, page_ids, np.arange(len(page_ids)), len(page_ids), frames, OFFSET, 4)
         device.take()
         if batch[kernels.PENDING] == 0:
             break
@@ -187,10 +187,10 @@ def test_batches_in_flight_together_end_apart(uring, n, rng):
     ids = [rng.integers(0, 3_000, n).astype(np.uint32) for _ in range(kernels.BATCHES)]
     frames = [aligned_frames(n, 4_096) for _ in ids]
     for batch in range(kernels.BATCHES):
-        status = kernels.uring_start(ring, batch, file.fd, ids[batch], n, frames[batch], 0, 16)
+        status = kernels.uring_start(ring, batch, file.fd, ids[batch], np.arange(n), n, frames[batch], 0, 16)
         assert status == 0
     for batch in (2, 0, 3, 1):
-        status = kernels.uring_finish(ring, batch, file.fd, ids[batch], n, frames[batch], 0, 16)
+        status = kernels.uring_finish(ring, batch, file.fd, ids[batch], np.arange(n), n, frames[batch], 0, 16)
         assert status == oracle.count_reads(ids[batch], 16)
         assert np.array_equal(frames[batch], pages[ids[batch]])
     assert ring.control[kernels.N_FREE] == len(ring.slots)
@@ -201,10 +201,13 @@ def test_a_failing_batch_leaves_the_others_alone(uring, rng):
     ring, file = reader.ring().arrays, reader.file()
     good, bad = rng.integers(0, 3_000, 50).astype(np.uint32), np.array([7, 5_000, 9], np.uint32)
     frames, other = aligned_frames(50, 4_096), aligned_frames(3, 4_096)
-    assert kernels.uring_start(ring, 0, file.fd, good, 50, frames, 0, 16) == 0
-    assert kernels.uring_read(ring, 1, file.fd, bad, 3, other, 0, 16) == -kernels.END_OF_FILE
+    assert kernels.uring_start(ring, 0, file.fd, good, np.arange(50), 50, frames, 0, 16) == 0
+    assert kernels.uring_start(ring, 1, file.fd, bad, np.arange(3), 3, other, 0, 16) == 0
+    assert kernels.uring_finish(ring, 1, file.fd, bad, np.arange(3), 3, other, 0, 16) == -kernels.END_OF_FILE
     assert ring.batches[1, kernels.ERROR_OFFSET] == 5_000 * 4_096
-    assert kernels.uring_finish(ring, 0, file.fd, good, 50, frames, 0, 16) == oracle.count_reads(good, 16)
+    assert kernels.uring_finish(ring, 0, file.fd, good, np.arange(50), 50, frames, 0, 16) == oracle.count_reads(
+        good, 16
+    )
     assert np.array_equal(frames, pages[good])
 
 

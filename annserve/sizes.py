@@ -1,0 +1,30 @@
+"""Sizes as people write them: ``512MiB``, ``2GB``; always powers of 1,024."""
+
+from __future__ import annotations
+
+import re
+
+from annserve.errors import InputError
+
+UNITS = {"B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+
+
+def bytes_of(size: str, field: str) -> int:
+    """Give the bytes of a size such as ``256MiB``.
+
+    Parameters
+    ----------
+    size : str
+        A number and B, KiB, MiB, GiB or TiB (the i may be left out); a bare number counts bytes.
+    field : str
+        Option that it was given for, for the error.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGT])I?B|B?)\s*", size.upper())
+    if match is None:
+        raise InputError(f"{field} is {size!r}; give a size such as 256MiB or 2GiB", field=field)
+    return int(float(match[1]) * UNITS[f"{match[2]}IB" if match[2] else "B"])

@@ -1,0 +1,131 @@
+"""The page cache: the right bytes or none, within its bound, by the policy of its plain twin."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles.page_cache import PlainCache
+
+from annserve.errors import InputError
+from annserve.sizes import bytes_of
+from annserve.storage.cache import PageCache
+from annserve.storage.reader import aligned_frames
+
+PAGE = 4_096
+
+
+def cache_of(n_slots: int, n_pages: int) -> PageCache:
+    return PageCache(n_slots * (PAGE + 8) + 5 * n_pages + 48, PAGE, n_pages)
+
+
+def content(page_ids: np.ndarray, frames: np.ndarray) -> None:
+    """Write what the pages hold on the device: their own number."""
+    frames[: len(page_ids)].view(np.uint32)[:] = page_ids[:, None]
+
+
+@given(
+    n_slots=st.integers(2, 40),
+    n_pages=st.integers(1, 60),
+    asked=st.lists(st.lists(st.integers(0, 10**6), max_size=12), max_size=80),
+    skew=st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_it_holds_what_its_plain_twin_holds_and_gives_the_right_bytes(n_slots, n_pages, asked, skew):
+    cache = cache_of(n_slots, n_pages)
+    n_slots = max(min(n_slots, n_pages), 2)
+    n_window = max(n_slots // 10, 1)
+    twin = PlainCache(n_window, n_slots - n_window, n_pages)
+    frames = aligned_frames(12, PAGE)
+    for batch in asked:
+        page_ids = np.array([int((x / 10**6) ** skew * (n_pages - 1)) for x in batch], np.uint32)
+        frames[:] = 0xEE
+        held = cache.fetch(page_ids, frames)
+        assert held.tolist() == twin.fetch(page_ids.tolist())
+        words = frames[: len(page_ids)].view(np.uint32)
+        assert (words[held] == page_ids[held, None]).all()
+        assert (words[~held] == 0xEEEE_EEEE).all()
+        missing = np.flatnonzero(~held)
+        words[missing] = page_ids[missing, None]
+        cache.keep(page_ids[missing], missing, frames)
+        twin.keep(page_ids[missing].tolist())
+        assert cache.n_held == len(twin.window) + len(twin.main)
+
+
+def test_counts_fade_so_that_old_fame_ends():
+    """Pages that were asked for often long ago make room for those that are asked for now."""
+    n_pages = 200
+    cache = cache_of(20, n_pages)
+    frames = aligned_frames(10, PAGE)
+    old, new = np.arange(10, dtype=np.uint32), np.arange(100, 110, dtype=np.uint32)
+    for page_ids, times in ((old, 150), (new, 1_000)):
+        for _ in range(times):
+            missing = np.flatnonzero(~cache.fetch(page_ids, frames))
+            content(page_ids, frames)
+            cache.keep(page_ids[missing], missing, frames)
+            others = np.random.default_rng(0).integers(110, n_pages, 10).astype(np.uint32)
+            missing = np.flatnonzero(~cache.fetch(others, frames))
+            content(others, frames)
+            cache.keep(others[missing], missing, frames)
+    assert cache.fetch(new, frames).all()
+
+
+def test_memory_stays_within_the_bound_tables_included():
+    for n_bytes in (100_000, 1 << 20, 5_000_001):
+        cache = PageCache(n_bytes, PAGE, 3_000)
+        assert n_bytes - (PAGE + 8) < cache.ram_bytes <= n_bytes
+    assert PageCache(1 << 40, PAGE, 10).ram_bytes <= 10 * (PAGE + 8 + 5) + 48
+
+
+def test_a_cache_without_room_for_a_page_is_refused_with_the_least_that_it_takes():
+    with pytest.raises(InputError, match=r"at least 13256 bytes") as caught:
+        PageCache(13_255, PAGE, 1_000)
+    assert caught.value.field == "page_cache"
+    assert PageCache(13_256, PAGE, 1_000).ram_bytes == 13_256
+
+
+def test_threads_share_it_without_mixing_pages():
+    n_pages = 500
+    cache = cache_of(50, n_pages)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        frames = aligned_frames(64, PAGE)
+        for _ in range(200):
+            page_ids = (n_pages * random.random(64) ** 3).astype(np.uint32)
+            held = cache.fetch(page_ids, frames)
+            words = frames.view(np.uint32)
+            wrong.extend(page_ids[held & (words != page_ids[:, None]).any(axis=1)].tolist())
+            missing = np.flatnonzero(~held)
+            words[missing] = page_ids[missing, None]
+            cache.keep(page_ids[missing], missing, frames)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert cache.n_held == 50
+
+
+@pytest.mark.parametrize(
+    ("size", "n_bytes"),
+    [("0", 0), ("4096", 4_096), ("1KiB", 1_024), ("1.5 mib", 1_572_864), ("2GB", 1 << 31), ("3T", None), ("7B", 7)],
+)
+def test_sizes_are_read_as_people_write_them(size, n_bytes):
+    if n_bytes is None:
+        with pytest.raises(InputError, match="page_cache is '3T'"):
+            bytes_of(size, "page_cache")
+    else:
+        assert bytes_of(size, "page_cache") == n_bytes
+
+
+@pytest.mark.parametrize("size", ["", "-1MiB", "many", "1.2.3GiB", "1e9", "nan", "256MiBs"])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(InputError, match="256MiB"):
+        bytes_of(size, "page_cache")
