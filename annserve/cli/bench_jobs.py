@@ -33,14 +33,25 @@ def _cache_folder() -> Path:
 @click.option(
     "--cache", type=_FOLDER, help="Folder of staged data and environments. [default: ~/.cache/annserve-bench]"
 )
+@click.option("--builds-only", is_flag=True, help="Build every index, and ask nothing yet.")
+@click.option("--keep-builds", is_flag=True, help="Keep the indexes, so that a further run needn't build them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.pass_context
 def run(
-    job_file: Path, out: Path | None, data: tuple[Path, ...], peers: Path | None, cache: Path | None, as_json: bool
+    context: click.Context,
+    job_file: Path,
+    out: Path | None,
+    data: tuple[Path, ...],
+    peers: Path | None,
+    cache: Path | None,
+    builds_only: bool,
+    keep_builds: bool,
+    as_json: bool,
 ) -> None:
     """Measure everything that JOB.toml names, and write one result file for each index.
 
     What is done is skipped: the same command goes on after an interrupt. A data set or a system that can't be had,
-    or fails, is named with its reason; the rest goes on.
+    or fails, is named with its reason; the rest goes on. Answers that can't be right are named too: exit status 4.
     """
     from annserve.compare.execute import Places, run_job
     from annserve.compare.job import read_job
@@ -51,13 +62,18 @@ def run(
     results = out or _results_folder(bench / "results", job.name)
     places = Places(results, cache / "work", cache, peers or bench / "peers", tuple(data))
     click.echo(f"results go to {results}", err=True)
-    outcome = run_job(job, places, Progress())
+    outcome = run_job(job, places, builds_only=builds_only, keep_builds=keep_builds, listener=Progress())
     if as_json:
         click.echo(json.dumps({"results": str(results), **outcome.__dict__}))
-        return
-    click.echo(f"{len(outcome.done)} measured, {len(outcome.kept)} were there, {len(outcome.left_out)} left out")
+    else:
+        what = f"{len(outcome.built)} built" if builds_only else f"{len(outcome.done)} measured"
+        click.echo(f"{what}, {len(outcome.kept)} were there, {len(outcome.left_out)} left out")
     for name, reason in outcome.left_out.items():
         click.echo(f"left out {name}: {reason}", err=True)
+    for name, faults in outcome.faults.items():
+        click.echo(f"FAULTY {name}: {'; '.join(faults)}", err=True)
+    if outcome.faults:
+        context.exit(4)
 
 
 @click.command("list")

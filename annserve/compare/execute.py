@@ -1,8 +1,9 @@
 """From a job to result files: every run goes through its stages, and every round takes all runs in turn.
 
 So the passes of two systems alternate, A B A B, and a machine that slows down hurts all alike. What was done stays
-done (`annserve.compare.stages`): a job that was interrupted goes on where it was. A data set or a system that fails
-is told, noted in ``job.json`` beside the results, and left; the rest of the job goes on.
+done (`annserve.compare.stages`): a job that was interrupted goes on where it was, and indexes can be built long before
+they are asked. A data set or a system that fails is told, noted in ``job.json`` beside the results, and left; the rest
+of the job goes on.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from annserve.compare.builds import BuiltIndex
 from annserve.compare.cards import find_cards
 from annserve.compare.datasets import locate_dataset
 from annserve.compare.environments import python_for
 from annserve.compare.job import DatasetRequest, Job, Run, runs_of
 from annserve.compare.prepare import Prepared, prepare
+from annserve.compare.results import read_results
 from annserve.compare.stages import ActiveRun
 from annserve.errors import AnnserveError, NotFoundError
 from annserve.events import Listener, ignore
+from annserve.measure.faults import faults_of
 from annserve.measure.report import report_text
 from annserve.storage.atomic import write_atomically
 
@@ -56,22 +60,34 @@ class Outcome:
     ----------
     done, kept : list of str
         Names of runs that were measured now, and of those whose result was there.
+    built : list of str
+        Names of runs whose index is there, where no more was asked for.
+    faults : dict
+        Run → what is wrong with its answers or its counts.
     left_out : dict
         Data set or run → why.
     """
 
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    built: list[str] = field(default_factory=list)
+    faults: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def run_job(job: Job, places: Places, listener: Listener = ignore) -> Outcome:
+def run_job(
+    job: Job, places: Places, *, builds_only: bool = False, keep_builds: bool = False, listener: Listener = ignore
+) -> Outcome:
     """Measure all that a job names.
 
     Parameters
     ----------
     job : Job
     places : Places
+    builds_only : bool
+        Build every index, ask nothing.
+    keep_builds : bool
+        Leave the indexes in the work folder, to be asked again.
     listener : Listener
         Told of every stage of every run.
 
@@ -91,8 +107,12 @@ def run_job(job: Job, places: Places, listener: Listener = ignore) -> Outcome:
     runs = [run for run in _plan(job, places, outcome, listener) if not _has_result(run, places, outcome)]
     active = _begin(runs, places, outcome)
     rounds = range(1, job.loads.rounds + 1)
+    active = [one for one in active if _attempt(one, lambda one: one.build(listener), outcome)]
+    _note(job, places, outcome, finished=False)
+    if builds_only:
+        outcome.built += [one.run.name for one in active]
+        return outcome
     steps: list[Callable[[ActiveRun], None]] = [
-        lambda one: one.build(listener),
         lambda one: one.tune(listener),
         *(lambda one, number=number: one.measure(number, listener) for number in rounds),
         lambda one: one.compose(places.results),
@@ -100,7 +120,16 @@ def run_job(job: Job, places: Places, listener: Listener = ignore) -> Outcome:
     for step in steps:
         active = [one for one in active if _attempt(one, step, outcome)]
         _note(job, places, outcome, finished=False)
-    outcome.done += [one.run.name for one in active]
+    for one in active:
+        outcome.done.append(one.run.name)
+        if not keep_builds:
+            one.built.remove()
+    for name in outcome.done + outcome.kept:
+        (result,) = read_results(places.results / f"{name}.json")
+        chosen = (record for record in result["results"] if record["chosen_for"])
+        said = dict.fromkeys(fault for record in chosen for fault in faults_of(record))
+        if said:
+            outcome.faults[name] = list(said)
     _note(job, places, outcome, finished=True)
     return outcome
 
@@ -137,7 +166,15 @@ def _dataset(job: Job, request: DatasetRequest, places: Places, listener: Listen
         cache=places.cache,
         listener=listener,
     )
-    return prepare(request.name, files, places.cache, k=job.k, rows=request.rows, listener=listener)
+    return prepare(
+        request.name,
+        files,
+        places.cache,
+        k=job.k,
+        rows=request.rows,
+        n_queries=request.queries,
+        listener=listener,
+    )
 
 
 def _has_result(run: Run, places: Places, outcome: Outcome) -> bool:
@@ -155,7 +192,8 @@ def _begin(runs: Sequence[Run], places: Places, outcome: Outcome) -> list[Active
         peer = run.card.folder.name
         if peer not in refused:
             try:
-                active.append(ActiveRun(run, python_for(run.card, places.cache), places.work / run.name))
+                built = BuiltIndex(run, python_for(run.card, places.cache), places.work / "builds" / run.build_name)
+                active.append(ActiveRun(run, built, places.work / run.name))
                 continue
             except AnnserveError as error:
                 refused[peer] = str(error)
@@ -183,6 +221,7 @@ def _note(job: Job, places: Places, outcome: Outcome, *, finished: bool) -> None
             "finished": finished,
             "done": sorted(outcome.done + outcome.kept),
             "left_out": outcome.left_out,
+            "faults": outcome.faults,
         }
     )
     write_atomically(places.results / "job.json", text.encode())

@@ -1,7 +1,8 @@
 """A job file: which data sets, which systems, which settings, which loads; and the runs that it comes to.
 
 A run is one index: a data set, a system, and one point of its build grid. Its key is a hash of all that could
-change its result, so that a result on disk is taken for done only if the same would be measured again.
+change its result, so that a result on disk is taken for done only if the same would be measured again. Its index
+has a key of its own, of all that could change the index: other loads or targets are measured on the same build.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from annserve.spec import K_MAX, check_k
 
 #: What a run's result is called; part of its key.
 RESULT_FORMAT = "annserve-run-1"
+#: Fewest queries of a pass that is cut short: enough for a 99th percentile, and recall within a point.
+PASS_QUERIES_MIN = 250
 #: Rooms of the package that no answer depends on.
 _NO_ENGINE = ("cli", "client", "compare", "measure", "rpc", "serve")
 
@@ -41,6 +44,8 @@ class DatasetRequest:
         Where the set doesn't say it.
     rows : int, optional
         Take only the first rows.
+    queries : int, optional
+        Take only so many queries, evenly spread.
     generate : table, optional
         Options of ``annserve generate``.
     """
@@ -49,6 +54,7 @@ class DatasetRequest:
     path: str | None = None
     metric: str | None = None
     rows: int | None = None
+    queries: int | None = None
     generate: Mapping[str, Any] | None = None
 
 
@@ -87,16 +93,21 @@ class Loads:
     tuning_share : float
         Share of the queries by which settings are chosen; they are left out of every result.
     frontier : bool
-        Whether settings that were best at no target, but at some recall, are measured too (one caller).
+        Whether settings that were best at no target, but at some recall, are measured too: once, one caller.
+    pass_seconds : float
+        About how long a pass with one caller may take: a slow system is asked fewer of the queries, evenly spread, but
+        never fewer than `PASS_QUERIES_MIN`. 0 asks all.
     open_shares : list of float
         Open loop: rates as shares of the closed loop's throughput at most callers, at `open_recall_target`.
     open_recall_target : float
     open_seconds : float
         How long each rate is kept up.
+    open_datasets : list of str
+        Only these sets are asked in an open loop; none named: all.
     arrivals : str
         ``poisson`` or ``fixed``.
     cold : bool
-        Whether the first pass after the page cache was emptied is measured too.
+        Whether the first pass after the page cache was emptied is measured too, once; not of systems in RAM.
     build_threads : int
         CPUs of a build.
     code_rows : int
@@ -110,9 +121,11 @@ class Loads:
     rounds: int = 3
     tuning_share: float = 0.2
     frontier: bool = True
+    pass_seconds: float = 0.0
     open_shares: tuple[float, ...] = ()
     open_recall_target: float = 0.95
     open_seconds: float = 5.0
+    open_datasets: tuple[str, ...] = ()
     arrivals: str = "poisson"
     cold: bool = False
     build_threads: int = 2
@@ -127,6 +140,7 @@ class Loads:
                 ("rounds", self.rounds >= 1),
                 ("tuning_share", 0 < self.tuning_share < 1),
                 ("open_shares", all(share > 0 for share in self.open_shares)),
+                ("pass_seconds", self.pass_seconds >= 0),
                 ("open_seconds", self.open_seconds > 0),
                 ("arrivals", self.arrivals in ARRIVALS),
                 ("build_threads", self.build_threads >= 1),
@@ -196,11 +210,8 @@ class Run:
         return {
             "format": RESULT_FORMAT,
             "dataset": {"name": self.dataset.name, "metric": self.dataset.metric, **self.dataset.hashes},
-            "system": self.card.folder.name,
             "label": self.label,
-            "adapter": hash_file(self.card.folder / "adapter.py"),
-            "requirements": list(self.card.requirements) or hash_engine(),
-            "build": self.build,
+            **self._system,
             "search": list(self.search),
             "k": self.job.k,
             "recall_targets": list(self.job.recall_targets),
@@ -210,12 +221,34 @@ class Run:
     @property
     def key(self) -> str:
         """Hash of the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
+        return _hash(self.settings)
 
     @property
     def name(self) -> str:
         """Name of the result file, without suffix."""
         return f"{self.dataset.name}--{self.card.folder.name}--{self.key}"
+
+    @property
+    def build_name(self) -> str:
+        """Name of the index: runs that differ only in what is asked of it share one."""
+        loads = self.job.loads
+        told = {"base": self.dataset.hashes["base"], "metric": self.dataset.metric, **self._system}
+        key = _hash(told | {"threads": loads.build_threads, "code_rows": loads.code_rows})
+        return f"{self.dataset.name}--{self.card.folder.name}--{key}"
+
+    @property
+    def _system(self) -> dict[str, Any]:
+        """What makes an index of these rows."""
+        return {
+            "system": self.card.folder.name,
+            "adapter": hash_file(self.card.folder / "adapter.py"),
+            "requirements": list(self.card.requirements) or hash_engine(),
+            "build": self.build,
+        }
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @functools.cache

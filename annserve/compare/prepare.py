@@ -72,7 +72,14 @@ class Prepared:
 
 
 def prepare(
-    name: str, files: Files, cache: Path, *, k: int, rows: int | None = None, listener: Listener = ignore
+    name: str,
+    files: Files,
+    cache: Path,
+    *,
+    k: int,
+    rows: int | None = None,
+    n_queries: int | None = None,
+    listener: Listener = ignore,
 ) -> Prepared:
     """Read, check and stage a data set.
 
@@ -87,6 +94,8 @@ def prepare(
         Results that will be judged.
     rows : int, optional
         Take only so many first rows; their truth is computed anew.
+    n_queries : int, optional
+        Take only so many queries, evenly spread.
     listener : Listener
         Told of staging and of the computation of truth.
 
@@ -106,10 +115,19 @@ def prepare(
             truth = _given_truth(name, files, base, queries, k)
         else:
             truth = _computed_truth(base, queries, files.metric, max(k, _DEPTH), hashes, cache, listener)
+        if n_queries is not None:
+            queries, truth = _some_queries(name, queries, truth, n_queries)
+            hashes["queries"] = hashlib.sha256(np.ascontiguousarray(queries).tobytes()).hexdigest()
         hashes["truth"] = hashlib.sha256(truth.ids.tobytes()).hexdigest()
         return Prepared(
             name, files.metric, base_path, base.count, base.dim, str(base.dtype), queries, truth, hashes
         )  # fmt: skip
+
+
+def spread(count: int, n_chosen: int) -> npt.NDArray[np.int64]:
+    """Choose so many of `count` things, evenly spread, ascending; all if there aren't as many."""
+    chosen: npt.NDArray[np.int64] = np.arange(min(count, n_chosen), dtype=np.int64) * count // min(count, n_chosen)
+    return chosen
 
 
 def read_vectors(path: str) -> npt.NDArray[Any]:
@@ -169,6 +187,13 @@ def _remembered_hash(path: Path, cache: Path) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memo, json.dumps({"path": path.name, "sha256": hash_file(path)}).encode())
     return str(json.loads(memo.read_text())["sha256"])
+
+
+def _some_queries(name: str, queries: npt.NDArray[Any], truth: Truth, n_queries: int) -> tuple[npt.NDArray[Any], Truth]:
+    if not 0 < n_queries <= len(queries):
+        raise InputError(f"{name} has {len(queries)} queries, but {n_queries} are asked for", field="queries")
+    chosen = spread(len(queries), n_queries)
+    return queries[chosen], truth.of(chosen)
 
 
 def _given_truth(name: str, files: Files, base: VectorSource, queries: npt.NDArray[Any], k: int) -> Truth:

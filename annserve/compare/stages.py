@@ -3,10 +3,10 @@
 =========  ===========================================================================================
 stage      what it leaves
 =========  ===========================================================================================
-build      ``index/``, ``build.json``: seconds, CPU, peak memory, bytes on disk
+build      the index (`annserve.compare.builds`), which other runs may share
 tune       ``tune.json``: every setting once, on the tuning queries, one caller
-measure    ``round-N.json`` and its passes: every load once
-compose    the result file; the work folder goes
+measure    ``round-N.json`` and its passes: every load once; cold ones and the frontier in the first round
+compose    the result file (`annserve.compare.compose`); the work folder goes
 =========  ===========================================================================================
 
 Build, tuning, and each round run in processes of their own, so that nothing but the files of the index goes from
@@ -17,37 +17,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from annserve.compare.builds import BuiltIndex, told
 from annserve.compare.cards import Point
 from annserve.compare.choose import cheapest, frontier, pages_of
-from annserve.compare.environments import versions_of
-from annserve.compare.job import RESULT_FORMAT, Run
+from annserve.compare.compose import compose_result
+from annserve.compare.job import PASS_QUERIES_MIN, Run
 from annserve.compare.passes import load_pass
+from annserve.compare.prepare import spread
 from annserve.compare.process import Worker
-from annserve.compare.worker import INDEX
-from annserve.events import Listener, StageFinished, StageStarted
-from annserve.measure.machine import describe_machine, describe_software, find_commit
-from annserve.measure.openloop import Schedule, rows_asked
+from annserve.events import Listener
 from annserve.measure.report import report_text
 from annserve.measure.runner import WARM_UP_QUERIES, Load, Pass
 from annserve.measure.summary import summarize
-from annserve.measure.truth import Truth
 from annserve.storage.atomic import write_atomically
 
 #: Fixes which queries tune, and when queries arrive.
 _SEED = 17
-_GIB = 1 << 30
+_FIRST_ROUND = 1
 
 
 @dataclass(frozen=True)
@@ -57,42 +53,29 @@ class ActiveRun:
     Attributes
     ----------
     run : Run
-    python : Path
-        The interpreter that has its system.
+    built : BuiltIndex
+        Its index.
     folder : Path
         Its work folder.
     """
 
     run: Run
-    python: Path
+    built: BuiltIndex
     folder: Path
-
-    @property
-    def _index(self) -> Path:
-        return self.folder / INDEX
 
     def build(self, listener: Listener) -> None:
         """Build the index in a process that ends with it."""
-        if (self.folder / "build.json").exists():
-            return
-        self.discard()
-        self.folder.mkdir(parents=True)
-        threads = self.run.job.loads.build_threads
-        with _told(listener, f"build {self.run.name}"), self._worker(threads, threads) as worker:
-            facts = worker.ask(
-                "build", base=str(self.run.dataset.base_path.resolve()), code_rows=self.run.job.loads.code_rows
-            )
-        facts["disk_bytes"] = _folder_bytes(self._index)
-        self._keep("build.json", facts)
+        self.built.build(listener)
 
     def tune(self, listener: Listener) -> None:
         """Ask the tuning queries once under every setting."""
         if (self.folder / "tune.json").exists():
             return
         rows, _ = self._split()
-        truth = _part(self.run.dataset.truth, rows)
+        truth = self.run.dataset.truth.of(rows)
         tuned = []
-        with _told(listener, f"tune {self.run.name}"), self._worker(1, 1) as worker:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with told(listener, f"tune {self.run.name}"), self.built.worker(1, 1) as worker:
             queries = self._queries("tuning", rows)
             self._open(worker, queries)
             for point in self.run.search:
@@ -113,25 +96,23 @@ class ActiveRun:
         name = f"round-{number}.json"
         if (self.folder / name).exists():
             return
-        _, rows = self._split()
-        queries = self._queries("measured", rows)
         loads = self.run.job.loads
-        cores = max(loads.threads)
-        asks = self._asks()
-        with _told(listener, f"round {number} {self.run.name}"):
+        asks = self._asks() if number == _FIRST_ROUND else [dict(one) for one in self._repeated()]
+        with told(listener, f"round {number} {self.run.name}"):
             memory: dict[str, Any] = {}
-            if loads.cold:
+            if number == _FIRST_ROUND and loads.cold and self.run.card.lies != "ram":
                 asks += self._cold(asks)
             for ask in (one for one in asks if one["load"] == "cold"):
-                self._ask_cold(ask, queries, self._pass_name(number, ask))
-            with self._worker(cores, 1) as worker:
-                opened = self._open(worker, queries)
+                self._ask_cold(ask, self._pass_name(number, ask))
+            with self.built.worker(max(loads.threads), 1) as worker:
+                opened = self._open(worker, self._measured(asks[0]))
                 for ask in (one for one in asks if one["load"] == "closed"):
-                    passed, memory = self._ask(worker, ask, queries, self._pass_name(number, ask))
+                    passed, memory = self._ask(worker, ask, self._measured(ask), self._pass_name(number, ask))
                     ask["qps"] = len(passed.latency_us) / passed.seconds
-                for ask in self._open_asks(number, asks):
-                    asks.append(ask)
-                    self._ask(worker, ask, queries, self._pass_name(number, ask))
+                if number == _FIRST_ROUND:
+                    asks += self._open_asks(asks)
+                for ask in (one for one in asks if one["load"] == "open"):
+                    self._ask(worker, ask, self._measured(ask), self._pass_name(number, ask))
         memory = {
             "before_open": opened["memory_before"],
             "after_open": opened["memory_after"],
@@ -141,58 +122,22 @@ class ActiveRun:
 
     def compose(self, results: Path) -> None:
         """Judge all passes, write the result file, and clean up."""
-        run = self.run
-        rounds = [self._kept(f"round-{number}.json") for number in range(1, run.job.loads.rounds + 1)]
+        rounds = [self._kept(f"round-{number}.json") for number in range(1, self.run.job.loads.rounds + 1)]
         _, rows = self._split()
-        records = []
+        answered = []
         for ask in rounds[0]["asks"]:
-            passes = [load_pass(self.folder / self._pass_name(number + 1, ask)) for number in range(len(rounds))]
-            asked = rows
-            if ask["load"] == "open":
-                asked = rows[rows_asked(Schedule(**ask["schedule"]), len(rows))]
-            load = Load(ask["recall_target"], ask["threads"])
-            record = summarize(load, passes, _part(run.dataset.truth, asked), k=run.job.k, in_process=True)
-            told = {name: ask[name] for name in ("load", "point", "chosen_for") if name in ask}
-            if ask["load"] == "open":
-                told |= {"rate": ask["schedule"]["rate"], "rate_share": ask["share"]}
-            records.append(told | record)
-        build, last = self._kept("build.json"), rounds[-1]
-        text = report_text(
-            {
-                "format": RESULT_FORMAT,
-                "key": run.key,
-                "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-                "dataset": {
-                    "name": run.dataset.name,
-                    "metric": run.dataset.metric,
-                    "count": run.dataset.rows,
-                    "dim": run.dataset.dim,
-                    "dtype": run.dataset.dtype,
-                    "queries": len(rows),
-                    "sha256": run.dataset.hashes,
-                    "ties_cut": run.dataset.truth.ties_cut(run.job.k),
-                },
-                "system": {
-                    "name": run.label,
-                    "peer": run.card.folder.name,
-                    "about": run.card.about,
-                    "lies": run.card.lies,
-                    "versions": dict(versions_of(run.card, self.python)),
-                    "build": run.build,
-                },
-                "settings": run.settings,
-                "commit": find_commit(),
-                "versions": describe_software(),
-                "machine": describe_machine(self._index),
-                "built": build | {"open_seconds": last["open_seconds"]},
-                "memory": last["memory"] | {"ram_bytes": _ram_bytes(last["memory"])},
-                "info": last["info"],
-                "tuned": self._kept("tune.json"),
-                "results": records,
-            }
-        )
-        write_atomically(results / f"{run.name}.json", text.encode())
+            n_passes = len(rounds) if ask in self._repeated() else 1
+            passes = [load_pass(self.folder / self._pass_name(number + 1, ask)) for number in range(n_passes)]
+            answered.append((ask, rows[spread(len(rows), ask["queries"])], passes))
+        result = compose_result(self.run, self.built, self._kept("tune.json"), answered, rounds[-1])
+        write_atomically(results / f"{self.run.name}.json", report_text(result).encode())
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the work folder, and what is left of an index that wasn't finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.built.done:
+            self.built.remove()
 
     def _asks(self) -> list[dict[str, Any]]:
         """List the closed loads: each target's choice under every number of callers, then the frontier."""
@@ -213,39 +158,49 @@ class ActiveRun:
                 "load": "closed",
                 "point": tuned[place]["point"],
                 "threads": threads,
+                "queries": self._n_queries(tuned[place]["latency_us_mean"]),
                 "chosen_for": targets.get(place, []),
                 "recall_target": self._target_of(tuned[place]["point"], targets.get(place)),
             }
             for place, threads in pairs
         ]
 
+    def _n_queries(self, latency_us: float) -> int:
+        """Say how many queries a pass may ask, from what one took in tuning."""
+        _, rows = self._split()
+        limit = self.run.job.loads.pass_seconds
+        fitting = math.ceil(limit * 1e6 / latency_us) if limit else len(rows)
+        return min(len(rows), max(PASS_QUERIES_MIN, fitting))
+
+    def _repeated(self) -> list[dict[str, Any]]:
+        """List what is asked in every round: what was chosen for a target, at the rates of the first round."""
+        first = self._kept(f"round-{_FIRST_ROUND}.json")["asks"]
+        return [ask for ask in first if ask["chosen_for"] and ask["load"] != "cold"]
+
     def _cold(self, asks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         first = min(self.run.job.loads.threads)
         return [{**ask, "load": "cold"} for ask in asks if ask["chosen_for"] and ask["threads"] == first]
 
-    def _ask_cold(self, ask: dict[str, Any], queries: Path, out: str) -> None:
+    def _ask_cold(self, ask: dict[str, Any], out: str) -> None:
         """Ask once after the page cache was emptied of the index; the small index has warmed the code."""
-        _evict(self._index)
-        with self._worker(ask["threads"], 1) as worker:
+        self.built.evict()
+        queries = self._measured(ask)
+        with self.built.worker(ask["threads"], 1) as worker:
             self._open(worker, queries)
             # Opening reads, and read-ahead reads more.
-            _evict(self._index)
+            self.built.evict()
             self._ask(worker, ask, queries, out, warm_up=0)
 
-    def discard(self) -> None:
-        """Remove the work folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _open_asks(self, number: int, asks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """List the open loads; their rates are those of the first round, so that rounds can be compared."""
+    def _open_asks(self, asks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """List the open loads, at shares of what the closed loop gave."""
         loads = self.run.job.loads
-        if number > 1:
-            return [dict(ask) for ask in self._kept("round-1.json")["asks"] if ask["load"] == "open"]
+        if loads.open_datasets and self.run.dataset.name not in loads.open_datasets:
+            return []
         full = [ask for ask in asks if ask["load"] == "closed" and ask["threads"] == max(loads.threads)]
         base = [ask for ask in full if loads.open_recall_target in ask["chosen_for"]]
         return [
             {
-                **{name: ask[name] for name in ("point", "chosen_for", "recall_target", "threads")},
+                **{name: ask[name] for name in ("point", "chosen_for", "recall_target", "threads", "queries")},
                 "load": "open",
                 "share": share,
                 "schedule": {
@@ -284,18 +239,6 @@ class ActiveRun:
         )
         return load_pass(self.folder / out), said["memory"]
 
-    def _worker(self, cores: int, library_threads: int) -> Worker:
-        return Worker(
-            self.run.card,
-            self.python,
-            self.folder,
-            metric=self.run.dataset.metric,
-            parameters=self.run.build,
-            cores=cores,
-            library_threads=library_threads,
-            ram_bytes_limit=int(self.run.job.loads.ram_gib_limit * _GIB),
-        )
-
     def _target_of(self, point: Point, chosen_for: Sequence[float] | None = None) -> float:
         """Say which recall is asked for: the setting's own, or the highest that it was chosen for."""
         return float(point.get("recall_target", max(chosen_for) if chosen_for else self.run.job.recall_targets[0]))
@@ -312,6 +255,11 @@ class ActiveRun:
         np.save(path, self.run.dataset.queries[rows])
         return path
 
+    def _measured(self, ask: dict[str, Any]) -> Path:
+        """Give the file of the queries that are asked."""
+        _, rows = self._split()
+        return self._queries(f"measured-{ask['queries']}", rows[spread(len(rows), ask["queries"])])
+
     def _pass_name(self, number: int, ask: dict[str, Any]) -> str:
         names = {key: ask.get(key) for key in ("load", "point", "threads", "share")}
         digest = hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()[:12]
@@ -322,40 +270,3 @@ class ActiveRun:
 
     def _kept(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
-
-
-def _part(truth: Truth, rows: npt.NDArray[np.int64]) -> Truth:
-    """Give the truth of some queries, in their order."""
-    distances = None if truth.distances is None else truth.distances[rows]
-    return replace(truth, ids=truth.ids[rows], distances=distances)
-
-
-def _ram_bytes(memory: Mapping[str, Any]) -> int | None:
-    """Give what opening and searching added to the process: proportional, so that mapped pages count."""
-    after, before = memory["after_runs"].get("pss_bytes"), memory["before_open"].get("pss_bytes")
-    return None if after is None or before is None else max(0, after - before)
-
-
-def _folder_bytes(folder: Path) -> int:
-    """Give the bytes that files take on the device, holes left out."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
-def _evict(folder: Path) -> None:
-    """Push the files of a folder out of the page cache; pages that a process maps stay."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(fd)
-
-
-@contextmanager
-def _told(listener: Listener, stage: str) -> Iterator[None]:
-    began = time.monotonic()
-    listener(StageStarted(stage))
-    yield
-    listener(StageFinished(stage, time.monotonic() - began))

@@ -18,6 +18,7 @@ process may be another Python than annserve's, so this module needs NumPy and no
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib.util
@@ -48,8 +49,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     settings = json.loads(sys.argv[1])
-    cores = sorted(os.sched_getaffinity(0))[: settings["cores"]]
-    os.sched_setaffinity(0, cores)
+    _take_cores(settings["cores"])
     session: Session | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -126,6 +126,8 @@ class Session:
         load = Load(request["recall_target"], request["threads"])
         k = request["k"]
         self._peer.configure(request["point"])
+        # A system that spreads one query over many threads has as many CPUs as the others.
+        _take_cores(request["threads"])
         if request["warm_up"]:
             run_pass(self._peer, queries[: request["warm_up"]], load, k=k)
         if request["schedule"] is None:
@@ -152,6 +154,17 @@ def load_adapter(folder: Path) -> type[Peer]:
     specification.loader.exec_module(module)
     adapter: type[Peer] = module.Adapter
     return adapter
+
+
+#: CPUs that this process was given.
+_CORES = sorted(os.sched_getaffinity(0))
+
+
+def _take_cores(count: int) -> None:
+    """Keep all threads of this process on its first `count` CPUs; those that they start later stay there too."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), _CORES[:count])
 
 
 def _give_back() -> None:

@@ -9,7 +9,7 @@ compared exactly, others within `RELATIVE_EPSILON` of d_k. Without distances onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class Truth:
     def depth(self) -> int:
         """Neighbours that are known of each query."""
         return int(self.ids.shape[1])
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Truth:
+        """Give the truth of some queries, in their order."""
+        distances = None if self.distances is None else self.distances[rows]
+        return replace(self, ids=self.ids[rows], distances=distances)
 
     def accepted(self, k: int) -> npt.NDArray[np.bool_]:
         """Mark the entries that count as right in a top-k answer, as (nq, depth) bool."""

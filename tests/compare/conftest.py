@@ -43,6 +43,9 @@ SPOILED = {
     "shuffled": "def spoil(self, ids, distances, pages):\n"
     "    order = np.random.default_rng(int(ids.sum())).permutation(ids.shape[1])\n"
     "    return answer(ids[:, order], distances[:, order], pages_read=pages)",
+    "mislabelled": "def spoil(self, ids, distances, pages):\n"
+    "    order = np.random.default_rng(int(ids.sum())).permutation(ids.shape[1])\n"
+    "    return answer(ids[:, order], distances, pages_read=pages)",
     "doubled": "def spoil(self, ids, distances, pages):\n"
     "    return answer(ids, distances, pages_read=2 * pages, reads=2 * pages, bytes_read=8192 * pages)",
     "wrong": "def spoil(self, ids, distances, pages):\n"
@@ -63,7 +66,7 @@ def peers(tmp_path_factory):
         place.mkdir()
         (place / "adapter.py").write_text(ADAPTER + "\n" + textwrap.indent(method, "    "))
         (place / "peer.toml").write_text(
-            f'name = "{name}"\nabout = "brute force"\nrow_types = ["uint8"]\nmetrics = ["l2"]\n'
+            f'name = "{name}"\nabout = "brute force"\nrow_types = ["uint8"]\nmetrics = ["l2"]\nlies = "mapped"\n'
             "[search]\nshare = [0.25, 0.5, 1.0]\n"
         )
     return folder
@@ -84,10 +87,10 @@ def data(tmp_path_factory):
 def run(tmp_path, peers, data):
     """Give a function that runs a job's text and gives (outcome, folder of results)."""
 
-    def run_text(text, name="job", **places):
+    def run_text(text, name="job", **how):
         path = tmp_path / f"{name}.toml"
         path.write_text(text)
         where = {"results": tmp_path / "results", "work": tmp_path / "work", "cache": tmp_path / "cache"}
-        return run_job(read_job(path), Places(**where, peers=peers, data=(data,), **places)), where["results"]
+        return run_job(read_job(path), Places(**where, peers=peers, data=(data,)), **how), where["results"]
 
     return run_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from jobs import job_text
 
 from annserve.compare import job, stages
 from annserve.compare.results import read_results, rows_of
+from annserve.compare.verdict import compare
 from annserve.errors import InputError, NotFoundError
+from annserve.measure.faults import faults_of
 
 
 def rows_by(folder, **wanted):
@@ -60,16 +63,23 @@ def test_a_result_says_what_it_came_from(run):
     assert result["settings"]["build"] == {}
 
 
-@pytest.mark.parametrize("broken", ["shuffled", "doubled", "wrong"])
+@pytest.mark.parametrize("broken", ["shuffled", "mislabelled", "doubled", "wrong"])
 def test_a_broken_system_is_seen(run, broken):
-    _, results = run(job_text("exact", broken, loads="rounds = 1"))
+    outcome, results = run(job_text("exact", broken, loads="rounds = 1"))
     (right,), (spoiled,) = (rows_by(results, system=name, target=0.9) for name in ("exact", broken))
     seen = {
-        "shuffled": spoiled["answers_unordered"] > 0 == right["answers_unordered"],
-        "doubled": spoiled["pages_read_mean"] == 2 * right["pages_read_mean"],
-        "wrong": 0.98 <= spoiled["recall"] < right["recall"] == 1,
+        "shuffled": "aren't sorted by distance",
+        "mislabelled": "another row's distance",
+        "wrong": "that the base doesn't have",
     }
-    assert seen[broken]
+    assert list(faults_of(right)) == []
+    if broken == "doubled":
+        assert spoiled["pages_read_mean"] == 2 * right["pages_read_mean"]
+        worse = {one.number for one in compare([right], [spoiled | {"system": "exact"}]).changes if one.beyond}
+        assert worse == {"pages_read_mean", "reads_mean", "bytes_read_mean"}
+    else:
+        (said,) = outcome.faults.values()
+        assert any(seen[broken] in fault for fault in said)
 
 
 @pytest.mark.parametrize(
@@ -127,25 +137,61 @@ def test_a_changed_engine_is_measured_anew(run, monkeypatch):
     assert second.done != first.done
 
 
-def test_an_interrupted_job_goes_on_where_it_was(run, monkeypatch):
-    asked = []
+def test_a_job_interrupted_anywhere_ends_in_the_same_report(run, tmp_path, monkeypatch):
+    """Attempt i ends at its i-th request, so the interrupts fall into build, tuning and every round."""
+    loads = "rounds = 2\ncold = true"
+    run(job_text("exact", loads=loads), name="whole")
+    whole = rows_by(tmp_path / "results")
+    shutil.rmtree(tmp_path / "results")
     real = stages.Worker.ask
+    left = {"requests": 0}
+    done = []
 
     def interrupted(self, do, **request):
-        asked.append(do)
-        if len(asked) == 9:
+        if left["requests"] == 0:
             raise KeyboardInterrupt
+        left["requests"] -= 1
+        done.append(do)
         return real(self, do, **request)
 
     monkeypatch.setattr(stages.Worker, "ask", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(job_text("exact"))
-    n_before = len(asked)
-    outcome, results = run(job_text("exact"))
-    assert len(outcome.done) == 1
-    assert "build" not in asked[n_before:]
-    assert len(rows_by(results, target=0.9)[0]["passes"]) == 2
-    assert not list((results.parent / "work").iterdir())
+    n_interrupts, outcome = 0, None
+    while outcome is None:
+        left["requests"] = n_interrupts
+        try:
+            outcome, results = run(job_text("exact", loads=loads))
+        except KeyboardInterrupt:
+            n_interrupts += 1
+    assert n_interrupts > 4
+    assert done.count("build") == 2, "again only because an interrupt fell between its end and its note"
+    rows = rows_by(results)
+    timed = ("passes", "seconds", "qps", "latency", "cpu", "device", "ram", "disk", "build")
+    for before, after in zip(whole, rows, strict=True):
+        assert len(before["passes"]) == len(after["passes"])
+        for name in (name for name in before if not name.startswith(timed)):
+            assert before[name] == after[name], name
+    assert not list(tmp_path.glob("work/*--*"))
+    assert not list(tmp_path.glob("work/builds/*"))
+
+
+def test_indexes_are_built_before_they_are_asked_and_kept_to_be_asked_again(run, tmp_path, monkeypatch):
+    real, asked = stages.Worker.ask, []
+    monkeypatch.setattr(stages.Worker, "ask", lambda self, do, **told: asked.append(do) or real(self, do, **told))
+    outcome, results = run(job_text("exact"), builds_only=True)
+    assert (len(outcome.built), outcome.done) == (1, [])
+    assert set(asked) == {"build", "close"}
+    assert not json.loads((results / "job.json").read_text())["finished"]
+    run(job_text("exact", loads="rounds = 1"), keep_builds=True)
+    run(job_text("exact", loads="rounds = 2"))
+    assert asked.count("build") == 1, "other loads are measured on the same build"
+    assert not list(tmp_path.glob("work/builds/*"))
+
+
+def test_a_slow_system_is_asked_fewer_of_the_queries(run, monkeypatch):
+    monkeypatch.setattr(stages, "PASS_QUERIES_MIN", 7)
+    _, results = run(job_text("exact", loads="rounds = 1\npass_seconds = 1e-6"))
+    assert {row["queries"] for row in rows_by(results, load="closed")} == {7}
+    assert rows_by(results, target=0.9)[0]["recall"] == 1
 
 
 def test_two_runs_of_a_job_agree_in_all_that_is_no_time(run, tmp_path):
