@@ -6,8 +6,8 @@ layout                 files
 folder                 ``base.*``, ``query.*`` or ``queries.*``, ``gt.*`` (optional), as ``annserve generate`` and
                        the bundled sets have them; several dots are fine (``base.f16.npy``)
 ann-benchmarks         one HDF5 file: ``train``, ``test``, ``neighbors``, ``distances``; attribute ``distance``
-VectorDBBench          folder: ``train.parquet`` or ``shuffle_train.parquet``, ``test.parquet``,
-                       ``neighbors.parquet``
+VectorDBBench          folder: ``train.parquet`` or ``shuffle_train.parquet``, whole or in parts
+                       (``train-00-of-10.parquet``), ``test.parquet``, ``neighbors.parquet``
 big-ann-benchmarks     the files of the sets in `BIG_ANN`, in the folders that its own downloader makes
 generated              options of ``annserve.vectors.synthetic``, made once and kept
 =====================  ==========================================================================================
@@ -49,7 +49,7 @@ class Files:
     Attributes
     ----------
     base, queries : str
-        Vectors.
+        Vectors. A base in several parts has a star where their numbers stand.
     truth, truth_distances : str or None
         Exact neighbours of the queries in the whole base.
     metric : str
@@ -207,10 +207,11 @@ def _of_folder(folder: Path, metric: str | None) -> Files:
 
 
 def _of_vector_db_bench(folder: Path, metric: str | None) -> Files:
-    base = _first(folder, "shuffle_train.parquet") or _first(folder, "train.parquet")
-    if base is None:
-        parts = len(list(folder.glob("*train-*.parquet")))
-        raise InputError(f"{folder} holds its base in {parts} parts; join them into one train.parquet")
+    names = ("shuffle_train.parquet", "train.parquet", "shuffle_train-*-of-*.parquet", "train-*-of-*.parquet")
+    found = next((name for name in names if _first(folder, name)), None)
+    if found is None:
+        raise InputError(f"{folder} holds no base: there is none of {', '.join(names)}")
+    base = folder / found
     truth = _first(folder, "neighbors.parquet")
     return Files(
         base=f"{base}:emb",

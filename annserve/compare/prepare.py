@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.compare.datasets import Files
-from annserve.errors import CorruptionError, InputError
+from annserve.errors import CorruptionError, InputError, NotFoundError
 from annserve.events import Listener, ignore
 from annserve.measure.machine import hash_file
 from annserve.measure.truth import Truth, check_truth
@@ -26,6 +26,7 @@ from annserve.storage.atomic import write_atomically
 from annserve.vectors.convert import convert
 from annserve.vectors.flat import PACKED_TYPES, FlatSource, write_truth
 from annserve.vectors.formats import Location, open_vectors, read_matrix, read_truth
+from annserve.vectors.parts import PartedSource
 from annserve.vectors.source import VectorSource
 from annserve.vectors.truth import exact_neighbours
 
@@ -137,7 +138,10 @@ def read_vectors(path: str) -> npt.NDArray[Any]:
 
 
 def _open(path: str) -> VectorSource:
-    """Open vectors in any format, the crops of big-ann-benchmarks (``base.1B.u8bin.crop_nb_10000000``) too."""
+    """Open vectors in any format, in parts or whole, and crops of big-ann-benchmarks (``….u8bin.crop_nb_10000000``)."""
+    parts = _parts(path)
+    if len(parts) > 1:
+        return PartedSource([open_vectors(part) for part in parts])
     location = Path(path)
     stem, crop, _ = location.name.partition(".crop_nb_")
     if not crop:
@@ -155,6 +159,24 @@ def _open(path: str) -> VectorSource:
     return FlatSource(location, 8, (count, dim), stored)
 
 
+def _parts(location: str) -> list[str]:
+    """Give the files that a path with a star means, in order; the path itself if it has none.
+
+    Raises
+    ------
+    NotFoundError
+        If a part is missing: ``…-00-of-10`` says how many there are.
+    """
+    where = Location.of(location)
+    if "*" not in where.path.name:
+        return [location]
+    found = sorted(where.path.parent.glob(where.path.name))
+    n_parts = int(found[0].stem.rpartition("-of-")[2]) if found else 0
+    if not found or len(found) != n_parts:
+        raise NotFoundError(f"{where.path} should be {n_parts} files, but there are {len(found)}; fetch the others")
+    return [f"{path}:{where.member}" if where.member else str(path) for path in found]
+
+
 def _count(files: Files) -> int:
     with _open(files.base) as source:
         return min(source.count, files.rows or source.count)
@@ -162,15 +184,15 @@ def _count(files: Files) -> int:
 
 def _stage_base(files: Files, rows: int | None, cache: Path, listener: Listener) -> tuple[Path, str]:
     """Give the base as an npy file, and its sha256; both are kept for as long as the source doesn't change."""
-    source_path = Location.of(files.base).path
+    paths = [Location.of(part).path for part in _parts(files.base)]
     with _open(files.base) as source:
         count = rows or files.rows or source.count
         if count > source.count:
             raise InputError(f"{files.base} has {source.count} rows, but {count} are asked for", field="rows")
-        if source_path.suffix == ".npy" and count == source.count:
-            return source_path, _remembered_hash(source_path, cache)
-        stat = source_path.stat()
-        key = f"{source_path.resolve()} {files.base} {stat.st_size} {stat.st_mtime_ns} {count}"
+        if paths[0].suffix == ".npy" and count == source.count:
+            return paths[0], _remembered_hash(paths[0], cache)
+        stamps = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+        key = f"{stamps} {files.base} {count}"
         staged = cache / "bases" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
         if not staged.exists():
             staged.parent.mkdir(parents=True, exist_ok=True)
@@ -238,8 +260,11 @@ def read_matrix_of_ids(location: str) -> npt.NDArray[np.int64]:
     """Read the column of ids beside a base in parquet, ``train.parquet:id``."""
     import pyarrow.parquet
 
-    path, _, column = location.rpartition(":")
-    return np.asarray(pyarrow.parquet.read_table(path, columns=[column])[column].to_numpy(), np.int64)
+    ids = []
+    for part in _parts(location):
+        path, _, column = part.rpartition(":")
+        ids.append(np.asarray(pyarrow.parquet.read_table(path, columns=[column])[column].to_numpy(), np.int64))
+    return np.concatenate(ids)
 
 
 def _row_numbers(name: str, ids: npt.NDArray[Any], base_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -42,6 +42,8 @@ from annserve.measure.runner import WARM_UP_QUERIES, Load, run_pass
 
 #: Folders within that of a run: the index, and the small one.
 INDEX, _SMALL = "index", "small"
+#: CPUs that this process was given.
+_CORES = sorted(os.sched_getaffinity(0))
 
 
 def main() -> None:
@@ -154,10 +156,6 @@ def load_adapter(folder: Path) -> type[Peer]:
     specification.loader.exec_module(module)
     adapter: type[Peer] = module.Adapter
     return adapter
-
-
-#: CPUs that this process was given.
-_CORES = sorted(os.sched_getaffinity(0))
 
 
 def _take_cores(count: int) -> None:

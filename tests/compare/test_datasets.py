@@ -62,7 +62,8 @@ def test_an_ann_benchmarks_file_says_its_metric(tmp_path, vectors):
     assert np.array_equal(found.truth.ids, ids)
 
 
-def test_a_vector_db_bench_folder_names_rows_by_id(tmp_path, vectors):
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_a_vector_db_bench_folder_names_rows_by_id(tmp_path, vectors, n_parts):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
@@ -74,13 +75,20 @@ def test_a_vector_db_bench_folder_names_rows_by_id(tmp_path, vectors):
     def table(numbers, rows):
         return pa.table({"id": numbers, "emb": list(rows)})
 
-    pq.write_table(table(labels, vectors[0]), folder / "shuffle_train.parquet")
+    for part, numbers in enumerate(np.array_split(np.arange(N), n_parts)):
+        name = "shuffle_train" + (f"-{part:02}-of-{n_parts:02}" if n_parts > 1 else "")
+        pq.write_table(table(labels[numbers], vectors[0][numbers]), folder / f"{name}.parquet")
     pq.write_table(table(np.arange(NQ), vectors[1]), folder / "test.parquet")
     named = pa.table({"id": np.arange(NQ), "neighbors_id": [row.astype(np.int32) for row in labels[ids]]})
     pq.write_table(named, folder / "neighbors.parquet")
     found = ready("wiki", tmp_path, tmp_path)
     assert found.metric == "cosine"
+    assert np.array_equal(found.base, vectors[0])
     assert np.array_equal(found.truth.ids, ids)
+    if n_parts > 1:
+        (folder / "shuffle_train-01-of-03.parquet").unlink()
+        with pytest.raises(NotFoundError, match="should be 3 files, but there are 2"):
+            ready("wiki", tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("crop", [False, True])
@@ -162,6 +170,17 @@ def test_a_metric_that_nobody_says_is_asked_for(tmp_path, vectors):
         ready("mine", tmp_path, tmp_path)
     (tmp_path / "mine/synthetic.json").write_text(json.dumps({"metric": "ip"}))
     assert ready("mine", tmp_path, tmp_path).metric == "ip"
+
+
+def test_some_queries_are_taken_evenly_with_their_truth(tmp_path, vectors):
+    write_folder(tmp_path / "mine", vectors, truth_of(vectors))
+    files = locate_dataset("mine", [tmp_path], metric="l2")
+    some = prepare("mine", files, tmp_path, k=10, n_queries=5)
+    chosen = [0, 2, 4, 7, 9]
+    assert np.array_equal(some.queries, vectors[1][chosen])
+    assert np.array_equal(some.truth.ids, truth_of(vectors)[0][chosen])
+    with pytest.raises(InputError, match="has 12 queries, but 13"):
+        prepare("mine", files, tmp_path, k=10, n_queries=13)
 
 
 def test_what_is_no_set_is_named(tmp_path, vectors):
