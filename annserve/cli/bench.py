@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -69,10 +69,18 @@ def search(
     loads = [Load(target, callers) for target in targets for callers in _numbers(threads, int, "threads")]
     workload = load_workload(queries, truth, truth_distances, k=check_k(k, K_MAX))
     with _report_file(json_path) as write_report, ExitStack() as stack:
-        target, memory = _open_target(stack, index, address, io)
-        facts = target.info()
-        passes = run_loads(target, workload.queries, loads, k=k, repetitions=repetitions, listener=Progress())
-        records = [summarize(load, passes[load], workload.truth, k=k, in_process=address is None) for load in loads]
+        opened = _open_target(stack, index, address, io)
+        facts = opened.target.info()
+        passes = run_loads(
+            opened.target,
+            workload.queries,
+            loads,
+            k=k,
+            repetitions=repetitions,
+            witness=opened.witness,
+            listener=Progress(),
+        )
+        records = [summarize(load, passes[load], workload.truth, k=k) for load in loads]
         report = compose_report(
             records,
             index=facts,
@@ -84,7 +92,7 @@ def search(
                 "io": io if address is None else None,
                 "address": address,
             },
-            memory=None if address else memory | {"after_runs": _memory()},
+            memory=opened.memory | {"after_runs": opened.memory_now().as_dict()},
             command_line=shlex.join(["annserve", *sys.argv[1:]]),
             stored_at=index,
         )
@@ -96,25 +104,33 @@ def search(
         click.echo(f"note: {note}", err=True)
 
 
-def _open_target(stack: ExitStack, index: Path | None, address: str | None, io: str) -> tuple[Any, dict[str, Any]]:
+class Opened(NamedTuple):
+    """What is measured, whose counters tell what it uses, and its memory until now."""
+
+    target: Any
+    witness: Callable[[], Any]
+    memory_now: Callable[[], Any]
+    memory: dict[str, Any]
+
+
+def _open_target(stack: ExitStack, index: Path | None, address: str | None, io: str) -> Opened:
     """Open the index or connect to the server; the memory before and after tells what opening took."""
+    from annserve.measure.counters import memory_now, usage_now
+
     if address is not None:
         from annserve.client import Client
+        from annserve.measure.server import find_server
 
-        return stack.enter_context(Client(address)), {}
+        server = find_server(address)
+        memory = {"before_runs": server.memory().as_dict()}
+        return Opened(stack.enter_context(Client(address)), server.usage, server.memory, memory)
     # Imported first: the code of the engine is not the memory of the index.
     from annserve import collection
 
     assert index is not None
-    before = _memory()
+    before = memory_now().as_dict()
     target = stack.enter_context(collection.open(index, io=io))
-    return target, {"before_open": before, "after_open": _memory()}
-
-
-def _memory() -> dict[str, int | None]:
-    from annserve.measure.counters import memory_now
-
-    return memory_now().as_dict()
+    return Opened(target, usage_now, memory_now, {"before_open": before, "after_open": memory_now().as_dict()})
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _record(run: Run, ask: Mapping[str, Any], rows: npt.NDArray[np.int64], passe
         rows = rows[rows_asked(Schedule(**ask["schedule"]), len(rows))]
         told |= {"rate": ask["schedule"]["rate"], "rate_share": ask["share"]}
     load = Load(ask["recall_target"], ask["threads"])
-    record = summarize(load, passes, run.dataset.truth.of(rows), k=run.job.k, in_process=True)
+    record = summarize(load, passes, run.dataset.truth.of(rows), k=run.job.k)
     return told | record | _evidence(run, rows, passes)
 
 

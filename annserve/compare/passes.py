@@ -12,7 +12,8 @@ from annserve.results import SearchStats
 
 def save_pass(path: Path, one: Pass) -> None:
     """Write a pass; the file appears whole."""
-    scalars = [one.seconds, one.cpu_seconds, -1.0 if one.device_bytes_read is None else one.device_bytes_read]
+    known = (one.cpu_seconds, one.device_bytes_read)
+    scalars = [one.seconds, *(-1.0 if value is None else value for value in known)]
     partial = path.with_suffix(".tmp")
     with partial.open("wb") as file:
         np.savez(
@@ -36,6 +37,6 @@ def load_pass(path: Path) -> Pass:
             ids=file["ids"],
             distances=file["distances"],
             counts=dict(zip(SearchStats.COUNTS, file["counts"])),
-            cpu_seconds=cpu_seconds,
+            cpu_seconds=None if cpu_seconds < 0 else cpu_seconds,
             device_bytes_read=None if device < 0 else int(device),
         )

@@ -86,7 +86,7 @@ class ActiveRun:
                     "recall_target": self._target_of(point),
                 }
                 one = self._ask(worker, ask, queries, "tuning.npz")[0]
-                record = summarize(Load(ask["recall_target"], 1), [one], truth, k=self.run.job.k, in_process=True)
+                record = summarize(Load(ask["recall_target"], 1), [one], truth, k=self.run.job.k)
                 record.pop("passes")
                 tuned.append({"point": point, "pages": pages_of(record, self.run.card.lies)[0], **record})
         self._keep("tune.json", tuned)

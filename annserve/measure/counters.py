@@ -1,4 +1,4 @@
-"""What the kernel says that this process used: bytes read from devices, CPU time, memory.
+"""What the kernel says that a process used: bytes read from devices, CPU time, memory.
 
 The engine counts its own reads; these counters are the witness that doesn't take its word. They cover the
 whole process, all threads, those that ended included. Where /proc isn't there or is closed, a count is None.
@@ -6,7 +6,9 @@ whole process, all threads, those that ended included. Where /proc isn't there o
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,18 +17,28 @@ _PROC_SELF = Path("/proc/self")
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts since the process began; subtract two to get what lies between.
+    """Counts since the process began.
 
     Attributes
     ----------
-    cpu_seconds : float
+    cpu_seconds : float or None
         User and system time.
     device_bytes_read : int or None
         Bytes fetched from block devices. Direct reads are all in it, hits of the page cache aren't.
     """
 
-    cpu_seconds: float
+    cpu_seconds: float | None
     device_bytes_read: int | None
+
+    def since(self, before: Usage) -> Usage:
+        """Give what was used between two moments; what wasn't known at one of them is None."""
+        cpu = None if self.cpu_seconds is None or before.cpu_seconds is None else self.cpu_seconds - before.cpu_seconds
+        read, read_before = self.device_bytes_read, before.device_bytes_read
+        return Usage(cpu, None if read is None or read_before is None else read - read_before)
+
+
+#: Reads the counters before and after a pass.
+Witness = Callable[[], Usage]
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,29 @@ class Memory:
 
 
 def usage_now() -> Usage:
-    """Read the process's CPU and device counters."""
-    fields = _read_fields(_PROC_SELF / "io")
-    return Usage(time.process_time(), fields.get("read_bytes"))
+    """Read this process's CPU and device counters."""
+    return Usage(time.process_time(), _read_fields(_PROC_SELF / "io").get("read_bytes"))
+
+
+def usage_of(process: Path) -> Usage:
+    """Read the counters of another process from its folder in /proc; CPU time comes in steps of 10 ms."""
+    try:
+        # The name in brackets may hold anything; what follows is state, then numbers: utime and stime are 14 and 15.
+        times = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return Usage(None, None)
+    cpu_seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    return Usage(cpu_seconds, _read_fields(process / "io").get("read_bytes"))
 
 
 def memory_now() -> Memory:
-    """Read the process's resident and proportional memory; walks the page tables, a millisecond or more."""
-    fields = _read_fields(_PROC_SELF / "smaps_rollup")
+    """Read this process's resident and proportional memory; walks the page tables, a millisecond or more."""
+    return memory_of(_PROC_SELF)
+
+
+def memory_of(process: Path) -> Memory:
+    """Read the memory of a process from its folder in /proc."""
+    fields = _read_fields(process / "smaps_rollup")
     rss, pss = fields.get("Rss"), fields.get("Pss")
     return Memory(None if rss is None else rss * 1024, None if pss is None else pss * 1024)
 

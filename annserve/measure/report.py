@@ -11,7 +11,8 @@
     inputs          queries and truth: path, sha256, shape; truth: depth, ties_cut
     settings        k, repetitions, warm_up_queries, io or address
     index           count, dim, ram_bytes, ram_bytes_per_vector, disk_bytes, build_seconds, what else it says
-    memory          rss_bytes and pss_bytes of this process, before and after opening, after the runs
+    memory          rss_bytes and pss_bytes of the process that holds the index: before and after opening, or of a
+                    server of this machine before the runs; after the runs
     results[]       one record for each load (annserve.measure.summary)
 
 The names are a promise to whoever reads old results; new ones may join, none may change.
@@ -41,7 +42,7 @@ def compose_report(
     index: Mapping[str, Any],
     inputs: Mapping[str, Any],
     settings: Mapping[str, Any],
-    memory: Mapping[str, Any] | None,
+    memory: Mapping[str, Any],
     command_line: str,
     stored_at: Path | None = None,
 ) -> dict[str, Any]:
@@ -55,8 +56,8 @@ def compose_report(
         The target's own account of itself.
     inputs, settings : mapping
         What was asked, of whom, how.
-    memory : mapping or None
-        Moments → memory; None where the index lies in another process.
+    memory : mapping
+        Moments → memory; each null where the index lies on another machine.
     command_line : str
         Repeats the run.
     stored_at : Path, optional
@@ -77,7 +78,7 @@ def compose_report(
         "inputs": dict(inputs),
         "settings": dict(settings),
         "index": dict.fromkeys(INDEX_FACTS) | dict(index),
-        "memory": None if memory is None else dict(memory),
+        "memory": dict(memory),
         "results": [dict(record) for record in results],
     }
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
-from annserve.measure.counters import Usage, usage_now
+from annserve.measure.counters import Usage, Witness, usage_now
 from annserve.measure.target import NO_ID, SearchTarget
 from annserve.results import SearchStats
 
@@ -57,10 +57,10 @@ class Pass:
         As the target gave them; NaN where missing.
     counts : dict of (nq,) int64
         `SearchStats.COUNTS` of each query, `NO_COUNT` where the target keeps none.
-    cpu_seconds : float
-        CPU time of this process: the engine's if it is in here, else the client's alone.
+    cpu_seconds : float or None
+        CPU time of the process that the witness looks at: the engine's, wherever it is.
     device_bytes_read : int or None
-        Bytes that the kernel fetched from devices for this process.
+        Bytes that the kernel fetched from devices for that process.
     """
 
     seconds: float
@@ -68,7 +68,7 @@ class Pass:
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float32]
     counts: dict[str, npt.NDArray[np.int64]]
-    cpu_seconds: float
+    cpu_seconds: float | None
     device_bytes_read: int | None
 
 
@@ -79,6 +79,7 @@ def run_loads(
     *,
     k: int,
     repetitions: int = 3,
+    witness: Witness = usage_now,
     listener: Listener = ignore,
 ) -> dict[Load, list[Pass]]:
     """Ask all queries under every load, several times over.
@@ -95,6 +96,8 @@ def run_loads(
         Results per query.
     repetitions : int
         Passes of each load, at least 1.
+    witness : callable
+        Reads the counters of the engine's process.
     listener : Listener
         Told of every pass.
 
@@ -124,14 +127,16 @@ def run_loads(
     done = 0
     for _ in range(repetitions):
         for load in loads:
-            passes[load].append(run_pass(target, queries, load, k=k))
+            passes[load].append(run_pass(target, queries, load, k=k, witness=witness))
             done += len(queries)
             listener(StageProgressed("measure", done))
     listener(StageFinished("measure", time.monotonic() - began))
     return passes
 
 
-def run_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: int) -> Pass:
+def run_pass(
+    target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: int, witness: Witness = usage_now
+) -> Pass:
     """Ask every query once, thread t taking queries t, t + threads, …
 
     Raises
@@ -161,7 +166,7 @@ def run_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: 
     # A collection of earlier garbage must not fall into somebody's latency.
     gc.collect()
     callers = [threading.Thread(target=ask, args=(first,), daemon=True) for first in range(load.threads)]
-    before = usage_now()
+    before = witness()
     try:
         for caller in callers:
             caller.start()
@@ -169,7 +174,7 @@ def run_pass(target: SearchTarget, queries: npt.NDArray[Any], load: Load, *, k: 
             caller.join()
     finally:
         stop.set()
-    after = usage_now()
+    after = witness()
     if failures:
         raise failures[0]
     return recorder.finish(before, after)
@@ -206,15 +211,13 @@ class Recorder:
 
     def finish(self, before: Usage, after: Usage) -> Pass:
         """Give what was kept, once all callers have ended."""
-        device_bytes_read = None
-        if before.device_bytes_read is not None and after.device_bytes_read is not None:
-            device_bytes_read = after.device_bytes_read - before.device_bytes_read
+        spent = after.since(before)
         return Pass(
             seconds=float(self._answered_ns.max() - self._asked_ns.min()) / 1e9,
             latency_us=(self._answered_ns - self._asked_ns) / 1e3,
             ids=self._ids,
             distances=self._distances,
             counts=dict(zip(SearchStats.COUNTS, self._counts)),
-            cpu_seconds=after.cpu_seconds - before.cpu_seconds,
-            device_bytes_read=device_bytes_read,
+            cpu_seconds=spent.cpu_seconds,
+            device_bytes_read=spent.device_bytes_read,
         )

@@ -21,7 +21,7 @@ _LATENCY_SHARES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 _COUNT_SHARES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 
-def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int, in_process: bool) -> dict[str, Any]:
+def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int) -> dict[str, Any]:
     """Boil the passes of one load down to a record.
 
     Parameters
@@ -34,8 +34,6 @@ def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int, in_pr
         Exact neighbours of those queries.
     k : int
         Results per query.
-    in_process : bool
-        Whether the engine ran in this process, so that CPU and kernel counters are its own.
 
     Returns
     -------
@@ -53,7 +51,7 @@ def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int, in_pr
         "recall_p5": percentiles(recalls, (5.0,))[0],
         "recall_1_at_1": float(firsts.mean()),
     }
-    return record | _times(passes) | _counts(passes) | _witness(passes, in_process) | _faults(passes)
+    return record | _times(passes) | _counts(passes) | _witness(passes) | _faults(passes)
 
 
 def _times(passes: Sequence[Pass]) -> dict[str, Any]:
@@ -81,15 +79,16 @@ def _counts(passes: Sequence[Pass]) -> dict[str, Any]:
     return record
 
 
-def _witness(passes: Sequence[Pass], in_process: bool) -> dict[str, Any]:
+def _witness(passes: Sequence[Pass]) -> dict[str, Any]:
     """What the kernel says was spent; `device_bytes_ratio` is its bytes over those the engine reports."""
     n_calls = sum(len(one.latency_us) for one in passes)
     device = [one.device_bytes_read for one in passes if one.device_bytes_read is not None]
-    known = in_process and len(device) == len(passes)
+    known = len(device) == len(passes)
+    cpu = [one.cpu_seconds for one in passes if one.cpu_seconds is not None]
     claimed = np.concatenate([one.counts["bytes_read"] for one in passes])
     claims = bool((claimed > 0).any() and (claimed != NO_COUNT).all())
     return {
-        "cpu_us_mean": sum(one.cpu_seconds for one in passes) / n_calls * 1e6 if in_process else None,
+        "cpu_us_mean": sum(cpu) / n_calls * 1e6 if len(cpu) == len(passes) else None,
         "device_bytes_read_mean": sum(device) / n_calls if known else None,
         "device_bytes_ratio": sum(device) / float(claimed.sum()) if known and claims else None,
     }

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from annserve.cli import bench
 from annserve.errors import InputError, NotFoundError, OutputError, ServerError
-from annserve.measure.counters import memory_now
+from annserve.measure.counters import Memory, Usage, memory_now, usage_now
 from annserve.measure.machine import describe_machine, find_commit, hash_file
 from annserve.measure.report import INDEX_FACTS, report_text
 
@@ -44,8 +44,10 @@ def run(files, monkeypatch):
 
     def run_bench(*arguments, kind=ExactTarget, inputs=("q.npy", "gt.npy")):
         def open_target(stack, index, address, io):
-            memory = memory_now().as_dict()
-            return kind(base), {} if address else {"before_open": memory, "after_open": memory}
+            if address:
+                nobody = Usage(None, None), Memory(None, None)
+                return bench.Opened(kind(base), lambda: nobody[0], lambda: nobody[1], {})
+            return bench.Opened(kind(base), usage_now, memory_now, {"before_open": memory_now().as_dict()})
 
         monkeypatch.setattr(bench, "_open_target", open_target)
         options = ["--queries", str(folder / inputs[0]), "--truth", str(folder / inputs[1])]
@@ -133,7 +135,7 @@ def test_ties_count_once_their_distances_are_given(run, files):
 def test_a_server_is_measured_without_claims_about_its_process(run):
     done = run("--address", "127.0.0.1:50051", "--recall", "0.9", "--threads", 1, "--json", "-")
     report = json.loads(done.stdout)
-    assert report["memory"] is None
+    assert report["memory"]["after_runs"] == {"rss_bytes": None, "pss_bytes": None}
     assert report["machine"]["disk"] is None
     assert report["settings"]["address"] == "127.0.0.1:50051"
     assert report["results"][0]["cpu_us_mean"] is None

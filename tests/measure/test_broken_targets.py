@@ -8,7 +8,7 @@ import broken_targets as broken
 import numpy as np
 import pytest
 
-from annserve.measure.counters import usage_now
+from annserve.measure.counters import Usage, usage_now
 from annserve.measure.runner import Load, run_loads
 from annserve.measure.summary import summarize
 from annserve.measure.truth import check_truth
@@ -40,7 +40,7 @@ def measured(vectors, truth):
     def measure(kind, threads=1, repetitions=2):
         load = Load(0.95, threads)
         passes = run_loads(kind(base), queries, [load], k=K, repetitions=repetitions)
-        return summarize(load, passes[load], truth, k=K, in_process=True)
+        return summarize(load, passes[load], truth, k=K)
 
     return measure
 
@@ -149,7 +149,8 @@ def test_reads_that_go_uncounted_are_seen_by_the_kernel(vectors, truth, direct_f
 
     load = Load(0.95, 2)
     passes = run_loads(Reading(vectors[0]), vectors[1], [load], k=K, repetitions=2)
-    inside = summarize(load, passes[load], truth, k=K, in_process=True)
+    inside = summarize(load, passes[load], truth, k=K)
     assert inside["device_bytes_ratio"] == pytest.approx(ratio, rel=0.01)
-    outside = summarize(load, passes[load], truth, k=K, in_process=False)
+    passes = run_loads(Reading(vectors[0]), vectors[1], [load], k=K, witness=lambda: Usage(None, None))
+    outside = summarize(load, passes[load], truth, k=K)
     assert outside["device_bytes_ratio"] is outside["cpu_us_mean"] is None
