@@ -110,8 +110,21 @@ def show(results: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
-    header = ["data set", "system", "build", "load", "target", "recall", "callers", "QPS", "±", "p50 µs", "p99 µs"]
-    header += ["pages", "device KiB", "B RAM a vector"]
+    header = [
+        "data set",
+        "system",
+        "build",
+        "load",
+        "target",
+        "recall",
+        "p5",
+        "callers",
+        "QPS",
+        "±",
+        "p50 µs",
+        "p99 µs",
+    ]
+    header += ["pages", "p50", "p95", "p99", "device KiB", "B RAM a vector"]
     click.echo(table_text(header, [_cells(row) for row in rows]))
 
 
@@ -170,7 +183,7 @@ def baseline(results: Path, out: Path) -> None:
 @click.command("report")
 @click.argument("results", nargs=-1, required=True, type=_FOLDER)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the page and the pictures.")
-@click.option("--target", default=0.95, show_default=True, help="Recall target of the table.")
+@click.option("--target", default=0.95, show_default=True, help="Recall target of the table's times.")
 @click.option("--readme", type=_FOLDER, help="Document whose table (<!-- bench:readme -->) is written anew.")
 @click.option("--title", default="annserve and its peers", show_default=True, help="Heading of the page.")
 def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | None, title: str) -> None:
@@ -222,12 +235,14 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         load,
         "–" if row["target"] is None else f"{row['target']:g}",
         f"{row['recall']:.4f}",
+        number("recall_p5", decimals=2),
         str(row["threads"]),
         number("qps"),
         "–" if spread is None else f"{spread:.0%}",
         number("latency_us_p50"),
         number("latency_us_p99"),
         number("pages", decimals=1),
+        *(number(f"pages_read_{share}") for share in ("p50", "p95", "p99")),
         number("device_bytes_read_mean", 1024),
         number("ram_bytes_per_vector", decimals=1),
     )

@@ -92,6 +92,7 @@ class BuiltIndex:
             cores=cores,
             library_threads=library_threads,
             ram_bytes_limit=int(self.run.job.loads.ram_gib_limit * _GIB),
+            seconds_limit=self.run.job.loads.request_seconds_limit,
         )
 
     def evict(self) -> None:

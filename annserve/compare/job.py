@@ -7,6 +7,7 @@ has a key of its own, of all that could change the index: other loads or targets
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
@@ -27,6 +28,8 @@ from annserve.spec import K_MAX, check_k
 RESULT_FORMAT = "annserve-run-1"
 #: Fewest queries of a pass that is cut short: enough for a 99th percentile, and recall within a point.
 PASS_QUERIES_MIN = 250
+#: Methods of an adapter that leave no trace in an index.
+_ASKING = ("open", "configure", "search", "info", "close")
 #: Rooms of the package that no answer depends on.
 _NO_ENGINE = ("cli", "client", "compare", "measure", "rpc", "serve")
 
@@ -115,6 +118,8 @@ class Loads:
         opens none.
     ram_gib_limit : float
         Most memory of a system while it builds or answers; 0 for no limit.
+    request_seconds_limit : float
+        Most time of a build, or of one pass; a system that hangs is left out.
     """
 
     threads: tuple[int, ...] = (1,)
@@ -131,6 +136,7 @@ class Loads:
     build_threads: int = 2
     code_rows: int = 2_000
     ram_gib_limit: float = 0.0
+    request_seconds_limit: float = 7_200.0
 
     def __post_init__(self) -> None:
         wrong = [
@@ -146,6 +152,7 @@ class Loads:
                 ("build_threads", self.build_threads >= 1),
                 ("code_rows", self.code_rows >= 0),
                 ("ram_gib_limit", self.ram_gib_limit >= 0),
+                ("request_seconds_limit", self.request_seconds_limit > 0),
             )
             if not fine
         ]
@@ -233,6 +240,7 @@ class Run:
         """Name of the index: runs that differ only in what is asked of it share one."""
         loads = self.job.loads
         told = {"base": self.dataset.hashes["base"], "metric": self.dataset.metric, **self._system}
+        told |= {"adapter": hash_building(self.card.folder / "adapter.py")}
         key = _hash(told | {"threads": loads.build_threads, "code_rows": loads.code_rows})
         return f"{self.dataset.name}--{self.card.folder.name}--{key}"
 
@@ -249,6 +257,15 @@ class Run:
 
 def _hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def hash_building(adapter: Path) -> str:
+    """Hash what an adapter's indexes depend on: all of it but the methods that only ask them."""
+    tree = ast.parse(adapter.read_text())
+    for part in ast.walk(tree):
+        if isinstance(part, ast.ClassDef):
+            part.body = [one for one in part.body if getattr(one, "name", None) not in _ASKING]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Any
 
 from annserve.compare.pictures import as_svg
 from annserve.compare.results import Row
+from annserve.measure.faults import faults_of
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
@@ -27,6 +28,7 @@ _COLUMNS = {
     "load": ("load", None),
     "target": ("target", ".2f"),
     "recall": ("recall", ".4f"),
+    "recall_p5": ("p5 of recall", ".2f"),
     "threads": ("callers", "d"),
     "qps": ("QPS", ",.0f"),
     "qps_spread": ("±", ".0%"),
@@ -35,11 +37,19 @@ _COLUMNS = {
     "latency_us_p99": ("p99 µs", ",.0f"),
     "latency_us_p999": ("p99.9 µs", ",.0f"),
     "pages": ("pages", ",.1f"),
+    "pages_read_p50": ("p50", ",.0f"),
+    "pages_read_p95": ("p95", ",.0f"),
+    "pages_read_p99": ("p99", ",.0f"),
+    "reads_mean": ("reads", ",.1f"),
+    "bytes_read_mean": ("bytes read", ",.0f"),
     "device_bytes_read_mean": ("device B", ",.0f"),
     "cpu_us_mean": ("CPU µs", ",.0f"),
     "ram_bytes_per_vector": ("RAM B a vector", ",.0f"),
     "disk_bytes_per_vector": ("disk B a vector", ",.0f"),
     "build_seconds": ("build s", ",.1f"),
+    "build_cpu_seconds": ("build CPU s", ",.1f"),
+    "distance_error": ("distances off by, widths", ".2g"),
+    "faults": ("faults", None),
 }
 
 
@@ -88,9 +98,10 @@ def _pictures(figures: Sequence[Any]) -> str:
 
 def _numbers(rows: Sequence[Row]) -> str:
     header = "".join(f"<th>{html.escape(label)}</th>" for label, _ in _COLUMNS.values())
+    told = [{**row, "faults": "; ".join(faults_of(row)) or None} for row in rows]
     lines = [
         "<tr>" + "".join(f"<td>{_cell(row.get(name), kind)}</td>" for name, (_, kind) in _COLUMNS.items()) + "</tr>"
-        for row in rows
+        for row in told
     ]
     body = "\n".join(lines)
     table = f"<table><tr>{header}</tr>\n{body}</table>"

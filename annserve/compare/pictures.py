@@ -5,7 +5,7 @@ recall–QPS      one caller, closed loop; the settings of all builds that nothi
 recall–pages    the same for systems that read pages
 latency–load    open loop: p50 and p99 against the rate of arrivals
 RAM–recall      what a process grew by for its index, and the recalls that it was asked for
-build           seconds of each build
+build           CPU seconds of each build
 growth          pages at the middle target against the number of rows, where a set was taken at several sizes
 ==============  ==========================================================================================
 
@@ -125,11 +125,15 @@ def _ram_recall(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> bool:
 
 
 def _build(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> bool:
-    seconds = {f"{row['system']} ({row['build']})": (row["build_seconds"], styles[row["system"]]) for row in rows}
+    # What took no tick of the clock still has a bar.
+    seconds = {
+        f"{row['system']} ({row['build']})": (max(row["build_cpu_seconds"], 0.01), styles[row["system"]])
+        for row in rows
+    }
     names = sorted(seconds, key=lambda name: -seconds[name][0])
     colours = [_COLOURS[seconds[name][1] % len(_COLOURS)] for name in names]
     axes.barh(names, [seconds[name][0] for name in names], color=colours)
-    axes.set(xlabel="seconds of the build", xscale="log")
+    axes.set(xlabel="CPU seconds of the build", xscale="log")
     axes.tick_params(axis="y", labelsize=7)
     return bool(names)
 

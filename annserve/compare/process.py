@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import json
+import math
 import subprocess
 import threading
 import time
@@ -44,6 +45,8 @@ class Worker:
         Threads that its libraries may start.
     ram_bytes_limit : int
         Most anonymous memory, 0 for no limit.
+    seconds_limit : float
+        Most time for one request.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Worker:
         cores: int,
         library_threads: int,
         ram_bytes_limit: int = 0,
+        seconds_limit: float = math.inf,
     ) -> None:
         settings = {
             "adapter": str(card.folder.resolve()),
@@ -65,7 +69,8 @@ class Worker:
             "parameters": dict(parameters),
             "cores": cores,
         }
-        self._card, self._limit = card, ram_bytes_limit
+        self._card, self._limit, self._seconds_limit = card, ram_bytes_limit, seconds_limit
+        self._deadline = math.inf
         self._words: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS)
         self._ended_because: str | None = None
         self._process = subprocess.Popen(
@@ -92,12 +97,14 @@ class Worker:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._deadline = time.monotonic() + self._seconds_limit
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        self._deadline = math.inf
         if not line:
             raise ServerError(f"{self._card.name} ended while it was to {do}: {self._last_words()}")
         reply: dict[str, Any] = json.loads(line)
@@ -141,15 +148,19 @@ class Worker:
             self._words.append(line)
 
     def _watch(self) -> None:
-        """End the process if its anonymous memory passes the limit; pages of files are the kernel's to drop."""
+        """End the process if its anonymous memory or its time passes the limit; pages of files are the kernel's."""
         status = Path(f"/proc/{self._process.pid}/status")
-        while self._limit and self._process.poll() is None:
+        while self._process.poll() is None:
+            if time.monotonic() > self._deadline:
+                self._ended_because = f"it took more than {self._seconds_limit:g} s"
+                self._process.kill()
+                return
             try:
                 fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
             except OSError:
                 return
             used = int(fields.get("RssAnon", "0").split()[0]) * 1024
-            if used > self._limit:
+            if used > (self._limit or math.inf):
                 self._ended_because = f"it took {used} bytes of memory; the job allows {self._limit}"
                 self._process.kill()
                 return

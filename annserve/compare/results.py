@@ -77,6 +77,7 @@ def rows_of(results: Iterable[Mapping[str, Any]]) -> list[Row]:
             "ram_bytes_per_vector": None if ram is None else ram / count,
             "disk_bytes_per_vector": result["built"]["disk_bytes"] / count,
             "build_seconds": result["built"]["seconds"],
+            "build_cpu_seconds": result["built"]["cpu_seconds"],
         }
         for record in result["results"]:
             for target in record["chosen_for"] or [None]:
@@ -111,13 +112,14 @@ def write_baseline(path: Path, rows: Sequence[Row]) -> None:
 
 
 def best_rows(results: Sequence[Mapping[str, Any]], target: float) -> list[Row]:
-    """Give, for every data set and system, the rows of the build that is cheapest at a recall target.
+    """Give, for every data set at every size and every system, the rows of the build that is cheapest at a target.
 
     Builds, like settings, are chosen by what they did on the tuning queries.
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["dataset"]["name"], result["system"]["name"]), []).append(result)
+    groups: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
+    for result in (one for one in results if target in one["settings"]["recall_targets"]):
+        dataset = result["dataset"]
+        groups.setdefault((dataset["name"], dataset["count"], result["system"]["name"]), []).append(result)
     rows = []
     for group in groups.values():
         k = group[0]["settings"]["k"]

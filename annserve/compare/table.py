@@ -11,46 +11,43 @@ from typing import Any
 
 from annserve.compare.results import Row, best_rows
 from annserve.errors import InputError, NotFoundError
+from annserve.measure.faults import faults_of
 from annserve.storage.atomic import write_atomically
 
 #: A recall that falls short of its target by more than this is marked.
 _RECALL_SLACK = 0.01
-_HEADER = (
-    "| system | recall | pages | KiB | QPS, 1 caller | QPS, all callers | p50 µs | p99 µs | RAM B a vector | "
-    "disk B a vector | build s |"
-)
-
-_RULE = f"|{'---|' * (_HEADER.count('|') - 1)}"
 
 
-def markdown_table(results: Sequence[Mapping[str, Any]], target: float) -> str:
-    """Lay out every data set and system at one recall target.
+def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) -> str:
+    """Lay out every data set and system: recall and pages at every recall target, times at one of them.
+
+    Of a set that was taken at several sizes the largest is shown. A system that was built in several ways stands there
+    as the one that was cheapest at that target.
 
     Parameters
     ----------
     results : sequence of mapping
         Of ``annserve.compare.results.read_results``.
-    target : float
-        A recall target of their job.
+    timed_target : float
+        A recall target of their job, for times and bytes.
 
     Raises
     ------
     InputError
         If no result has that target.
     """
-    rows = [row for row in best_rows(results, target) if row["load"] == "closed"]
-    if not rows:
-        known = sorted({one for result in results for one in result["settings"]["recall_targets"]})
-        raise InputError(f"no result has recall target {target}; there are {known}", field="target")
+    targets = sorted({one for result in results for one in result["settings"]["recall_targets"]})
+    if timed_target not in targets:
+        raise InputError(f"no result has recall target {timed_target}; there are {targets}", field="target")
+    rows = [row for target in targets for row in best_rows(results, target) if row["load"] == "closed"]
+    largest: dict[str, int] = {}
+    for row in rows:
+        largest[row["dataset"]] = max(row["count"], largest.get(row["dataset"], 0))
     parts = []
-    for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
+    for name, count in largest.items():
+        about = next(one for one in (one["dataset"] for one in results) if (one["name"], one["count"]) == (name, count))
         of_set = [row for row in rows if (row["dataset"], row["count"]) == (name, count)]
-        about = next(one["dataset"] for one in results if one["dataset"]["name"] == name)
-        parts.append(
-            f"**{name}**: {count:,} × {about['dim']} {about['dtype']}, {about['metric']}, "
-            f"{about['queries']:,} queries, recall target {target:g}\n\n{_HEADER}\n{_RULE}\n"
-            + "\n".join(_line(system, of_set) for system in _by_ram(of_set))
-        )
+        parts.append(_block(about, of_set, timed_target))
     return "\n\n".join(parts) + _footnotes(rows)
 
 
@@ -73,30 +70,54 @@ def replace_between(path: Path, name: str, text: str) -> None:
     write_atomically(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
+def _block(about: Mapping[str, Any], rows: Sequence[Row], timed_target: float) -> str:
+    """Lay out one data set."""
+    targets = sorted({row["target"] for row in rows})
+    callers = sorted({row["threads"] for row in rows})
+    header = ["system", "RAM, B a vector", *(f"{target:g}: recall, pages" for target in targets)]
+    header += [f"QPS at {timed_target:g}, {n} {'caller' if n == 1 else 'callers'}" for n in (callers[0], callers[-1])]
+    header += ["p50, p99 µs", "disk, B a vector", "build, CPU s"]
+    lines = [_line(system, rows, targets, timed_target) for system in _by_ram(rows)]
+    return "\n".join(
+        [
+            f"**{about['name']}**: {about['count']:,} × {about['dim']} {about['dtype']}, {about['metric']}, "
+            f"{about['queries']:,} queries",
+            "",
+            f"| {' | '.join(header)} |",
+            f"|{'---|' * len(header)}",
+            *lines,
+        ]
+    )
+
+
 def _by_ram(rows: Sequence[Row]) -> list[str]:
     """Give the systems, those that take the least RAM first."""
     ram = {row["system"]: row["ram_bytes_per_vector"] for row in rows}
     return sorted(ram, key=lambda system: (ram[system] is None, ram[system] or 0.0))
 
 
-def _line(system: str, rows: Sequence[Row]) -> str:
+def _line(system: str, rows: Sequence[Row], targets: Sequence[float], timed_target: float) -> str:
     of_system = sorted((row for row in rows if row["system"] == system), key=lambda row: row["threads"])
-    one, most = of_system[0], of_system[-1]
-    missed = one["recall"] < one["target"] - _RECALL_SLACK
+    timed = [row for row in of_system if row["target"] == timed_target]
+    one, most = timed[0], timed[-1]
+    reached = [next(row for row in of_system if row["target"] == target) for target in targets]
     cells = (
         system,
-        f"{one['recall']:.3f}{' *' if missed else ''}",
-        _number(one["pages"], 1) + (" †" if one["pages_by"] == "kernel" else ""),
-        _number(None if one["pages"] is None else one["pages"] * 4, 0),
+        _number(one["ram_bytes_per_vector"], 0),
+        *(_recall_and_pages(row) for row in reached),
         _spread(one["qps"], one["qps_spread"]),
         _spread(most["qps"], most["qps_spread"]),
-        _number(one["latency_us_p50"], 0),
-        _number(one["latency_us_p99"], 0),
-        _number(one["ram_bytes_per_vector"], 0),
+        f"{_number(one['latency_us_p50'], 0)}, {_number(one['latency_us_p99'], 0)}",
         _number(one["disk_bytes_per_vector"], 0),
-        _number(one["build_seconds"], 0),
+        _number(one["build_cpu_seconds"], 0),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _recall_and_pages(row: Row) -> str:
+    missed = " *" if row["recall"] < row["target"] - _RECALL_SLACK else ""
+    pages = "" if row["pages"] is None else f", {row['pages']:,.1f}" + (" †" if row["pages_by"] == "kernel" else "")
+    return f"{row['recall']:.3f}{missed}{pages}{' ‡' if any(faults_of(row)) else ''}"
 
 
 def _footnotes(rows: Sequence[Row]) -> str:
@@ -105,6 +126,9 @@ def _footnotes(rows: Sequence[Row]) -> str:
         notes.append("\\* no setting of its grid reached the target on the tuning queries, or it fell short here")
     if any(row["pages_by"] == "kernel" for row in rows):
         notes.append("† the kernel's count of bytes, in pages of 4 KiB")
+    faults = sorted({f"{row['system']}: {fault}" for row in rows for fault in faults_of(row)})
+    if faults:
+        notes.append(f"‡ {'; '.join(faults)}")
     return "".join(f"\n\n{note}" for note in notes)
 
 

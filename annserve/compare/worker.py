@@ -25,6 +25,7 @@ import importlib.util
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ from annserve.measure.runner import WARM_UP_QUERIES, Load, run_pass
 
 #: Folders within that of a run: the index, and the small one.
 INDEX, _SMALL = "index", "small"
+#: Of Linux's prctl: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
 #: CPUs that this process was given.
 _CORES = sorted(os.sched_getaffinity(0))
 
@@ -51,6 +54,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     settings = json.loads(sys.argv[1])
+    # Whoever ends in the midst of a request leaves nobody behind to work on it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _take_cores(settings["cores"])
     session: Session | None = None
     for line in sys.stdin:

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from jobs import job_text
 
 from annserve.cli.bench import command
-from annserve.compare.results import best_rows, read_results
+from annserve.compare.page import html_page
+from annserve.compare.results import best_rows, read_results, rows_of
 from annserve.compare.table import markdown_table, replace_between
 from annserve.errors import InputError, NotFoundError
 
@@ -24,11 +25,32 @@ def results(run):
 
 def test_the_table_has_a_line_for_each_system(results):
     lines = markdown_table(read_results(results), 0.9).splitlines()
-    assert lines[0].startswith("**small**: 400 × 8 uint8, l2, 40 queries, recall target 0.9")
+    assert lines[0] == "**small**: 400 × 8 uint8, l2, 40 queries"
+    assert "0.4: recall, pages | 0.9: recall, pages | QPS at 0.9, 1 caller | QPS at 0.9, 2 callers" in lines[2]
+    assert all("1.000, 14.0" in line or "1.000, 28.0" in line for line in lines[4:6])
     assert {line.split("|")[1].strip() for line in lines[4:6]} == {"exact", "doubled"}
     assert all(line.count("|") == lines[2].count("|") for line in lines[3:6])
     with pytest.raises(InputError, match=r"no result has recall target 0\.5"):
         markdown_table(read_results(results), 0.5)
+
+
+def test_a_faulty_system_is_marked_wherever_it_stands(run):
+    _, folder = run(job_text("shuffled", loads="rounds = 1"))
+    results = read_results(folder)
+    table = markdown_table(results, 0.9)
+    assert " ‡ |" in table
+    assert "‡ shuffled: " in table
+    assert "sorted by distance" in html_page("", results, rows_of(results), {})
+
+
+def test_of_a_set_at_several_sizes_the_table_shows_the_largest(run):
+    sizes = [f'[[datasets]]\nname = "small"\nmetric = "l2"\nrows = {rows}\n' for rows in (200, 400)]
+    _, folder = run(job_text("exact", loads="rounds = 1", datasets="".join(sizes)))
+    results = read_results(folder)
+    assert {one["dataset"]["count"] for one in results} == {200, 400}
+    table = markdown_table(results, 0.9)
+    assert "400 × 8" in table
+    assert "200 × 8" not in table
 
 
 def test_the_best_build_is_the_one_that_tuning_preferred(run):

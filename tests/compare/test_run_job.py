@@ -100,6 +100,12 @@ def test_a_system_that_fails_is_named_and_the_rest_goes_on(run, broken, says):
     assert list(note["left_out"].values()) == [reason]
 
 
+def test_a_system_that_hangs_is_ended(run):
+    outcome, _ = run(job_text("hanging", loads="request_seconds_limit = 4"))
+    (reason,) = outcome.left_out.values()
+    assert reason == "hanging ended while it was to open: it took more than 4 s"
+
+
 def test_a_system_that_cannot_take_the_rows_is_left_out(run, data):
     (data / "floats").mkdir(exist_ok=True)
     for name in ("base", "queries"):
@@ -127,6 +133,17 @@ def test_what_is_done_is_not_done_again(run):
     third, _ = run(job_text("exact", loads="rounds = 1\nthreads = [2]"))
     assert len(third.done) == 1
     assert [one["key"] for one in read_results(results)] == [third.done[0][-12:]], "the job's own, not the earlier one"
+
+
+def test_an_adapter_that_asks_otherwise_needs_no_new_index(tmp_path):
+    text = (
+        "class Adapter(Peer):\n    def build(self, base, path):\n        {}\n    def search(self, q, k):\n        {}\n"
+    )
+    hashes = []
+    for build, search in (("pass", "pass"), ("pass", "return 1"), ("return 1", "pass")):
+        (tmp_path / "adapter.py").write_text(text.format(build, search))
+        hashes.append(job.hash_building(tmp_path / "adapter.py"))
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_changed_engine_is_measured_anew(run, monkeypatch):

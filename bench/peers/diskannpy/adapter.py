@@ -36,8 +36,9 @@ class Adapter(Peer):
 
     def open(self):
         self._dtype = json.loads((self.folder / "dtype.json").read_text())
+        # With one thread it waits for itself.
         self._index = diskannpy.StaticDiskIndex(
-            index_directory=str(self.folder), num_threads=self.threads, num_nodes_to_cache=0, index_prefix="ann"
+            index_directory=str(self.folder), num_threads=max(2, self.threads), num_nodes_to_cache=0, index_prefix="ann"
         )
 
     def configure(self, point):
