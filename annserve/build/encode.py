@@ -22,7 +22,7 @@ from annserve.codes.estimate import (
     row_factors,
     with_constants_of,
 )
-from annserve.codes.layout import Codebook, allocate_pages, flat_with_slack
+from annserve.codes.layout import Codebook, allocate_pages, flat_with_slack, flatten_postings
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.train import second_moment, train_codebook
 from annserve.events import Listener, StageProgressed, ignore
@@ -126,7 +126,7 @@ def encode_rows(
         factors[page, :, slot] = row_factors(estimate, row_book, residuals(block), codes[block], centroids[page])
     return CodeTiers(
         page_book=page_book,
-        page_codes=page_codes,
+        page_codes=flatten_postings(page_codes, packing.posting_offsets),
         page_constants=centroid_constants(page_book, page_codes, anchors, origin),
         page_spreads=spreads,
         row_book=row_book,

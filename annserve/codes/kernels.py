@@ -25,7 +25,6 @@ from numba.extending import intrinsic
 from annserve.kernels.jit import inline_kernel, kernel
 
 _ROWS = 32
-_LINE_BYTES = 64
 _HOST = llvmlite.binding.get_host_cpu_features()
 HAS_AVX2 = platform.machine() in ("x86_64", "AMD64") and bool(_HOST.get("avx2", False))
 
@@ -183,10 +182,12 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
             first = builder.shl(loop.index, one)
             for nibbles, number in ((low, first), (high, builder.add(first, one))):
                 entries = builder.bitcast(builder.call(shuffle, [table(number), nibbles]), pairs)
-                lower = builder.and_(entries, splat(pairs, 255, 16))
                 upper = builder.lshr(entries, splat(pairs, 8, 16))
-                builder.store(builder.add(builder.load(even), lower), even)
+                builder.store(builder.add(builder.load(even), entries), even)
                 builder.store(builder.add(builder.load(odd), upper), odd)
+        # Pairs were added whole: `even` holds its sums plus 256 times the odd ones, modulo 2**16.
+        excess = builder.shl(builder.load(odd), splat(pairs, 8, 16))
+        builder.store(builder.sub(builder.load(even), excess), even)
         # Rows 0, 2, 4 … are summed in `even`, 1, 3, 5 … in `odd`: interleave them again.
         merge = ir.Constant(ir.VectorType(ir.IntType(32), 32), [i // 2 + 16 * (i % 2) for i in range(32)])
         merged = builder.shuffle_vector(builder.load(even), builder.load(odd), merge)
@@ -195,32 +196,6 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
         return context.get_dummy_value()
 
     return signature, generate
-
-
-@intrinsic
-def _prefetch_line(typingctx, codes, at):
-    """Ask for the cache line of ``codes[at]``; any address is allowed."""
-    signature = types.void(codes, at)
-
-    def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        place = builder.gep(builder.bitcast(array.data, byte), [arguments[1]])
-        prefetch = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
-        )
-        read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
-        builder.call(prefetch, [place, read, keep, data])
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@inline_kernel
-def prefetch_page(codes, start, n_bytes):
-    """Ask for ``codes[start : start + n_bytes]``: pages are visited out of order, so nothing else would."""
-    for at in range(start, start + n_bytes, _LINE_BYTES):
-        _prefetch_line(codes, at)
 
 
 @kernel

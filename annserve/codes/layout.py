@@ -16,12 +16,14 @@ Invariants
   a scan loads 32 rows at once; a page of `capacity` rows takes exactly ``code_bytes * capacity`` bytes. A
   load may run past the end of the last page: the array therefore has `SCAN_SLACK_BYTES` more bytes behind it.
 - A slot without a row holds code 0.
+- Codes of pages rest the same way, by posting: byte b of all pages of a posting is contiguous.
 - The numbers of this file are stored in index files and must not change.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -181,6 +183,33 @@ def flat_with_slack(pages: U8) -> U8:
     assert base.ndim == 1, base.shape
     assert base.size >= pages.size + SCAN_SLACK_BYTES, (base.size, pages.size)
     return base
+
+
+def flatten_postings(codes: U8, page_offsets: npt.NDArray[np.integer[Any]]) -> U8:
+    """Lay the codes of pages by posting, transposed, with slack behind them.
+
+    Parameters
+    ----------
+    codes : (n_pages, code_bytes) uint8
+    page_offsets : (postings + 1,) int
+        The pages of each posting.
+
+    Returns
+    -------
+    (n_pages * code_bytes + slack,) uint8
+    """
+    flat = np.zeros(codes.size + SCAN_SLACK_BYTES, np.uint8)
+    for first, stop in pairwise(page_offsets.tolist()):
+        flat[first * codes.shape[1] : stop * codes.shape[1]] = codes[first:stop].T.ravel()
+    return flat
+
+
+def unflatten_postings(flat: U8, code_bytes: int, page_offsets: npt.NDArray[np.integer[Any]]) -> U8:
+    """Give the codes that `flatten_postings` laid, (n_pages, code_bytes) uint8."""
+    codes = np.empty((int(page_offsets[-1]), code_bytes), np.uint8)
+    for first, stop in pairwise(page_offsets.tolist()):
+        codes[first:stop] = flat[first * code_bytes : stop * code_bytes].reshape(code_bytes, -1).T
+    return codes
 
 
 def table_passes(code_bytes: int) -> int:

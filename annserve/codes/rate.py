@@ -6,7 +6,7 @@ distance within which k rows are expected; a page is worth the sum over its rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,125 +70,129 @@ class Rating:
     row_codes: npt.NDArray[np.int64]
 
 
-@dataclass
-class RateScratch:
-    """What one thread needs to rate; grows to the largest request."""
-
-    tiers: CodeTiers
-    _arrays: tuple[npt.NDArray[Any], ...] = ()
-    _sized: tuple[int, int, int] = field(default=(0, 0, 0))
-
-    def arrays(self, n_pages: int, n_scanned: int, k: int) -> tuple[npt.NDArray[Any], ...]:
-        """Give the arrays for `n_pages` page codes, `n_scanned` pages of row codes and this k."""
-        wanted = (n_pages, n_scanned, k)
-        if any(size < need for size, need in zip(self._sized, wanted)):
-            n_pages, n_scanned, k = (max(size, need) for size, need in zip(self._sized, wanted))
-            self._sized = (n_pages, n_scanned, k)
-            capacity = self.tiers.row_factors.shape[2]
-            rows = n_scanned * capacity
-            page_bytes = self.tiers.page_book.code_bytes
-            row_nibbles = self.tiers.row_book.n_nibbles
-            passes = table_passes(self.tiers.row_book.code_bytes)
-            f32, i64 = np.float32, np.int64
-            self._arrays = (
-                np.empty((2 * page_bytes, NIBBLE_VALUES), f32),
-                np.empty((page_bytes, 256), f32),
-                np.empty((row_nibbles, NIBBLE_VALUES), f32),
-                np.empty((passes, row_nibbles, NIBBLE_VALUES), np.uint8),
-                np.empty(rating_kernels.BUCKETS + 2, i64),
-                np.empty(n_pages, i64),
-                np.empty(n_pages, f32),
-                np.empty(n_pages, i64),
-                np.empty((passes, -(-capacity // SCAN_ROWS) * SCAN_ROWS), np.uint16),
-                np.empty(2 * k, f32),
-                *(np.empty(rows, dtype) for dtype in (f32, f32, np.int32, f32, f32, np.int32)),
-            )
-        return self._arrays
-
-
-def rate(
-    tiers: CodeTiers,
-    page_offsets: npt.NDArray[np.uint32],
-    queries: F32,
-    head_ids: npt.NDArray[np.int32],
-    head_distances: F32,
-    k: int,
-    scratch: RateScratch,
-    *,
-    pages_max: int,
-    skip: Skip = SKIP_NONE,
-    excluded: npt.NDArray[np.int64] | None = None,
-) -> Rating:
-    """Rate the pages of each query's heads.
+class Rater:
+    """Rates pages of one segment, for one thread.
 
     Parameters
     ----------
     tiers : CodeTiers
     page_offsets : (heads + 1,) uint32
-    queries : (nq, d) float32
-        In the index space.
-    head_ids : (nq, h) int32
-        Nearest first; −1 where there is none.
-    head_distances : (nq, h) float32
-        Exact squared distances to those heads.
-    k : int
-    scratch : RateScratch
-        Of this thread.
-    pages_max : int
-        Most pages whose row codes are looked at.
-    skip : Skip
-    excluded : (nq, 2) int64, optional
-        Page and slot of a row that isn't counted; −1 for none.
-
-    Returns
-    -------
-    Rating
+        The pages of each head's posting.
     """
-    n_queries = len(queries)
-    counts = np.diff(page_offsets.astype(np.int64))
-    n_pages = int(np.where(head_ids >= 0, counts[head_ids], 0).sum(axis=1).max(initial=1))
-    width = min(pages_max, n_pages)
-    pages = np.zeros((n_queries, width), np.uint32)
-    worths, distances = np.zeros((2, n_queries, width), np.float32)
-    sizes = np.zeros(n_queries, np.int64)
-    bars, thresholds = np.full((2, n_queries), np.inf, np.float32)
-    looked_at = np.zeros((n_queries, 2), np.int64)
-    none = np.full(n_queries, -1, np.int64)
-    excluded_pages, excluded_slots = (none, none) if excluded is None else np.ascontiguousarray(excluded.T)
-    estimate = tiers.estimate
-    rating_kernels.rate_pages(
-        head_ids,
-        head_distances,
-        *_project(tiers.page_book, queries, estimate.origin, np.ones(tiers.page_book.n_components, np.float32)),
-        *_project(tiers.row_book, queries, estimate.origin, estimate.gains),
-        page_offsets,
-        tiers.page_codes,
-        tiers.page_constants,
-        _fields(tiers.page_book),
-        tiers.row_counts,
-        tiers.row_codes,
-        tiers.row_factors,
-        _fields(tiers.row_book),
-        tiers.page_spreads,
-        estimate.shrinks,
-        estimate.spreads,
-        estimate.scales,
-        excluded_pages,
-        excluded_slots,
-        k,
-        width,
-        skip.terms,
-        np.float32(skip.below),
-        scratch.arrays(n_pages, width, k),
-        pages,
-        worths,
-        distances,
-        sizes,
-        bars,
-        thresholds,
-        looked_at,
-    )
-    return Rating(pages, worths, distances, sizes, bars, thresholds, looked_at[:, 0], looked_at[:, 1])
+
+    def __init__(self, tiers: CodeTiers, page_offsets: npt.NDArray[np.uint32]) -> None:
+        self._tiers = tiers
+        self._posting_max = int(np.diff(page_offsets).max(initial=1))
+        self._page_gains = np.ones(tiers.page_book.n_components, np.float32)
+        self._fixed = (
+            page_offsets,
+            tiers.page_codes,
+            tiers.page_constants,
+            tiers.page_spreads,
+            _fields(tiers.page_book),
+            tiers.row_counts,
+            tiers.row_codes,
+            tiers.row_factors,
+            _fields(tiers.row_book),
+            tiers.estimate.shrinks,
+            tiers.estimate.spreads,
+            tiers.estimate.scales,
+        )
+        self._sized = (0, 0, 0)
+        self._scratch: tuple[tuple[npt.NDArray[Any], ...], ...] = ()
+
+    def rate(
+        self,
+        queries: F32,
+        head_ids: npt.NDArray[np.int32],
+        head_distances: F32,
+        k: int,
+        *,
+        pages_max: int,
+        skip: Skip = SKIP_NONE,
+        excluded: npt.NDArray[np.int64] | None = None,
+    ) -> Rating:
+        """Rate the pages of each query's heads.
+
+        Parameters
+        ----------
+        queries : (nq, d) float32
+            In the index space.
+        head_ids : (nq, h) int32
+            In any order; −1 where there is none, which comes last.
+        head_distances : (nq, h) float32
+            Exact squared distances to those heads.
+        k : int
+        pages_max : int
+            Most pages whose row codes are looked at.
+        skip : Skip
+        excluded : (nq, 2) int64, optional
+            Page and slot of a row that isn't counted; −1 for none.
+
+        Returns
+        -------
+        Rating
+        """
+        n_queries = len(queries)
+        n_pages = min(head_ids.shape[1] * self._posting_max, len(self._tiers.row_counts))
+        width = min(pages_max, n_pages)
+        pages = np.zeros((n_queries, width), np.uint32)
+        worths, distances = np.zeros((2, n_queries, width), np.float32)
+        sizes = np.zeros(n_queries, np.int64)
+        bars, thresholds = np.full((2, n_queries), np.inf, np.float32)
+        looked_at = np.zeros((n_queries, 2), np.int64)
+        if excluded is None:
+            excluded = np.full((n_queries, 2), -1, np.int64)
+        estimate = self._tiers.estimate
+        rating_kernels.rate_pages(
+            head_ids,
+            head_distances,
+            *_project(self._tiers.page_book, queries, estimate.origin, self._page_gains),
+            *_project(self._tiers.row_book, queries, estimate.origin, estimate.gains),
+            *self._fixed,
+            excluded,
+            k,
+            width,
+            skip.terms,
+            np.float32(skip.below),
+            *self._scratch_for(n_pages, width, k),
+            pages,
+            worths,
+            distances,
+            sizes,
+            bars,
+            thresholds,
+            looked_at,
+        )
+        return Rating(pages, worths, distances, sizes, bars, thresholds, looked_at[:, 0], looked_at[:, 1])
+
+    def _scratch_for(self, n_pages: int, n_scanned: int, k: int) -> tuple[tuple[npt.NDArray[Any], ...], ...]:
+        """Give the kernel's scratch, grown where this request is larger than those before."""
+        if any(size < need for size, need in zip(self._sized, (n_pages, n_scanned, k))):
+            self._sized = (max(n_pages, self._sized[0]), max(n_scanned, self._sized[1]), max(k, self._sized[2]))
+            n_pages, n_scanned, k = self._sized
+            capacity = self._tiers.row_factors.shape[2]
+            page_nibbles, row_nibbles = self._tiers.page_book.n_nibbles, self._tiers.row_book.n_nibbles
+            passes = table_passes(self._tiers.row_book.code_bytes)
+            f32, i32, u8, u16 = np.float32, np.int32, np.uint8, np.uint16
+            tables = (
+                np.empty((page_nibbles, NIBBLE_VALUES), f32),
+                np.empty((1, page_nibbles, NIBBLE_VALUES), u8),
+                np.empty(_whole_steps(self._posting_max), u16),
+                np.empty((row_nibbles, NIBBLE_VALUES), f32),
+                np.empty((passes, row_nibbles, NIBBLE_VALUES), u8),
+                np.empty((passes, _whole_steps(capacity)), u16),
+                np.empty(rating_kernels.BUCKETS + 2, i32),
+                np.empty(2 * k, f32),
+            )
+            log_ranks = np.log1p(np.arange(n_pages, dtype=f32))
+            near_pages = (*(np.empty(n_pages, kind) for kind in (np.uint32, i32, f32, f32, i32, f32, f32)), log_ranks)
+            rows = (
+                np.empty(n_scanned, f32),
+                *(np.empty(n_scanned * capacity, kind) for kind in (f32, f32, f32, i32)),
+            )
+            self._scratch = (tables, near_pages, rows)
+        return self._scratch
 
 
 def best_pages(
@@ -199,6 +203,7 @@ def best_pages(
     Parameters
     ----------
     rating : Rating
+        Not to be used by another thread meanwhile.
     hits_wanted : float
         What the worths of a query's pages must add up to, where all its pages promise so much.
     row_counts : (pages,) uint16
@@ -207,17 +212,27 @@ def best_pages(
 
     Returns
     -------
-    pages : (nq, w) uint32
-        Best first.
-    counts : (nq,) int64
-        How many of them are taken, at least one where any was rated.
+    pages : (p,) uint32
+        End to end, ascending for each query; at least one where any was rated.
+    offsets : (nq + 1,) int64
+        Query i takes ``pages[offsets[i] : offsets[i + 1]]``.
     """
-    pages = np.empty_like(rating.pages)
-    counts = np.empty(len(pages), np.int64)
+    n_queries, width = rating.pages.shape
+    pages = np.empty(n_queries * width, np.uint32)
+    offsets = np.empty(n_queries + 1, np.int64)
     rating_kernels.best_pages(
-        rating.pages, rating.worths.copy(), rating.sizes, row_counts, float(hits_wanted), rows_least, pages, counts
+        rating.pages,
+        rating.worths,
+        rating.sizes,
+        row_counts,
+        float(hits_wanted),
+        rows_least,
+        np.empty(width, np.int64),
+        np.empty(width, np.float32),
+        pages,
+        offsets,
     )
-    return pages, counts
+    return pages[: offsets[-1]], offsets
 
 
 def _project(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32, F32]:
@@ -225,6 +240,10 @@ def _project(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32
     shifts = np.empty(len(queries), np.float32)
     rating_kernels.project(queries, origin, book.synthesis, gains, book.mean, components, shifts)
     return components, shifts
+
+
+def _whole_steps(rows: int) -> int:
+    return -(-rows // SCAN_ROWS) * SCAN_ROWS
 
 
 def _fields(book: Codebook) -> tuple[npt.NDArray[Any], ...]:

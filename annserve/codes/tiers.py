@@ -21,7 +21,7 @@ U8 = npt.NDArray[np.uint8]
 
 #: Arrays of this class itself: their type and number of axes. Kernels trust both.
 _PLAIN = {
-    "page_codes": (np.uint8, 2),
+    "page_codes": (np.uint8, 1),
     "page_constants": (np.float32, 1),
     "page_spreads": (np.float32, 1),
     "row_codes": (np.uint8, 1),
@@ -45,7 +45,8 @@ class CodeTiers:
     ----------
     page_book : Codebook
         Of page centroids relative to their heads.
-    page_codes : (pages, b) uint8
+    page_codes : (pages * code_bytes + slack,) uint8
+        See ``layout``: transposed by posting.
     page_constants : (pages,) float32
         See ``estimate.centroid_constants``.
     page_spreads : (pages,) float32
@@ -80,7 +81,7 @@ class CodeTiers:
         n_pages, n_factors, capacity = self.row_factors.shape if typed else (0, 0, 0)
         whole = typed and (
             n_factors == FACTOR_BYTES
-            and self.page_codes.shape == (n_pages, self.page_book.code_bytes)
+            and self.page_codes.shape == (n_pages * self.page_book.code_bytes + SCAN_SLACK_BYTES,)
             and self.page_constants.shape == self.page_spreads.shape == self.row_counts.shape == (n_pages,)
             and self.row_codes.shape == (n_pages * self.row_book.code_bytes * capacity + SCAN_SLACK_BYTES,)
             and self.estimate.gains.shape == (self.row_book.n_components,)

@@ -17,6 +17,7 @@ from annserve.heads.layout import HEADS_MAX
 from annserve.kernels.distance import squared_l2
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import prefetch
+from annserve.kernels.topk import select_smallest
 
 #: Low bits of a key: the head. 38 bits are left for the distance, and 2,755² · 32,769 < 2³⁸ (QUERY_LIMIT + 255).
 HEAD_BITS = HEADS_MAX.bit_length() - 1
@@ -85,8 +86,8 @@ def _sort(keys, size):  # type: ignore[no-untyped-def]
         _replace_root(keys, last, key)
 
 
-@kernel
-def walk(  # type: ignore[no-untyped-def]
+@inline_kernel
+def _walk(  # type: ignore[no-untyped-def]
     query,  # IN (dim,) int16: the query on the heads' grid
     neighbours,  # IN uint32 view of the nodes
     vectors,  # IN uint8 or int8 view of the nodes
@@ -142,19 +143,77 @@ def walk(  # type: ignore[no-untyped-def]
     return found, computed
 
 
-@kernel
-def scan_all(  # type: ignore[no-untyped-def]
-    query, vectors, n_heads, dim, degree, per_page, page_bytes, stride, wanted, out_keys
+@inline_kernel
+def _scan(  # type: ignore[no-untyped-def]
+    query, vectors, n_heads, dim, degree, per_page, page_bytes, stride, wanted, candidates, out_keys
 ):
-    """Compare every head: the exact `wanted` nearest; give how many there are. Arguments as in `walk`."""
-    found = 0
+    """Compare every head: the exact `wanted` nearest; give how many there are. Arguments as in `_walk`."""
     for head in range(n_heads):
         base = node_offset(head, per_page, page_bytes, stride)
-        key = _key(squared_l2(query, vectors, base + 4 * degree, dim), head)
-        if found < wanted or key < out_keys[0]:
-            found = _push_nearest(out_keys, found, wanted, key)
-    _sort(out_keys, found)
+        candidates[head] = _key(squared_l2(query, vectors, base + 4 * degree, dim), head)
+    found = min(wanted, n_heads)
+    select_smallest(candidates, n_heads, found)
+    out_keys[:found] = np.sort(candidates[:found])
     return found
+
+
+@kernel
+def nearest(  # type: ignore[no-untyped-def]
+    queries,  # IN (nq, dim) int16: on the heads' grid
+    neighbours,  # IN uint32 view of the nodes
+    vectors,  # IN uint8 or int8 view of the nodes
+    n_heads,
+    dim,
+    degree,
+    per_page,
+    page_bytes,
+    stride,
+    entry,
+    wanted,  # nearest heads asked for
+    scan,  # whether to compare every head
+    visited,  # SCRATCH (h,) uint32
+    stamp,  # uint32: this and the next nq − 1 aren't used in `visited` yet
+    candidates,  # SCRATCH (h,) int64
+    fresh,  # SCRATCH (degree,) int64
+    out_keys,  # OUT (nq, wanted) int64, ascending; -1 where fewer were found
+    out_computed,  # OUT (nq,) int64: distances computed
+):
+    """Find the `wanted` nearest heads of each query, by a walk or by a scan of all."""
+    for i in range(queries.shape[0]):
+        if scan:
+            found = _scan(
+                queries[i],
+                vectors,
+                n_heads,
+                dim,
+                degree,
+                per_page,
+                page_bytes,
+                stride,
+                wanted,
+                candidates,
+                out_keys[i],
+            )
+            out_computed[i] = n_heads
+        else:
+            found, out_computed[i] = _walk(
+                queries[i],
+                neighbours,
+                vectors,
+                dim,
+                degree,
+                per_page,
+                page_bytes,
+                stride,
+                entry,
+                wanted,
+                visited,
+                np.uint32(stamp + i),
+                candidates,
+                fresh,
+                out_keys[i],
+            )
+        out_keys[i, found:] = -1
 
 
 @kernel
@@ -284,7 +343,7 @@ def grow(  # type: ignore[no-untyped-def]
         base = node_offset(head, per_page, page_bytes, stride)
         for j in range(dim):
             query[j] = np.int16(vectors[base + 4 * degree + j])
-        found, _ = walk(
+        found, _ = _walk(
             query,
             neighbours,
             vectors,

@@ -29,13 +29,14 @@ class WalkScratch:
         self.candidates = np.empty(self.n_heads, np.int64)
         self.fresh = np.empty(DEGREE, np.int64)
 
-    def next_stamp(self) -> np.uint32:
-        """Give a stamp that makes every earlier visit stale."""
-        if self.stamp == np.iinfo(np.uint32).max:
+    def next_stamps(self, count: int) -> np.uint32:
+        """Give the first of `count` stamps that make every earlier visit stale."""
+        if self.stamp + count > np.iinfo(np.uint32).max:
             self.visited[:] = 0
             self.stamp = 0
-        self.stamp += 1
-        return np.uint32(self.stamp)
+        first = np.uint32(self.stamp + 1)
+        self.stamp += count
+        return first
 
 
 def nearest_heads(
@@ -63,29 +64,28 @@ def nearest_heads(
         Distances computed.
     """
     layout = heads.layout
-    grid_queries = queries_to_grid(queries, heads.scale)
-    keys = np.full((len(queries), wanted), -1, np.int64)
+    keys = np.empty((len(queries), wanted), np.int64)
     computed = np.empty(len(queries), np.int64)
-    vectors, neighbours = heads.nodes.view(heads.dtype), heads.nodes.view(np.uint32)
-    shape = (layout.dim, layout.degree, layout.nodes_per_page, layout.page_bytes, layout.stride)
-    for i, query in enumerate(grid_queries):
-        if wanted * SCAN_FACTOR >= heads.n_heads:
-            kernels.scan_all(query, vectors, heads.n_heads, *shape, wanted, keys[i])
-            computed[i] = heads.n_heads
-        else:
-            _, computed[i] = kernels.walk(
-                query,
-                neighbours,
-                vectors,
-                *shape,
-                heads.entry,
-                wanted,
-                scratch.visited,
-                scratch.next_stamp(),
-                scratch.candidates,
-                scratch.fresh,
-                keys[i],
-            )
+    kernels.nearest(
+        queries_to_grid(queries, heads.scale),
+        heads.nodes.view(np.uint32),
+        heads.nodes.view(heads.dtype),
+        heads.n_heads,
+        layout.dim,
+        layout.degree,
+        layout.nodes_per_page,
+        layout.page_bytes,
+        layout.stride,
+        heads.entry,
+        wanted,
+        wanted * SCAN_FACTOR >= heads.n_heads,
+        scratch.visited,
+        scratch.next_stamps(len(queries)),
+        scratch.candidates,
+        scratch.fresh,
+        keys,
+        computed,
+    )
     head_ids = np.where(keys < 0, -1, keys & kernels.HEAD_MASK).astype(np.int32)
     distances = np.where(keys < 0, np.inf, (keys >> kernels.HEAD_BITS) * heads.scale**2)
     return head_ids, distances, computed

@@ -1,40 +1,39 @@
 """Expected hits: rows whose distance is known up to a normal error, and the distance of the k-th nearest of them.
 
-Row i lies at distance d with d ~ N(estimate, error²). The threshold t is where Σ P(dᵢ ≤ t) = k. Φ comes from a table
-with linear interpolation (error below 2e-6): erfc would take as long as the rest of a query.
+Row i lies at distance d with d ~ N(estimate, error²). The threshold t is where Σ P(dᵢ ≤ t) = k. Φ is a rational
+function (Abramowitz & Stegun, 7.1.28; error below 2e-6 in float32): a loop over rows then runs in vectors, where erfc
+or a table would go row by row.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from annserve.kernels.jit import inline_kernel, kernel
 
-_REACH = 5.0
-_STEPS = 2_048
-_SCALE = _STEPS / (2 * _REACH)
-_TABLE = np.array(
-    [0.5 * math.erfc((_REACH - 2 * _REACH * i / _STEPS) / math.sqrt(2)) for i in range(_STEPS + 2)], np.float32
-)
-#: Halvings of the bracket; then one linear step. More where errors are so small against the bracket that the sum
-#: still jumps within it.
-_HALVINGS, _HALVINGS_MAX = 12, 24
-_JUMP_MAX = np.float32(0.01)
+#: Beyond so many errors Φ is 0 or 1 for float32.
+_REACH = np.float32(5)
+_SQRT_HALF = np.float32(0.7071067811865476)
+_A1, _A2, _A3 = np.float32(0.0705230784), np.float32(0.0422820123), np.float32(0.0092705272)
+_A4, _A5, _A6 = np.float32(0.0001520143), np.float32(0.0002765672), np.float32(0.0000430638)
+_HALF, _ONE = np.float32(0.5), np.float32(1)
+
+#: Most sums that a search for the threshold takes, and how near to `k` it must come.
+_STEPS_MAX = 40
+_TOLERANCE = np.float32(1e-5)
 
 
 @inline_kernel
 def normal_cdf(z):  # type: ignore[no-untyped-def]
     """Give Φ(z), as float32."""
-    place = (z + np.float32(_REACH)) * np.float32(_SCALE)
-    if place <= np.float32(0):
-        return np.float32(0)
-    if place >= np.float32(_STEPS):
-        return np.float32(1)
-    left = np.int64(place)
-    share = place - np.float32(left)
-    return _TABLE[left] + share * (_TABLE[left + 1] - _TABLE[left])
+    x = min(abs(z), _REACH) * _SQRT_HALF
+    powers = _ONE + x * (_A1 + x * (_A2 + x * (_A3 + x * (_A4 + x * (_A5 + x * _A6)))))
+    powers *= powers
+    powers *= powers
+    powers *= powers
+    powers *= powers
+    tail = _HALF / powers if abs(z) < _REACH else np.float32(0)
+    return _ONE - tail if z > np.float32(0) else tail
 
 
 @inline_kernel
@@ -56,6 +55,9 @@ def expected_within(estimates, errors, size, threshold):  # type: ignore[no-unty
 def solve_threshold(estimates, errors, size, k, low, high):  # type: ignore[no-untyped-def]
     """Find the threshold at which `k` rows are expected; `high` where even that expects fewer.
 
+    By false position, the Illinois way: an end that stays twice counts half. Every fourth step halves the bracket, for
+    sums that jump.
+
     Parameters
     ----------
     estimates, errors : as above  # IN
@@ -66,21 +68,27 @@ def solve_threshold(estimates, errors, size, k, low, high):  # type: ignore[no-u
     low = np.float32(low)
     high = np.float32(high)
     wanted = np.float32(k)
-    at_high = expected_within(estimates, errors, size, high)
-    if at_high <= wanted:
+    above = expected_within(estimates, errors, size, high) - wanted
+    if above <= np.float32(0):
         return high
-    at_low = np.float32(0)
-    for step in range(_HALVINGS_MAX):
-        if step >= _HALVINGS and at_high - at_low <= _JUMP_MAX * wanted:
-            break
-        middle = np.float32(0.5) * (low + high)
-        found = expected_within(estimates, errors, size, middle)
-        if found < wanted:
-            low = middle
-            at_low = found
+    below = -wanted
+    stayed = 0
+    for step in range(_STEPS_MAX):
+        share = _HALF if step & 3 == 3 else below / (below - above)
+        guess = low + (high - low) * share
+        excess = expected_within(estimates, errors, size, guess) - wanted
+        if abs(excess) <= _TOLERANCE * wanted:
+            return guess
+        if excess < np.float32(0):
+            low = guess
+            below = excess
+            if stayed > 0:
+                above *= _HALF
+            stayed = 1
         else:
-            high = middle
-            at_high = found
-    if at_high > at_low:
-        return low + (high - low) * (wanted - at_low) / (at_high - at_low)
+            high = guess
+            above = excess
+            if stayed < 0:
+                below *= _HALF
+            stayed = -1
     return high

@@ -83,3 +83,30 @@ def sort_nearest(distances, ids, size):  # type: ignore[no-untyped-def]
         distances[last] = distances[0]
         ids[last] = ids[0]
         sift_down(distances, ids, 0, last, distance, id_)
+
+
+@inline_kernel
+def select_smallest(keys, size, wanted):  # type: ignore[no-untyped-def]
+    """Bring the `wanted` smallest of `size` keys to the front, in no order (quickselect, in place)."""
+    low = 0
+    high = size - 1
+    while low < high:
+        middle = (low + high) // 2
+        pivot = max(min(keys[low], keys[middle]), min(max(keys[low], keys[middle]), keys[high]))
+        i = low
+        j = high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if wanted - 1 <= j:
+            high = j
+        elif wanted - 1 >= i:
+            low = i
+        else:
+            break

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.rate import RateScratch, Rating, Skip, rate
+from annserve.codes.rate import Rater, Rating, Skip
 from annserve.codes.tiers import CodeTiers
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
@@ -174,19 +174,10 @@ class CodeChooser:
             head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, self._walks.mine())
             distances = exact_distances(heads, queries, head_ids)
         with clock.stage("rate"):
-            if not hasattr(self._threads, "scratch"):
-                self._threads.scratch = RateScratch(self._tiers)
-            rating = rate(
-                self._tiers,
-                self._segment.page_offsets,
-                queries,
-                head_ids,
-                distances,
-                k,
-                self._threads.scratch,
-                pages_max=pages_max,
-                skip=skip,
-                excluded=excluded,
+            if not hasattr(self._threads, "rater"):
+                self._threads.rater = Rater(self._tiers, self._segment.page_offsets)
+            rating = self._threads.rater.rate(
+                queries, head_ids, distances, k, pages_max=pages_max, skip=skip, excluded=excluded
             )
         return rating, visited
 

@@ -76,9 +76,7 @@ def pages_worth_reading(
     rows_least : int
         Rows that a query's pages must hold, where it has rated so many.
     """
-    pages, counts = best_pages(rating, hits_wanted, row_counts, rows_least)
-    query_of, column = np.nonzero(np.arange(pages.shape[1]) < counts[:, None])
-    return _selection(query_of, pages[query_of, column], len(pages))
+    return PageSelection(*best_pages(rating, hits_wanted, row_counts, rows_least))
 
 
 def ranked(rating: Rating) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

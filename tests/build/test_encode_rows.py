@@ -11,7 +11,7 @@ from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.clusters.hierarchy import pack_rows
 from annserve.codes.encode import decode
-from annserve.codes.layout import SCAN_SLACK_BYTES, unpack_page
+from annserve.codes.layout import SCAN_SLACK_BYTES, unflatten_postings, unpack_page
 from annserve.heads.graph import join_heads
 from annserve.index.snapshot import open_snapshot
 from annserve.pages.check import check_pages
@@ -29,7 +29,8 @@ def test_each_slot_has_the_code_of_the_row_on_its_page(built):
     assert tiers.row_counts.sum() == len(ids) == len(built.rows)
     head_of_page = np.repeat(np.arange(segment.heads.n_heads), np.diff(segment.page_offsets.astype(int)))
     heads = segment.heads.vectors()[head_of_page] * segment.heads.scale
-    centroids = heads + decode(tiers.page_book, tiers.page_codes)
+    page_codes = unflatten_postings(tiers.page_codes, tiers.page_book.code_bytes, segment.page_offsets)
+    centroids = heads + decode(tiers.page_book, page_codes)
     capacity = tiers.row_factors.shape[2]
     codes = tiers.row_codes[:-SCAN_SLACK_BYTES].reshape(len(pages), -1, capacity)
     rows = np.split(built.rows[ids.astype(int)].astype(float), np.cumsum(tiers.row_counts)[:-1])

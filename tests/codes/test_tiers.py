@@ -26,7 +26,7 @@ def tiers() -> CodeTiers:
     values = rng.normal(size=(2, FACTOR_VALUES)).astype(np.float32)
     return CodeTiers(
         page_book=page_book,
-        page_codes=rng.integers(0, 256, (PAGES, 4)).astype(np.uint8),
+        page_codes=rng.integers(0, 256, PAGES * 4 + 32).astype(np.uint8),
         page_constants=rng.normal(size=PAGES).astype(np.float32),
         page_spreads=rng.normal(size=PAGES).astype(np.float32),
         row_book=row_book,

@@ -209,8 +209,9 @@ def rewrite_codes(folder, change):
 
 
 def lose_a_page(arrays):
-    for name in ("page_codes", "page_constants", "page_spreads", "row_counts", "row_factors"):
+    for name in ("page_constants", "page_spreads", "row_counts", "row_factors"):
         arrays[name] = arrays[name][:-1]
+    arrays["page_codes"] = arrays["page_codes"][: -((int(arrays["p.field_nibble"].max()) + 2) // 2)]
     code_bytes = (int(arrays["r.field_nibble"].max()) + 2) // 2
     arrays["row_codes"] = arrays["row_codes"][: -code_bytes * arrays["row_factors"].shape[2]]
 

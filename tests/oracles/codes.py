@@ -107,7 +107,9 @@ def log_promise(distance, spread, bar, rank, terms):
     return float(np.dot(terms.astype(np.float64), [1, x, x * x, y, y * y, x * y, r, r * x]))
 
 
-def rate(tiers, pages, page_distances, page_rows, k, *, pages_max, first, buckets, terms, below, excluded):
+def rate(
+    tiers, pages, page_distances, exact_distances, page_rows, k, *, pages_max, first, buckets, terms, below, excluded
+):
     """Rate one query's pages: which are looked at, in which order, and what each is worth.
 
     Parameters
@@ -115,7 +117,9 @@ def rate(tiers, pages, page_distances, page_rows, k, *, pages_max, first, bucket
     pages : (p,) int
         Pages of the query's heads, as the heads come.
     page_distances : (p,) float32
-        Squared distances of their decoded centroids.
+        Squared distances of their decoded centroids, as rounded tables give them: for order and promise.
+    exact_distances : (p,) float32
+        The same, not rounded: what estimates start from.
     page_rows : callable
         Page, its distance → its rows' estimates and errors.
     first : int
@@ -147,6 +151,7 @@ def rate(tiers, pages, page_distances, page_rows, k, *, pages_max, first, bucket
             margin = min(margin, abs(promise - below))
             if promise < below:
                 continue
+        distance = float(exact_distances[at])
         page_estimates, page_errors = page_rows(page, distance)
         n_rows += len(page_estimates)
         for slot, (value, error) in enumerate(zip(page_estimates, page_errors, strict=True)):

@@ -13,7 +13,14 @@ from oracles import codes as oracle
 import annserve
 import annserve.storage
 from annserve.codes.encode import decode, encode
-from annserve.codes.layout import CODE_BYTES_MAX, SCAN_SLACK_BYTES, Codebook, allocate_pages, pack_page
+from annserve.codes.layout import (
+    CODE_BYTES_MAX,
+    SCAN_SLACK_BYTES,
+    Codebook,
+    allocate_pages,
+    pack_page,
+    unflatten_postings,
+)
 from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.codes.tiers import ENCODER_ARRAYS
 from annserve.heads.layout import DEGREE, NO_HEAD, NODE_PAGE_BYTES, HeadNodes, NodeLayout, lay_out
@@ -184,8 +191,8 @@ def test_shapes_of_codes_are_what_their_table_says(name):
     with open_container(GOLDEN / name / SEGMENT / names.CODES, CODES_MAGIC) as file:
         arrays = {section: np.array(file.section(section)) for section in file.names}
     symbols = {
-        "n_pages": len(arrays["page_codes"]),
-        "b": arrays["page_codes"].shape[1],
+        "n_pages": len(arrays["page_constants"]),
+        "b": (int(arrays["p.field_nibble"].max()) + 2) // 2,
         "b'": (int(arrays["r.field_nibble"].max()) + 2) // 2,
         "c": spec.page_capacity,
         "D": spec.space_dim,
@@ -253,7 +260,8 @@ def test_distances_by_codes_are_what_the_formulas_say(name):
     page = np.repeat(np.arange(len(pages)), tiers.row_counts)
     slot = np.concatenate([np.arange(count) for count in tiers.row_counts])
     head = np.repeat(np.arange(segment.heads.n_heads), np.diff(segment.page_offsets.astype(int)))
-    centroids = segment.heads.vectors()[head] * segment.heads.scale + decode(tiers.page_book, tiers.page_codes)
+    page_codes = unflatten_postings(tiers.page_codes, tiers.page_book.code_bytes, segment.page_offsets)
+    centroids = segment.heads.vectors()[head] * segment.heads.scale + decode(tiers.page_book, page_codes)
     codes = tiers.row_codes[:-SCAN_SLACK_BYTES].reshape(len(pages), -1, spec.page_capacity)[page, :, slot]
     constant, shrink = tiers.row_factors[page, 0, slot], tiers.row_factors[page, 1, slot]
     estimate = tiers.estimate
