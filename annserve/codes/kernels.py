@@ -1,8 +1,8 @@
 """Writing, reading and scanning codes.
 
 Loop order: a scan goes byte by byte over a page, 32 rows at a time, so memory is read in sequence and each
-table of 16 entries is loaded once. On x86 with AVX2 the step is one byte shuffle per nibble (FastScan [1]),
-written in LLVM; elsewhere plain loops give the same integers.
+table of 16 entries is loaded once. On x86 with AVX2 and on ARM with NEON the step is a byte shuffle per nibble
+(FastScan [1]), written in LLVM; elsewhere plain loops give the same integers.
 
 References
 ----------
@@ -26,7 +26,16 @@ from annserve.kernels.jit import inline_kernel, kernel
 
 _ROWS = 32
 _HOST = llvmlite.binding.get_host_cpu_features()
-HAS_AVX2 = platform.machine() in ("x86_64", "AMD64") and bool(_HOST.get("avx2", False))
+
+
+def _shuffle_here() -> str | None:
+    """Say which byte shuffle this machine has."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return "avx2" if _HOST.get("avx2", False) else None
+    return "neon" if platform.machine() in ("aarch64", "arm64") else None
+
+
+SHUFFLE = _shuffle_here()
 
 
 @kernel
@@ -144,6 +153,41 @@ def quantize_tables(tables, quantized):
     return step, offset
 
 
+def look_up(builder, shuffle, table, nibbles):
+    """Give entries of a table of 16 bytes at 32 places, in LLVM.
+
+    Parameters
+    ----------
+    builder : ir.IRBuilder
+    shuffle : str
+        ``avx2`` or ``neon``.
+    table : <16 x i8> value
+    nibbles : <32 x i8> value
+        Below 16.
+
+    Returns
+    -------
+    <32 x i8> value
+    """
+    places = ir.VectorType(ir.IntType(32), 32)
+    if shuffle == "avx2":
+        # The instruction looks up each half of its lanes in that half of the table.
+        twice = builder.shuffle_vector(table, table, ir.Constant(places, [*range(16), *range(16)]))
+        kind = ir.FunctionType(nibbles.type, [nibbles.type, nibbles.type])
+        return builder.call(builder.module.declare_intrinsic("llvm.x86.avx2.pshuf.b", (), kind), [twice, nibbles])
+    kind = ir.FunctionType(table.type, [table.type, table.type])
+    function = builder.module.declare_intrinsic("llvm.aarch64.neon.tbl1.v16i8", (), kind)
+    half = ir.VectorType(ir.IntType(32), 16)
+    low, high = (
+        builder.call(
+            function,
+            [table, builder.shuffle_vector(nibbles, nibbles, ir.Constant(half, [*range(first, first + 16)]))],
+        )
+        for first in (0, 16)
+    )
+    return builder.shuffle_vector(low, high, ir.Constant(places, [*range(32)]))
+
+
 @intrinsic
 def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
     """Sum table entries of 32 rows into ``sums[at:]``; byte b of them lies at ``start + b * stride``."""
@@ -163,16 +207,13 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
         codes_at, tables_at = data_of(0), data_of(4)
         sums_at = builder.bitcast(data_of(5), ir.PointerType(word))
         start, stride, n_bytes, at = arguments[1], arguments[2], arguments[3], arguments[6]
-        shuffle = builder.module.declare_intrinsic("llvm.x86.avx2.pshuf.b", (), ir.FunctionType(lanes, [lanes, lanes]))
         even = cgutils.alloca_once_value(builder, ir.Constant(pairs, None))
         odd = cgutils.alloca_once_value(builder, ir.Constant(pairs, None))
         one = ir.Constant(stride.type, 1)
 
         def table(number):
             place = builder.gep(tables_at, [builder.mul(number, ir.Constant(number.type, 16))])
-            half = builder.load(builder.bitcast(place, ir.PointerType(ir.VectorType(byte, 16))), align=1)
-            twice = ir.Constant(ir.VectorType(ir.IntType(32), 32), [*range(16), *range(16)])
-            return builder.shuffle_vector(half, half, twice)
+            return builder.load(builder.bitcast(place, ir.PointerType(ir.VectorType(byte, 16))), align=1)
 
         with cgutils.for_range(builder, n_bytes) as loop:
             place = builder.gep(codes_at, [builder.add(start, builder.mul(loop.index, stride))])
@@ -181,7 +222,7 @@ def _shuffle_step(typingctx, codes, start, stride, n_bytes, tables, sums, at):
             high = builder.lshr(both, splat(lanes, 4, 32))
             first = builder.shl(loop.index, one)
             for nibbles, number in ((low, first), (high, builder.add(first, one))):
-                entries = builder.bitcast(builder.call(shuffle, [table(number), nibbles]), pairs)
+                entries = builder.bitcast(look_up(builder, SHUFFLE, table(number), nibbles), pairs)
                 upper = builder.lshr(entries, splat(pairs, 8, 16))
                 builder.store(builder.add(builder.load(even), entries), even)
                 builder.store(builder.add(builder.load(odd), upper), odd)
@@ -223,7 +264,7 @@ def scan_page_portable(codes, start, capacity, n_rows, tables, sums):
             sums[i] += np.uint16(tables[2 * byte, both & 15]) + np.uint16(tables[2 * byte + 1, both >> 4])
 
 
-if HAS_AVX2:
+if SHUFFLE:
 
     @inline_kernel
     def scan_page(codes, start, capacity, n_rows, tables, sums):
