@@ -238,10 +238,9 @@ class Run:
     @property
     def build_name(self) -> str:
         """Name of the index: runs that differ only in what is asked of it share one."""
-        loads = self.job.loads
         told = {"base": self.dataset.hashes["base"], "metric": self.dataset.metric, **self._system}
         told |= {"adapter": hash_building(self.card.folder / "adapter.py")}
-        key = _hash(told | {"threads": loads.build_threads, "code_rows": loads.code_rows})
+        key = _hash(told | {"code_rows": self.job.loads.code_rows})
         return f"{self.dataset.name}--{self.card.folder.name}--{key}"
 
     @property
