@@ -101,22 +101,43 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
     """
     budget = ram_per_vector(ram, spec, n_rows)
     per_page = spec.page_capacity * _FILL
-    node = NodeLayout(spec.space_dim)
-    head = node.page_bytes / node.nodes_per_page + _POSTING_BYTES
+    head = _head_bytes(spec)
     if codes == "auto" and spec.space_dim <= _CODE_DIM_MAX:
-        fixed = head / (per_page * PAGES_PER_POSTING) + (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES) / per_page
-        left = int((budget - fixed) * _FILL - FACTOR_BYTES)
+        left = int((budget - ram_with_codes(spec, 0)) * _FILL)
         if left >= _CODE_BYTES_MIN:
             code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
-            ram_bytes = fixed + (code_bytes + FACTOR_BYTES) / _FILL
-            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes)
+            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_with_codes(spec, code_bytes))
     for pages_per_posting in range(1, 257):
         ram_bytes = head / (per_page * pages_per_posting)
         if ram_bytes <= budget:
             return TierPlan(0, pages_per_posting, ram_bytes)
     least = ceil(1e3 * ram_bytes) / 1e3
     raise InputError(
-        f"ram is {ram} ({budget:.3f} bytes a vector), but the least is {least:.3f} bytes a vector: heads of "
-        "postings of 256 pages; give more",
+        f"ram is {ram} ({budget:.3f} bytes a vector), but the least is {least:.3f} bytes a vector, "
+        f"{ceil(least * n_rows):,} in all: heads of postings of 256 pages; give more",
         field="ram",
     )
+
+
+def tier_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> dict[str, float]:
+    """Say how much RAM each tier of a plan takes, in bytes, codebooks aside."""
+    per_page = spec.page_capacity * _FILL
+    n_pages = n_rows / per_page
+    ram_bytes = {"heads": n_pages / tiers.pages_per_posting * _head_bytes(spec)}
+    if tiers.code_bytes:
+        ram_bytes["page_codes"] = n_pages * (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES)
+        ram_bytes["row_codes"] = n_rows * tiers.code_bytes / _FILL
+        ram_bytes["row_factors"] = n_rows * FACTOR_BYTES / _FILL
+    return ram_bytes
+
+
+def ram_with_codes(spec: IndexSpec, code_bytes: int = _CODE_BYTES_MIN) -> float:
+    """Give the RAM, in bytes a vector, of an index with row codes of a length; by default the shortest that pay."""
+    per_page = spec.page_capacity * _FILL
+    of_page = _head_bytes(spec) / PAGES_PER_POSTING + PAGE_CODE_BYTES + _PAGE_FACTS_BYTES
+    return of_page / per_page + (code_bytes + FACTOR_BYTES) / _FILL
+
+
+def _head_bytes(spec: IndexSpec) -> float:
+    node = NodeLayout(spec.space_dim)
+    return node.page_bytes / node.nodes_per_page + _POSTING_BYTES

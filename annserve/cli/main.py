@@ -22,6 +22,7 @@ COMMANDS = {
     "probe-disk": ("annserve.cli.probe_disk", "Measure what reads cost on a disk."),
     "convert": ("annserve.cli.convert", "Convert vectors between file formats."),
     "generate": ("annserve.cli.generate", "Generate vectors, queries and their exact neighbours."),
+    "plan": ("annserve.cli.plan", "Say what an index would take and do, before it is built."),
     "build": ("annserve.cli.build", "Build an index from a file of vectors."),
     "verify": ("annserve.cli.verify", "Prove that an index is whole: every checksum, every row."),
     "inspect": ("annserve.cli.inspect", "Show what is in an index, and how it was built."),

@@ -69,3 +69,13 @@ def pack_pages(
     pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, stop - layout.rows_offset)
     seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
     return pages
+
+
+def unpack_first(pages: npt.NDArray[np.uint8], layout: PageLayout) -> npt.NDArray[np.float32]:
+    """Give the first row of each page, as it is stored, as (p, dim) float32."""
+    rows = pages[:, layout.rows_offset : layout.rows_offset + layout.dim]
+    vectors = np.ascontiguousarray(rows).view(layout.dtype).astype(np.float32)
+    if not layout.has_factors:
+        return vectors
+    scales = np.ascontiguousarray(pages[:, layout.factors_offset : layout.factors_offset + 4]).view("<f4")
+    return np.asarray(vectors * scales, np.float32)

@@ -64,6 +64,7 @@ def test_every_command_and_option_that_a_document_types_exists(document):
         "build base.npy --out ./idx --metric l2",
         "inspect ./idx",
         "search ./idx queries.npy -k 10 --out ids.npy",
+        "plan --count 1e9 --dim 128 --dtype uint8 --ram 32GiB --recall 0.95",
         "probe-disk . --seconds 5 --out prices.json",
         "explain ./idx --query queries.npy:3 -k 10",
         "serve ./idx --listen 127.0.0.1:50051",

@@ -1,0 +1,185 @@
+"""What an index would take and do, before a row of it is read: RAM, disk, reads, latency, throughput, build.
+
+The budget is spent by the build's own planner (``build.budget``); what queries read comes from a model fitted to
+measurements (``search.page_model``); what reads cost from a disk's prices (``storage.prices``). Times of the CPU are
+those of one core of the machine that the constants below were measured on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from annserve.build.budget import plan_tiers, tier_bytes
+from annserve.build.options import BuildOptions
+from annserve.search.page_model import INTRINSIC_DIM, Anchor, Reading, Workload, expected_reading
+from annserve.spec import IndexSpec
+from annserve.storage.prices import DiskPrices
+
+#: CPU of a query, microseconds: what doesn't depend on its work; a head's, a row's and a row code's distance at 128
+#: dimensions and 16 bytes; a page code; a page's checksum and its part of a read.
+CPU_FIXED_US, CPU_HEAD_US, CPU_ROW_US, CPU_ROW_CODE_US, CPU_PAGE_CODE_US, CPU_PAGE_US = 40, 0.02, 0.01, 0.02, 0.04, 4.0
+#: Distances that a walk computes for each head it wants.
+_WALK_FACTOR = 6
+
+#: CPU of a build at 128 dimensions: seconds whatever the rows are, and microseconds a row for staging, clustering,
+#: codes and pages; held-out queries look at every row, 7 ns each.
+BUILD_FIXED_S, BUILD_ROW_US, BUILD_TRUTH_US = 60.0, 170.0, 0.007
+#: RAM of a build: libraries and tables, and bytes for each element beside the rows as given.
+BUILD_BASE_BYTES, BUILD_ELEMENT_BYTES = 450e6, 16
+#: Codebooks: two matrices of the index space.
+_CODEBOOK_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """An index that isn't built yet, asked for one k and recall target.
+
+    Attributes
+    ----------
+    ram : str
+        The budget, as given.
+    code_bytes, pages_per_posting, heads, pages : int
+        What the budget buys; code_bytes is 0 where heads alone choose pages.
+    ram_tiers : dict
+        Bytes in RAM by tier.
+    ram_bytes, ram_bytes_per_vector, disk_bytes : float
+        Bytes a vector without the codebooks, which don't grow.
+    reading : Reading
+        What a query looks at and reads.
+    query_bytes, cpu_us, latency_us : float
+        Of one query; latency is that of one alone on its disk and core.
+    queries_per_second : float
+        On `threads` cores, many queries at once.
+    bound_by : str
+        ``disk`` or ``cpu``: what keeps it from being more.
+    build_seconds, build_ram_bytes, build_disk_bytes : float
+        On `threads` cores.
+    """
+
+    k: int
+    recall_target: float
+    ram: str
+    threads: int
+    code_bytes: int
+    pages_per_posting: int
+    heads: int
+    pages: int
+    ram_tiers: dict[str, float]
+    ram_bytes: float
+    ram_bytes_per_vector: float
+    disk_bytes: float
+    reading: Reading
+    query_bytes: float
+    cpu_us: float
+    latency_us: float
+    queries_per_second: float
+    bound_by: str
+    build_seconds: float
+    build_ram_bytes: float
+    build_disk_bytes: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values, for JSON."""
+        return asdict(self)
+
+
+def forecast(
+    spec: IndexSpec,
+    n_rows: int,
+    prices: DiskPrices,
+    *,
+    ram: str = BuildOptions.ram,
+    codes: str = BuildOptions.codes,
+    k: int = 10,
+    recall_target: float,
+    intrinsic_dim: float = INTRINSIC_DIM,
+    threads: int = 1,
+    anchor: Anchor | None = None,
+) -> Forecast:
+    """Plan an index and say what it would take and do.
+
+    Parameters
+    ----------
+    spec : IndexSpec
+    n_rows : int
+    prices : DiskPrices
+    ram, codes
+        As a build takes them.
+    k, recall_target
+        Of a query; 0.80 … 0.99.
+    intrinsic_dim : float
+        Of the rows, see ``search.page_model``.
+    threads : int
+        Cores that search, or build.
+    anchor : Anchor, optional
+
+    Returns
+    -------
+    Forecast
+
+    Raises
+    ------
+    InputError
+        If the budget is below the least that such an index takes; the message says what that is.
+    """
+    tiers = plan_tiers(spec, n_rows, ram, codes)
+    ram_tiers = tier_bytes(spec, n_rows, tiers)
+    if tiers.code_bytes:
+        ram_tiers["codebooks"] = _CODEBOOK_BYTES * spec.space_dim**2
+    n_pages = max(-(-n_rows // spec.page_capacity), 1)
+    n_heads = max(-(-n_pages // tiers.pages_per_posting), 1)
+    work = Workload(
+        n_rows, intrinsic_dim, spec.page_capacity, tiers.code_bytes, tiers.pages_per_posting, k, recall_target
+    )
+    reading = expected_reading(work, anchor)
+    query_bytes = reading.pages * spec.page_bytes
+    cpu_us = _cpu_us(spec, reading, n_heads, tiers.code_bytes)
+    disk_us = prices.busy_us(reading.reads, query_bytes)
+    row_bytes = spec.dim * np.dtype(spec.row_type).itemsize
+    disk_bytes = n_pages * spec.page_bytes + sum(ram_tiers.values())
+    return Forecast(
+        k=k,
+        recall_target=recall_target,
+        ram=ram,
+        threads=threads,
+        code_bytes=tiers.code_bytes,
+        pages_per_posting=tiers.pages_per_posting,
+        heads=n_heads,
+        pages=n_pages,
+        ram_tiers=ram_tiers,
+        ram_bytes=sum(ram_tiers.values()),
+        ram_bytes_per_vector=tiers.bytes_per_vector,
+        disk_bytes=disk_bytes,
+        reading=reading,
+        query_bytes=query_bytes,
+        cpu_us=cpu_us,
+        latency_us=cpu_us + prices.batch_us(reading.reads, query_bytes),
+        queries_per_second=1e6 / max(cpu_us / threads, disk_us),
+        bound_by="disk" if disk_us > cpu_us / threads else "cpu",
+        build_seconds=_build_cpu_seconds(spec, n_rows) / threads,
+        build_ram_bytes=BUILD_BASE_BYTES + n_rows * (row_bytes + BUILD_ELEMENT_BYTES * spec.space_dim),
+        build_disk_bytes=disk_bytes + n_rows * row_bytes,
+    )
+
+
+def _cpu_us(spec: IndexSpec, reading: Reading, n_heads: int, code_bytes: int) -> float:
+    width = spec.space_dim / 128
+    compared = min(_WALK_FACTOR * reading.postings, n_heads)
+    rows = reading.pages * spec.page_capacity
+    return (
+        CPU_FIXED_US
+        + compared * CPU_HEAD_US * width
+        + reading.page_codes * CPU_PAGE_CODE_US
+        + reading.row_codes * CPU_ROW_CODE_US * (0.5 + 0.5 * code_bytes / 16)
+        + reading.pages * CPU_PAGE_US
+        + rows * CPU_ROW_US * width
+    )
+
+
+def _build_cpu_seconds(spec: IndexSpec, n_rows: int) -> float:
+    width = spec.space_dim / 128
+    truth_us = BuildOptions.calibration_queries * BUILD_TRUTH_US
+    return BUILD_FIXED_S * (1 + width) / 2 + 1e-6 * n_rows * width * (BUILD_ROW_US + truth_us)

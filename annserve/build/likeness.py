@@ -1,0 +1,94 @@
+"""What vectors of the same kind tell of those that an index is planned for: a file of some, or an index of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from annserve.errors import InputError
+from annserve.index.snapshot import open_snapshot
+from annserve.pages.pack import unpack_first
+from annserve.search.engine import Engine
+from annserve.search.page_model import INTRINSIC_DIM, Anchor, Workload
+from annserve.spec import IndexSpec
+from annserve.storage.reader import aligned_frames, open_reader
+from annserve.vectors.formats import open_vectors
+from annserve.vectors.sample import sample_row_ids, sample_rows
+from annserve.vectors.synthetic import intrinsic_dimension
+
+#: Rows of a file that its hardness is measured on, those that are asked for, and the rows that an index is asked for.
+_SAMPLE_ROWS, _PROBES, _QUERIES = 30_000, 400, 256
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What is known of vectors before they are there; None where nothing is.
+
+    Attributes
+    ----------
+    count : int or None
+    spec : IndexSpec or None
+    intrinsic_dim : float
+    anchor : Anchor or None
+        What an index of them reads.
+    """
+
+    count: int | None = None
+    spec: IndexSpec | None = None
+    intrinsic_dim: float = INTRINSIC_DIM
+    anchor: Anchor | None = None
+
+
+def like_file(path: str | Path, metric: str) -> Likeness:
+    """Take dimension, type and hardness from a file of such vectors.
+
+    Raises
+    ------
+    InputError, NotFoundError, FormatError
+        If the file can't be read, or holds too few distinct vectors.
+    """
+    with open_vectors(path) as source:
+        spec = IndexSpec(source.dim, str(source.dtype), metric)
+        _, rows = sample_rows(source, _SAMPLE_ROWS, seed=0)
+        count = source.count
+    probes = sample_row_ids(len(rows), _PROBES, seed=1)
+    measured = intrinsic_dimension(rows, probes) if len(rows) > 2 else float("inf")
+    if not np.isfinite(measured):
+        raise InputError(f"{path} holds too few distinct vectors to tell how hard they are; give --intrinsic-dim")
+    return Likeness(count, spec, round(measured, 2))
+
+
+def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float) -> Likeness:
+    """Ask an index of such vectors for rows of its own, and take what that reads as the model's anchor.
+
+    Raises
+    ------
+    NotFoundError, CorruptionError, VersionError, ReadError
+        If there is none, or it isn't what was published.
+    """
+    snapshot = open_snapshot(folder)
+    segment = snapshot.segment
+    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
+    try:
+        page_ids = sample_row_ids(segment.n_pages, _QUERIES, seed=0).astype(np.uint32)
+        frames = aligned_frames(len(page_ids), segment.spec.page_bytes)
+        reader.read(page_ids, frames)
+        queries = unpack_first(frames, segment.layout)
+        # A row finds itself: what is left are the k nearest others.
+        wanted = min(k + 1, segment.n_rows)
+        result = Engine(segment, reader, snapshot.manifest.norm_max).search(queries, wanted, recall_target)
+    finally:
+        reader.close()
+    work = Workload(
+        n_rows=segment.n_rows,
+        intrinsic_dim=intrinsic_dim,
+        page_capacity=segment.spec.page_capacity,
+        code_bytes=0 if segment.codes is None else segment.codes.row_book.code_bytes,
+        pages_per_posting=max(round(segment.n_pages / segment.heads.n_heads), 1),
+        k=k,
+        recall_target=recall_target,
+    )
+    anchor = Anchor(work, float(result.pages_read.mean()))
+    return Likeness(segment.n_rows, segment.spec, intrinsic_dim, anchor)

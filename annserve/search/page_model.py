@@ -1,0 +1,210 @@
+"""What queries of an index that isn't built yet will read: a small model, fitted to measurements.
+
+::
+
+    pages    = floor · (1 + blur)
+    floor    = a · k^… · m^… · c^… · n^… · (1 − b · (1 − R)^…)       pages that hold R · k of the k nearest
+    blur     = e · log(1/(1−R))^… · bytes^… · k^… · m^… · c^… · n^…   what codes can't tell apart
+    reads    = pages · exp(−g · pages^… · n^…)                         neighbouring pages share one
+    postings = h · n^… · k^… · log(1/(1−R))^… · m^…                    whose pages are ranked
+    row codes, pages without codes: as postings
+
+with recall target R, k, n rows of intrinsic dimension m, c rows a page, and the bytes of a row's code. The exponents
+come from ``bench/pages_fitted.py``, which also found how far the model misses sets that it wasn't fitted to; what it
+says beyond the sizes that were measured is extrapolation, and less certain with every factor of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp, log
+
+#: k below this count as this where codes are concerned: calibration passes over no page there.
+_CODES_K_MIN = 10
+#: Where exponents are neutral: a typical size, dimension, page and code.
+ROWS, INTRINSIC_DIM, CAPACITY, CODE_BYTES = 1e5, 16.0, 30.0, 16.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What decides how much a query reads.
+
+    Attributes
+    ----------
+    n_rows : float
+    intrinsic_dim : float
+        Local intrinsic dimension, as ``vectors.synthetic.intrinsic_dimension`` measures it on 30,000 of the rows.
+    page_capacity : int
+        Rows on a page.
+    code_bytes : int
+        Of a row's code; 0 where there are none.
+    pages_per_posting : int
+    k : int
+    recall_target : float
+        0.80 … 0.99.
+    """
+
+    n_rows: float
+    intrinsic_dim: float
+    page_capacity: int
+    code_bytes: int
+    pages_per_posting: int
+    k: int
+    recall_target: float
+
+    @property
+    def miss(self) -> float:
+        """How high the target lies: log(1/(1 − R))."""
+        return -log(1 - self.recall_target)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a query is expected to look at and read, on average.
+
+    Attributes
+    ----------
+    postings, page_codes, row_codes, pages, reads : float
+    factor : float
+        Two of three sets lie within pages / factor … pages · factor.
+    """
+
+    postings: float
+    page_codes: float
+    row_codes: float
+    pages: float
+    reads: float
+    factor: float
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What an index of the same kind of vectors was seen to read, to correct the model by.
+
+    Attributes
+    ----------
+    work : Workload
+        Of that index and those queries.
+    pages : float
+        Read on average.
+    """
+
+    work: Workload
+    pages: float
+
+
+def expected_reading(
+    work: Workload, anchor: Anchor | None = None, *, constants: Mapping[str, float] | None = None
+) -> Reading:
+    """Say what a query will read.
+
+    Parameters
+    ----------
+    work : Workload
+    anchor : Anchor, optional
+        Without one, the vectors are taken to be as hard as others of their dimension.
+    constants : mapping, optional
+        Other constants than the fitted ones, for whoever fits.
+
+    Returns
+    -------
+    Reading
+    """
+    c = constants or CONSTANTS
+    correction = anchor.pages / expected_reading(anchor.work, constants=c).pages if anchor else 1.0
+    n_pages = max(work.n_rows / work.page_capacity, 1.0)
+    n_postings = max(n_pages / work.pages_per_posting, 1.0)
+    if work.code_bytes:
+        least = max(work.recall_target * work.k / work.page_capacity, 1.0)
+        pages = max(_floor(work, c) * (1 + _blur(work, c)), least)
+        postings = min(_power(work, c, "postings", k_min=_CODES_K_MIN), n_postings)
+        row_codes = min(_power(work, c, "row_codes", k_min=_CODES_K_MIN), work.n_rows)
+    else:
+        held = work.k * work.recall_target / work.page_capacity
+        postings = min(max(_power(work, c, "probes") * work.pages_per_posting ** c["probes.posting"], 1.0), n_postings)
+        pages = max(postings * work.pages_per_posting, held)
+        row_codes = 0.0
+    pages = min(max(pages * correction, 1.0), n_pages)
+    joined = exp(-c["reads.base"] * pages ** c["reads.pages"] * (work.n_rows / ROWS) ** c["reads.rows"])
+    page_codes = postings * work.pages_per_posting if work.code_bytes else 0.0
+    return Reading(postings, page_codes, row_codes, pages, max(pages * joined, 1.0), _factor(work, anchor, c))
+
+
+def _floor(work: Workload, c: Mapping[str, float]) -> float:
+    share = 1 - c["floor.missed"] * (1 - work.recall_target) ** c["floor.missed_power"]
+    return float(_shape(work, c, "floor") * work.k ** c["floor.k"] * share)
+
+
+def _blur(work: Workload, c: Mapping[str, float]) -> float:
+    length = (work.code_bytes / CODE_BYTES) ** c["blur.bytes"]
+    return float(_shape(work, c, "blur") * work.k ** c["blur.k"] * work.miss ** c["blur.miss"] * length)
+
+
+def _power(work: Workload, c: Mapping[str, float], name: str, k_min: int = 1) -> float:
+    return float(_shape(work, c, name) * max(work.k, k_min) ** c[f"{name}.k"] * work.miss ** c[f"{name}.miss"])
+
+
+def _shape(work: Workload, c: Mapping[str, float], name: str) -> float:
+    """What size, dimension and page make of a quantity."""
+    return float(
+        exp(c[f"{name}.base"])
+        * (work.n_rows / ROWS) ** c[f"{name}.rows"]
+        * (work.intrinsic_dim / INTRINSIC_DIM) ** c[f"{name}.dim"]
+        * (work.page_capacity / CAPACITY) ** c[f"{name}.capacity"]
+    )
+
+
+def _factor(work: Workload, anchor: Anchor | None, c: Mapping[str, float]) -> float:
+    """How far the model may miss: what it missed sets by that it didn't know, and its growth beyond them."""
+    missed, known_rows = c["error.codes" if work.code_bytes else "error.probes"], c["error.rows_max"]
+    if anchor is not None:
+        missed, known_rows = c["error.anchored"], anchor.work.n_rows
+    beyond = abs(log(work.n_rows / known_rows)) if anchor else max(log(work.n_rows / known_rows), 0.0)
+    return exp((missed**2 + (c["error.growth"] * beyond) ** 2) ** 0.5)
+
+
+#: Fitted by bench/pages_fitted.py to bench/results/2026-11-21-plan/pages.json; a test compares them with its answer.
+CONSTANTS: Mapping[str, float] = {
+    "floor.base": 0.6209,
+    "floor.rows": 0.1274,
+    "floor.dim": 0.0529,
+    "floor.capacity": 0.2757,
+    "floor.k": 0.7438,
+    "floor.missed": 0.9079,
+    "floor.missed_power": 0.3434,
+    "blur.base": -0.9483,
+    "blur.rows": 0.1323,
+    "blur.dim": 2.4016,
+    "blur.capacity": -2.3025,
+    "blur.k": -0.5383,
+    "blur.miss": 1.4757,
+    "blur.bytes": -1.5443,
+    "postings.base": 3.9643,
+    "postings.rows": 0.7408,
+    "postings.dim": 0.2584,
+    "postings.capacity": -1.0469,
+    "postings.k": 0.0598,
+    "postings.miss": 0.5068,
+    "row_codes.base": 6.5241,
+    "row_codes.rows": 0.2782,
+    "row_codes.dim": 0.7494,
+    "row_codes.capacity": 0.7293,
+    "row_codes.k": 0.4867,
+    "row_codes.miss": 0.7634,
+    "probes.base": 2.0702,
+    "probes.rows": 0.3734,
+    "probes.dim": 0.502,
+    "probes.capacity": 0.0,
+    "probes.k": 0.1964,
+    "probes.miss": 1.6349,
+    "probes.posting": -0.2976,
+    "reads.base": 0.0083,
+    "reads.pages": 0.8795,
+    "reads.rows": -0.5909,
+    "error.codes": 0.306,
+    "error.probes": 0.55,
+    "error.anchored": 0.142,
+    "error.growth": 0.04,
+    "error.rows_max": 250000,
+}

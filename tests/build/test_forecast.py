@@ -1,0 +1,92 @@
+"""A forecast: the build's own budget, sums that add up, and answers that move the right way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import annserve
+from annserve.build.budget import plan_tiers, ram_with_codes, tier_bytes
+from annserve.build.forecast import forecast
+from annserve.build.likeness import like_file, like_index
+from annserve.errors import InputError
+from annserve.spec import IndexSpec
+from annserve.storage.prices import TYPICAL
+
+SPEC = IndexSpec(128, "uint8", "l2")
+
+
+@pytest.mark.parametrize("ram", ["0.5B", "4B", "12B", "20B", "64B"])
+@pytest.mark.parametrize("codes", ["auto", "none"])
+def test_tiers_add_up_to_what_the_budget_says(ram, codes):
+    tiers = plan_tiers(SPEC, 10**7, ram, codes)
+    assert sum(tier_bytes(SPEC, 10**7, tiers).values()) == pytest.approx(10**7 * tiers.bytes_per_vector)
+
+
+def test_codes_begin_where_it_is_told():
+    least = ram_with_codes(SPEC)
+    assert plan_tiers(SPEC, 10**7, f"{least - 0.01}B", "auto").code_bytes == 0
+    assert plan_tiers(SPEC, 10**7, f"{least + 0.01}B", "auto").code_bytes == 4
+
+
+def test_a_plan_takes_the_ram_that_an_index_takes(built):
+    """Within 3 %, of what grows with the rows, tier by tier; and a page of heads."""
+    spec = IndexSpec(built.rows.shape[1], "uint8", "l2")
+    plan = forecast(spec, len(built.rows), TYPICAL, recall_target=0.95)
+    with annserve.open(built.folder) as index:
+        tiers = index.info()["ram_tiers"]
+    assert plan.ram_tiers["heads"] == pytest.approx(
+        tiers["head_vectors"] + tiers["head_graph"] + tiers["postings"], abs=4_096
+    )
+    for name in ("page_codes", "row_codes", "row_factors"):
+        assert plan.ram_tiers[name] == pytest.approx(tiers[name], rel=0.03), name
+
+
+def test_more_ram_reads_less_and_more_recall_reads_more():
+    pages = [forecast(SPEC, 10**8, TYPICAL, ram=ram, recall_target=0.95).reading.pages for ram in ("12B", "20B", "48B")]
+    assert pages == sorted(pages, reverse=True)
+    pages = [
+        forecast(SPEC, 10**8, TYPICAL, ram="20B", recall_target=recall).reading.pages for recall in (0.8, 0.9, 0.99)
+    ]
+    assert pages == sorted(pages)
+
+
+def test_a_disk_of_ten_times_the_price_bounds_the_queries():
+    slow = replace(TYPICAL, wait_us=4_000.0, next_us=4_000.0)
+    fast, bound = (
+        forecast(SPEC, 10**6, prices, ram="20B", recall_target=0.95, threads=4) for prices in (TYPICAL, slow)
+    )
+    assert bound.latency_us > fast.latency_us
+    assert bound.bound_by == "disk"
+    assert bound.queries_per_second == pytest.approx(1e6 / slow.busy_us(bound.reading.reads, bound.query_bytes))
+    assert forecast(SPEC, 10**6, slow, ram="20B", recall_target=0.95, threads=8).queries_per_second == pytest.approx(
+        bound.queries_per_second
+    )
+
+
+def test_a_budget_below_the_least_says_the_least_in_all():
+    with pytest.raises(InputError, match=r"the least is 0\.\d+ bytes a vector, [\d,]+ in all"):
+        forecast(SPEC, 10**9, TYPICAL, ram="1MiB", recall_target=0.95)
+
+
+def test_a_file_tells_dimension_type_and_hardness(tmp_path, rng):
+    flat = rng.normal(size=(3_000, 3)) @ rng.normal(size=(3, 24))
+    np.save(tmp_path / "flat.npy", flat.astype(np.float32))
+    known = like_file(tmp_path / "flat.npy", "l2")
+    assert (known.count, known.spec) == (3_000, IndexSpec(24, "float32", "l2"))
+    assert 2 < known.intrinsic_dim < 4
+    np.save(tmp_path / "same.npy", np.ones((50, 4), np.float32))
+    with pytest.raises(InputError, match="too few distinct vectors"):
+        like_file(tmp_path / "same.npy", "l2")
+
+
+def test_an_index_of_such_vectors_anchors_the_plan(built):
+    known = like_index(built.folder, 10, 0.95, 12.0)
+    with annserve.open(built.folder) as index:
+        measured = index.search(built.queries, 10, recall_target=0.95).stats.pages_read.mean()
+    # Its own rows and queries of the same kind read about as much.
+    assert known.anchor.pages == pytest.approx(measured, rel=0.3)
+    plan = forecast(known.spec, known.count, TYPICAL, recall_target=0.95, intrinsic_dim=12.0, anchor=known.anchor)
+    assert plan.reading.pages == pytest.approx(known.anchor.pages, rel=1e-6)
