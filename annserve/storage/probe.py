@@ -78,6 +78,8 @@ def probe_disk(folder: Path, *, mib: int = 1_024, seconds: float = 20.0, listene
     rates: dict[tuple[int, int], list[float]] = {cell: [] for cell in cells}
     with file_of_pages(folder, mib, listener) as path:
         uring, direct = _what_works(path)
+        # Kernels are compiled or loaded here, not in the first run.
+        measure_reads(_reader(path, READ_BYTES[0], 1, uring=uring, direct=direct), np.zeros(1, np.uint32), 1, 0.0)
         begun = time.monotonic()
         listener(StageStarted("read", len(turns), "runs"))
         for done, (round_, size, depth) in enumerate(turns, 1):
