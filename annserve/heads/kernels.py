@@ -171,11 +171,14 @@ def nearest(  # type: ignore[no-untyped-def]
     entry,
     wanted,  # nearest heads asked for
     scan,  # whether to compare every head
+    unit,  # float64: squared distance of one step of the grid
     visited,  # SCRATCH (h,) uint32
     stamp,  # uint32: this and the next nq − 1 aren't used in `visited` yet
     candidates,  # SCRATCH (h,) int64
+    keys,  # SCRATCH (wanted,) int64
     fresh,  # SCRATCH (degree,) int64
-    out_keys,  # OUT (nq, wanted) int64, ascending; -1 where fewer were found
+    out_ids,  # OUT (nq, wanted) int32, nearest first; -1 where fewer were found
+    out_distances,  # OUT (nq, wanted) float64; infinity where fewer were found
     out_computed,  # OUT (nq,) int64: distances computed
 ):
     """Find the `wanted` nearest heads of each query, by a walk or by a scan of all."""
@@ -192,7 +195,7 @@ def nearest(  # type: ignore[no-untyped-def]
                 stride,
                 wanted,
                 candidates,
-                out_keys[i],
+                keys,
             )
             out_computed[i] = n_heads
         else:
@@ -211,9 +214,13 @@ def nearest(  # type: ignore[no-untyped-def]
                 np.uint32(stamp + i),
                 candidates,
                 fresh,
-                out_keys[i],
+                keys,
             )
-        out_keys[i, found:] = -1
+        for j in range(found):
+            out_ids[i, j] = keys[j] & HEAD_MASK
+            out_distances[i, j] = np.float64(keys[j] >> HEAD_BITS) * unit
+        out_ids[i, found:] = -1
+        out_distances[i, found:] = np.inf
 
 
 @kernel

@@ -22,12 +22,20 @@ class WalkScratch:
     visited: npt.NDArray[np.uint32] = field(init=False)
     candidates: npt.NDArray[np.int64] = field(init=False)
     fresh: npt.NDArray[np.int64] = field(init=False)
+    keys: npt.NDArray[np.int64] = field(init=False)
     stamp: int = 0
 
     def __post_init__(self) -> None:
         self.visited = np.zeros(self.n_heads, np.uint32)
         self.candidates = np.empty(self.n_heads, np.int64)
         self.fresh = np.empty(DEGREE, np.int64)
+        self.keys = np.empty(0, np.int64)
+
+    def nearest(self, wanted: int) -> npt.NDArray[np.int64]:
+        """Give room for so many keys."""
+        if len(self.keys) < wanted:
+            self.keys = np.empty(wanted, np.int64)
+        return self.keys[:wanted]
 
     def next_stamps(self, count: int) -> np.uint32:
         """Give the first of `count` stamps that make every earlier visit stale."""
@@ -64,7 +72,8 @@ def nearest_heads(
         Distances computed.
     """
     layout = heads.layout
-    keys = np.empty((len(queries), wanted), np.int64)
+    head_ids = np.empty((len(queries), wanted), np.int32)
+    distances = np.empty((len(queries), wanted))
     computed = np.empty(len(queries), np.int64)
     kernels.nearest(
         queries_to_grid(queries, heads.scale),
@@ -79,15 +88,16 @@ def nearest_heads(
         heads.entry,
         wanted,
         wanted * SCAN_FACTOR >= heads.n_heads,
+        heads.scale**2,
         scratch.visited,
         scratch.next_stamps(len(queries)),
         scratch.candidates,
+        scratch.nearest(wanted),
         scratch.fresh,
-        keys,
+        head_ids,
+        distances,
         computed,
     )
-    head_ids = np.where(keys < 0, -1, keys & kernels.HEAD_MASK).astype(np.int32)
-    distances = np.where(keys < 0, np.inf, (keys >> kernels.HEAD_BITS) * heads.scale**2)
     return head_ids, distances, computed
 
 

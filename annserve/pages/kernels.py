@@ -9,14 +9,14 @@ import numpy as np
 
 from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.topk import push_distinct
+from annserve.kernels.topk import push_distinct, sort_nearest
 from annserve.pages.layout import FLAG_FACTORS
 from annserve.storage.page_kernels import WHOLE, check_seal
 
 _COSINE = 2
 _IP = 1
 
-#: What `score_pages` finds of a page: what ``check_seal`` says, or that its count or flags can't be.
+#: What scoring finds of a page: what ``check_seal`` says, or that its count or flags can't be.
 GOOD, BAD_COUNT = WHOLE, 3
 
 
@@ -32,8 +32,8 @@ def check_page(page_u8, page_u32, page_id, salt, capacity, flags):  # type: igno
     return GOOD
 
 
-@kernel
-def score_pages(  # type: ignore[no-untyped-def]
+@inline_kernel
+def _score_query(  # type: ignore[no-untyped-def]
     frames_u8,  # IN (f, page_bytes) uint8: pages as read
     frames_u32,  # IN the same memory
     frames_u64,  # IN the same memory
@@ -57,7 +57,7 @@ def score_pages(  # type: ignore[no-untyped-def]
     ids,  # OUT (k,) uint64
     counts,  # OUT (3,) int64: rows scored, heap size, frame of a bad page
 ):
-    """Offer every row of the given frames to the heap of the k nearest; say what `check_page` says."""
+    """Offer every row of some frames to the heap of the k nearest; say what `check_page` says."""
     size = counts[1]
     flags = FLAG_FACTORS if factors_offset else 0
     for frame in range(first, stop):
@@ -87,3 +87,62 @@ def score_pages(  # type: ignore[no-untyped-def]
         counts[0] += n_rows
     counts[1] = size
     return GOOD
+
+
+@kernel
+def score_pages(  # type: ignore[no-untyped-def]
+    frames_u8,
+    frames_u32,
+    frames_u64,
+    frames_f32,
+    frames_rows,
+    page_ids,
+    offsets,  # IN (nq + 1,) int64: query i has frames offsets[i] … offsets[i + 1] − 1
+    salt,
+    capacity,
+    dim,
+    ids_offset,
+    factors_offset,
+    rows_offset,
+    queries,  # IN (nq, dim) int16
+    query_scales,  # IN (nq,) float64
+    query_norms,  # IN (nq,) float64
+    metric,
+    k,
+    distances,  # OUT (nq, k) float64, ascending; infinity on entry
+    ids,  # OUT (nq, k) uint64, ties ascending
+    counts,  # OUT (nq, 3) int64, zeros on entry
+):
+    """Find the k nearest rows of each query on its frames; give what `check_page` says, and the query it said it of.
+
+    The other arguments are those of `_score_query`.
+    """
+    for i in range(offsets.shape[0] - 1):
+        state = _score_query(
+            frames_u8,
+            frames_u32,
+            frames_u64,
+            frames_f32,
+            frames_rows,
+            page_ids,
+            offsets[i],
+            offsets[i + 1],
+            salt,
+            capacity,
+            dim,
+            ids_offset,
+            factors_offset,
+            rows_offset,
+            queries[i],
+            query_scales[i],
+            query_norms[i],
+            metric,
+            k,
+            distances[i],
+            ids[i],
+            counts[i],
+        )
+        if state != GOOD:
+            return state, i
+        sort_nearest(distances[i], ids[i], counts[i, 1])
+    return GOOD, 0

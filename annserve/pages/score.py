@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import CorruptionError
-from annserve.kernels.topk import sort_nearest
 from annserve.pages import kernels
 from annserve.pages.layout import PageLayout
 from annserve.pages.rows import QuantizedQueries
@@ -103,34 +102,31 @@ class Frames:
         ids = np.full((n_queries, k), NO_ID)
         distances = np.full((n_queries, k), np.inf)
         counts = np.zeros((n_queries, 3), np.int64)
-        for i in range(n_queries):
-            state = kernels.score_pages(
-                *self.views,
-                page_ids,
-                offsets[i],
-                offsets[i + 1],
-                salt,
-                layout.capacity,
-                layout.dim,
-                layout.ids_offset,
-                layout.factors_offset if layout.has_factors else 0,
-                layout.rows_offset,
-                queries.elements[i],
-                queries.scales[i],
-                queries.norms[i],
-                metric,
-                k,
-                distances[i],
-                ids[i],
-                counts[i],
+        state, bad = kernels.score_pages(
+            *self.views,
+            page_ids,
+            offsets,
+            salt,
+            layout.capacity,
+            layout.dim,
+            layout.ids_offset,
+            layout.factors_offset if layout.has_factors else 0,
+            layout.rows_offset,
+            queries.elements,
+            queries.scales,
+            queries.norms,
+            metric,
+            k,
+            distances,
+            ids,
+            counts,
+        )
+        if state != kernels.GOOD:
+            page_id = int(page_ids[counts[bad, 2]])
+            raise CorruptionError(
+                f"page {page_id} of {path} is damaged: {_WRONG[state]}; run 'annserve verify' to list all "
+                "damaged pages, then restore the file or build the index anew",
+                path=path,
+                offset=pages_offset + page_id * layout.page_bytes,
             )
-            if state != kernels.GOOD:
-                page_id = int(page_ids[counts[i, 2]])
-                raise CorruptionError(
-                    f"page {page_id} of {path} is damaged: {_WRONG[state]}; run 'annserve verify' to list all "
-                    "damaged pages, then restore the file or build the index anew",
-                    path=path,
-                    offset=pages_offset + page_id * layout.page_bytes,
-                )
-            sort_nearest(distances[i], ids[i], counts[i, 1])
         return ids, distances, counts[:, 0]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from annserve.errors import DeadlineError
 
@@ -27,9 +26,8 @@ class Clock:
         self._deadline = deadline
         self.seconds: dict[str, float] = {}
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage.
+    def stage(self, name: str) -> Stage:
+        """Time one stage, as a context.
 
         Raises
         ------
@@ -38,12 +36,32 @@ class Clock:
         """
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
-        with self.waiting(name):
-            yield
+        return Stage(self.seconds, name)
 
-    @contextmanager
-    def waiting(self, name: str) -> Iterator[None]:
+    def waiting(self, name: str) -> Stage:
         """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""
-        begun = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+        return Stage(self.seconds, name)
+
+
+class Stage:
+    """Adds the time between its two ends to the seconds of a stage, unless an error ends it.
+
+    A class, not a generator: a query passes through ten of them, and each would cost it two microseconds more.
+    """
+
+    __slots__ = ("_begun", "_name", "_seconds")
+
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self._seconds = seconds
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._begun = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        if kind is None:
+            self._seconds[self._name] = self._seconds.get(self._name, 0.0) + time.monotonic() - self._begun

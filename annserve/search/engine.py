@@ -220,12 +220,12 @@ class Engine:
         return BlockResult(
             ids,
             distances,
-            pages_read := np.diff(to_read.offsets),
+            pages_read := to_read.counts,
             to_read.reads(),
             choice.heads_visited,
             choice.codes_scanned,
             scored,
-            np.diff(selection.offsets) - pages_read,
+            selection.counts - pages_read,
         )
 
     def _take_frames(self, count: int) -> Frames:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes.rate import Rating, best_pages
+from annserve.kernels.runs import count_runs
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,16 @@ class PageSelection:
         counts = np.concatenate(([0], np.cumsum(wanted)))
         return PageSelection(self.page_ids[wanted], counts[self.offsets])
 
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Pages of each query, (nq,) int64."""
+        return self.offsets[1:] - self.offsets[:-1]
+
     def reads(self) -> npt.NDArray[np.int64]:
         """Count the runs of neighbouring pages of each query: the reads that it needs by itself."""
-        pages = self.page_ids.astype(np.int64)
-        starts = np.ones(len(pages), bool)
-        starts[1:] = np.diff(pages) != 1
-        starts[self.offsets[:-1][np.diff(self.offsets) > 0]] = True
-        return np.diff(np.concatenate(([0], np.cumsum(starts)))[self.offsets])
+        runs = np.empty(len(self.offsets) - 1, np.int64)
+        count_runs(self.page_ids, self.offsets, runs)
+        return runs
 
 
 def pages_of_heads(
