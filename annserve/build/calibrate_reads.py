@@ -5,8 +5,8 @@ For each held-out query the exact neighbours are known, and so are the pages tha
 1. *heads*: as many as hold all but a small share of the neighbours that a target may miss;
 2. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
    not be looked at; the bar is lower for higher targets;
-3. *expected recall*: with both in force, the least sum of worths, as a share of k, at which reading may stop so that
-   every group of queries, rows as they are and rows pushed however far, gets the target.
+3. *expected recall*: with both in force, the least sum of worths, as a share of k, at which reading may stop
+   (``build.expected_recall``).
 
 Nothing is tuned on a user's queries.
 """
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import CALIBRATED_KS, HeldOut
+from annserve.build.expected_recall import Curves, ends_of
+from annserve.build.heldout import CALIBRATED_KS, SHARES, HeldOut
 from annserve.build.ranks import head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
@@ -30,7 +31,6 @@ from annserve.metric import queries_to_space
 from annserve.search.choose import PAGES_RATED_MAX, CodeChooser
 from annserve.search.clock import Clock
 from annserve.search.read_plan import ReadPlan
-from annserve.search.selection import ranked
 from annserve.spec import RECALL_TARGETS
 
 F64 = npt.NDArray[np.float64]
@@ -99,7 +99,8 @@ def calibrate_reads(
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
     skip_terms = np.zeros((len(ks), 8))
-    expected = np.empty(shape)
+    evenness: F64 = np.ones(1)
+    expected: F64 = np.empty((*shape, 1))
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
         pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
@@ -107,19 +108,26 @@ def calibrate_reads(
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
         full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
         skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
+        if a == 0:
+            evenness = ends_of(full)
+            expected = np.empty((*shape, len(evenness)))
         for b, target in enumerate(RECALL_TARGETS):
             heads[a, b] = _heads_holding(ranks[:, :k], target)
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
-            expected[a, b] = _fit_expected(rating, _hits(rating, pages), held_out.push, k, target)
-    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, expected)
+            curves = Curves.of(rating, _hits(rating, pages), k)
+            expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
+    # Noise must not let a higher target take less.
+    expected = np.maximum.accumulate(expected, axis=1)
+    no_limit = np.full(shape, np.inf)
+    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, evenness, expected, no_limit)
 
 
 def _no_plan() -> ReadPlan:
     """A plan for a chooser that is only asked to rate."""
     one = np.ones((1, 1))
-    return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one / 2)
+    return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one[0], one[None] / 2, one)
 
 
 def _heads_holding(ranks: F64, target: float) -> int:
@@ -155,14 +163,15 @@ def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArra
     counted = []
     start = 0
     for block in rating:
-        hits = np.zeros(block.pages.shape, np.int64)
-        for i, size in enumerate(block.sizes):
-            wanted, counts = np.unique(pages[start + i], return_counts=True)
-            rated = block.pages[i, :size].astype(np.int64)
-            places = np.searchsorted(wanted, rated).clip(max=len(wanted) - 1)
-            hits[i, :size] = np.where(wanted[places] == rated, counts[places], 0)
-        counted.append(hits)
-        start += len(block.sizes)
+        stop = start + len(block.sizes)
+        # A page's number and its query's, in one.
+        query = np.arange(len(block.sizes), dtype=np.int64)[:, None] << 33
+        wanted, counts = np.unique(pages[start:stop] + 1 + query, return_counts=True)
+        rated = block.pages.astype(np.int64) + 1 + query
+        places = np.searchsorted(wanted, rated).clip(max=len(wanted) - 1)
+        within = np.arange(rated.shape[1]) < block.sizes[:, None]
+        counted.append(np.where((wanted[places] == rated) & within, counts[places], 0))
+        start = stop
     return counted
 
 
@@ -193,36 +202,7 @@ def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spre
         curvature[np.diag_indices(8)] += 1e-6 * np.trace(curvature) / 8
         step = np.linalg.solve(curvature, slope)
         weights += step * min(1.0, 2 / np.abs(step).max())
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < 1e-7:
             break
     # Rounded, so that the last digits of sums, which threads may change, don't show in the plan.
     return np.round(weights / np.where(scale > 0, scale, 1), 3)
-
-
-def _fit_expected(
-    rating: list[Rating],
-    hits: list[npt.NDArray[np.int64]],
-    push: npt.NDArray[np.int64],
-    k: int,
-    target: float,
-) -> float:
-    """Give the least expected recall that delivers the target to every group of pushed queries."""
-    curves = []
-    for block, counted in zip(rating, hits):
-        order, promised = ranked(block)
-        found = np.cumsum(np.take_along_axis(counted, order, axis=1), axis=1)
-        curves += [(p[:size] / k, f[:size] / k) for p, f, size in zip(promised, found, block.sizes)]
-
-    def delivered(expected: float) -> npt.NDArray[np.float64]:
-        """Recall of each query that reads until its worths add up to `expected`."""
-        return np.array([found[min(np.searchsorted(p, expected), len(p) - 1)] for p, found in curves])
-
-    low, high = 0.0, 1.0
-    for _ in range(14):
-        middle = (low + high) / 2
-        recall = delivered(middle)
-        if min(recall[push == group].mean() for group in np.unique(push)) >= target:
-            high = middle
-        else:
-            low = middle
-    return min(high, 1 - 1e-6)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 
+_BLOCK = 64
+
 
 def kept_by_storage(
     queries: npt.NDArray[np.float32],
@@ -34,13 +36,18 @@ def kept_by_storage(
     """
     if spec.lossless:
         return np.ones((len(queries), k), bool)
+    n_known = neighbours.shape[1]
     kept = np.empty((len(queries), k), bool)
-    for i, (query, nearest) in enumerate(zip(queries.astype(np.float64), neighbours)):
-        stored = quantize_rows(rows[nearest], spec)
+    for first in range(0, len(queries), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        # Queries share many neighbours.
+        distinct, places = np.unique(neighbours[block], return_inverse=True)
+        stored = quantize_rows(rows[distinct], spec)
         values = stored.elements.astype(np.float64) * stored.scales[:, None].astype(np.float64)
-        if spec.metric == "l2":
-            distance = ((values - query) ** 2).sum(axis=1)
-        else:
-            distance = -(values @ query)
-        kept[i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
+        for i, (query, nearest) in enumerate(zip(queries[block].astype(np.float64), places.reshape(-1, n_known))):
+            if spec.metric == "l2":
+                distance = ((values[nearest] - query) ** 2).sum(axis=1)
+            else:
+                distance = -(values[nearest] @ query)
+            kept[first + i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
     return kept

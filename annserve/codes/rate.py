@@ -196,7 +196,11 @@ class Rater:
 
 
 def best_pages(
-    rating: Rating, hits_wanted: float, row_counts: npt.NDArray[np.uint16], rows_least: int
+    rating: Rating,
+    hits_wanted: npt.NDArray[np.float64],
+    worth_enough: float,
+    row_counts: npt.NDArray[np.uint16],
+    rows_least: int,
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
     """Take each query's best pages until they promise enough hits, and hold enough rows.
 
@@ -204,8 +208,10 @@ def best_pages(
     ----------
     rating : Rating
         Not to be used by another thread meanwhile.
-    hits_wanted : float
+    hits_wanted : (nq,) float64
         What the worths of a query's pages must add up to, where all its pages promise so much.
+    worth_enough : float
+        A page worth more is taken in any case.
     row_counts : (pages,) uint16
     rows_least : int
         Rows that a query's pages must hold, where it has rated so many.
@@ -225,7 +231,8 @@ def best_pages(
         rating.worths,
         rating.sizes,
         row_counts,
-        float(hits_wanted),
+        hits_wanted,
+        float(worth_enough),
         rows_least,
         np.empty(width, np.int64),
         np.empty(width, np.float32),

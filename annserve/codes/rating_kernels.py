@@ -398,7 +398,8 @@ def best_pages(  # type: ignore[no-untyped-def]
     worths,  # IN (nq, w) float32; changed while a query is looked at
     sizes,  # IN (nq,) int64
     row_counts,  # IN (pages,) uint16
-    hits_wanted,  # float64
+    hits_wanted,  # IN (nq,) float64
+    worth_enough,  # float64: a page worth more is taken in any case
     rows_least,
     columns,  # SCRATCH (w,) int64
     kept,  # SCRATCH (w,) float32
@@ -416,13 +417,18 @@ def best_pages(  # type: ignore[no-untyped-def]
         promised = np.float32(0)
         held = 0
         taken = 0
-        while taken < sizes[i] and (taken == 0 or promised < hits_wanted or held < rows_least):
+        while taken < sizes[i]:
+            enough = taken > 0 and promised >= hits_wanted[i] and held >= rows_least
+            if enough and worth_enough == np.inf:
+                break
             best = 0
             worth = own[0]
             for j in range(1, sizes[i]):
                 if own[j] > worth:
                     best = j
                     worth = own[j]
+            if enough and worth <= worth_enough:
+                break
             page = pages[i, best]
             promised += worth
             held += row_counts[page]

@@ -21,10 +21,11 @@ from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.index.segment import Segment
 from annserve.search.clock import Clock
 from annserve.search.probe_plan import ProbePlan
-from annserve.search.read_plan import ReadPlan
+from annserve.search.read_plan import ReadPlan, Stop
 from annserve.search.selection import PageSelection, pages_of_heads, pages_worth_reading
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 #: Pages whose rows' codes one query looks at, at most.
@@ -41,13 +42,13 @@ class Evidence:
     rating : Rating
     postings_ranked : int
         Postings whose pages were ranked for each query.
-    hits_wanted : float
-        What the worths of a query's pages had to add up to.
+    hits_wanted : (nq,) float64
+        What the worths of each query's pages had to add up to.
     """
 
     rating: Rating
     postings_ranked: int
-    hits_wanted: float
+    hits_wanted: F64
 
 
 @dataclass(frozen=True)
@@ -145,17 +146,16 @@ class CodeChooser:
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose the best pages until they promise what the plan expects."""
         n_heads = self._segment.heads.n_heads
-        heads_wanted, skip, expected = self._effort(k, recall_target)
+        heads_wanted, skip, stop = self._effort(k, recall_target)
         postings = min(effort * heads_wanted, n_heads)
         rating, visited = self.rate(queries, k, postings, skip, clock)
         with clock.stage("choose"):
+            hits_wanted = stop.hits_wanted(rating, k)
             if effort > 1:
                 # Pages held too few rows before: promises count no longer, read all that was rated.
-                expected = np.inf
-            selection = pages_worth_reading(rating, expected * k, self._tiers.row_counts, k)
-        return Choice(
-            selection, visited, rating.page_codes + rating.row_codes, Evidence(rating, postings, expected * k)
-        )
+                hits_wanted[:] = np.inf
+            selection = pages_worth_reading(rating, hits_wanted, stop.worth_enough, self._tiers.row_counts, k)
+        return Choice(selection, visited, rating.page_codes + rating.row_codes, Evidence(rating, postings, hits_wanted))
 
     def rate(
         self,
@@ -181,12 +181,12 @@ class CodeChooser:
             )
         return rating, visited
 
-    def _effort_of(self, k: int, recall_target: float) -> tuple[int, Skip, float]:
+    def _effort_of(self, k: int, recall_target: float) -> tuple[int, Skip, Stop]:
         n_heads = self._segment.heads.n_heads
         return (
             self._plan.heads_wanted(k, recall_target, n_heads),
             self._plan.skip(k, recall_target),
-            self._plan.expected_wanted(k, recall_target),
+            self._plan.stop(k, recall_target),
         )
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:

@@ -239,6 +239,6 @@ def _codes(
         row_codes=int(rating.row_codes[0]),
         threshold=float(threshold[0]),
         hits_expected=float(rating.worths[0, :size].sum()),
-        hits_wanted=choice.evidence.hits_wanted,
+        hits_wanted=float(choice.evidence.hits_wanted[0]),
         hits_promised=sum(page.worth or 0.0 for page in pages),
     )

@@ -67,20 +67,26 @@ def pages_of_heads(
 
 
 def pages_worth_reading(
-    rating: Rating, hits_wanted: float, row_counts: npt.NDArray[np.uint16], rows_least: int
+    rating: Rating,
+    hits_wanted: npt.NDArray[np.float64],
+    worth_enough: float,
+    row_counts: npt.NDArray[np.uint16],
+    rows_least: int,
 ) -> PageSelection:
     """Take each query's best pages until they promise enough hits, and hold enough rows.
 
     Parameters
     ----------
     rating : Rating
-    hits_wanted : float
+    hits_wanted : (nq,) float64
         What the worths of a query's pages must add up to, where all its pages promise so much.
+    worth_enough : float
+        A page worth more is taken in any case.
     row_counts : (pages,) uint16
     rows_least : int
         Rows that a query's pages must hold, where it has rated so many.
     """
-    return PageSelection(*best_pages(rating, hits_wanted, row_counts, rows_least))
+    return PageSelection(*best_pages(rating, hits_wanted, worth_enough, row_counts, rows_least))
 
 
 def ranked(rating: Rating) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

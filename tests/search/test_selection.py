@@ -55,10 +55,12 @@ def test_the_best_pages_are_read_until_they_promise_and_hold_enough(seed, width,
     pages = np.array([rng.permutation(40)[:width] for _ in range(3)])
     # Whole quarters add up exactly; some pages are worth the same.
     hits_wanted = quarters / 4
+    worth_enough = rng.choice([0.5, 1.25, np.inf])
     worths = rng.integers(0, 9, (3, width)) / 4
     row_counts = rng.integers(1, 9, 40).astype(np.uint16)
-    selection = pages_worth_reading(rating_of(pages, worths, sizes), hits_wanted, row_counts, rows_least)
-    for i, size in enumerate(sizes):
+    wanted = np.array([hits_wanted, 0.0, hits_wanted])
+    selection = pages_worth_reading(rating_of(pages, worths, sizes), wanted, worth_enough, row_counts, rows_least)
+    for i, (size, hits_wanted) in enumerate(zip(sizes, wanted)):
         got = chosen(selection, i)
         assert got == sorted(set(got))
         worth_of = dict(zip(pages[i, :size].tolist(), worths[i, :size].tolist()))
@@ -68,8 +70,8 @@ def test_the_best_pages_are_read_until_they_promise_and_hold_enough(seed, width,
         if left and taken:
             assert max(left) <= taken[-1]
         enough = sum(taken) >= hits_wanted and int(row_counts[got].sum()) >= rows_least
-        assert enough or not left
-        if len(got) > 1:
+        assert not left or (enough and max(left) <= worth_enough)
+        if len(got) > 1 and taken[-1] <= worth_enough:
             # One of the least worth came last: what was read before it didn't suffice.
             last = [page for page in got if worth_of[page] == taken[-1]]
             before = sum(taken[:-1])
@@ -78,9 +80,9 @@ def test_the_best_pages_are_read_until_they_promise_and_hold_enough(seed, width,
 
 def test_without_a_limit_all_rated_pages_are_read_and_without_a_wish_one():
     rating = rating_of(np.arange(10).reshape(2, 5), np.ones((2, 5)), [5, 3])
-    everything = pages_worth_reading(rating, np.inf, np.full(10, 9, np.uint16), 1)
+    everything = pages_worth_reading(rating, np.full(2, np.inf), np.inf, np.full(10, 9, np.uint16), 1)
     assert [chosen(everything, i) for i in range(2)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
-    least = pages_worth_reading(rating, 0.0, np.full(10, 9, np.uint16), 1)
+    least = pages_worth_reading(rating, np.zeros(2), np.inf, np.full(10, 9, np.uint16), 1)
     assert [chosen(least, i) for i in range(2)] == [[0], [5]]
 
 
