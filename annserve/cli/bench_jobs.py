@@ -161,6 +161,8 @@ def compare(
         if lines:
             click.echo(table_text(("row", "number", "before", "after", "better by", ""), lines))
         click.echo(f"{len(verdict.changes)} numbers compared, {len(changed)} changed")
+        if verdict.times:
+            click.echo(f"{verdict.times_agreeing} of {verdict.times} times agree within what both runs' passes spread")
     for name in verdict.only_before:
         click.echo(f"missing: {name} was measured before, and isn't any more", err=True)
     if not verdict.passed:

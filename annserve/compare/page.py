@@ -66,7 +66,7 @@ def html_page(title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[R
         Of ``annserve.compare.pictures.draw_all``.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", _made(results)]
-    growing = {name: figure for name, figure in figures.items() if name.endswith("-growth")}
+    growing = {name: figure for name, figure in figures.items() if "-growth-" in name}
     for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
         drawn = [figure for key, figure in figures.items() if key.startswith(f"{name}-{count}-")]
         parts += [f"<h2>{html.escape(name)}, {count:,} rows</h2>", _pictures(drawn)]

@@ -6,7 +6,8 @@ recall–pages    the same for systems that read pages
 latency–load    open loop: p50 and p99 against the rate of arrivals
 RAM–recall      what a process grew by for its index, and the recalls that it was asked for
 build           CPU seconds of each build
-growth          pages at the middle target against the number of rows, where a set was taken at several sizes
+growth          pages, and codes scanned, at the middle target against the number of rows, where a set was taken at
+                several sizes; the exponent is that of the straight line through them
 ==============  ==========================================================================================
 
 matplotlib draws and is needed by this module alone. SVG goes into the page, PNG beside it.
@@ -17,6 +18,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from annserve.compare.results import Row
 from annserve.errors import InputError
@@ -57,11 +60,13 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
                 figures[f"{name}-{count}-{what}"] = figure
             pyplot.close(figure)
     for name in dict.fromkeys(row["dataset"] for row in rows):
-        figure, axes = pyplot.subplots(figsize=_SIZE_INCHES, layout="constrained")
-        if _growth(axes, [row for row in rows if row["dataset"] == name], styles):
-            axes.set_title(f"{name}, growth")
-            figures[f"{name}-growth"] = figure
-        pyplot.close(figure)
+        of_name = [row for row in rows if row["dataset"] == name]
+        for number, label in (("pages", "pages"), ("codes_scanned_mean", "codes scanned")):
+            figure, axes = pyplot.subplots(figsize=_SIZE_INCHES, layout="constrained")
+            if _growth(axes, of_name, styles, number, label):
+                axes.set_title(f"{name}, growth of {label}")
+                figures[f"{name}-growth-{label.replace(' ', '-')}"] = figure
+            pyplot.close(figure)
     return figures
 
 
@@ -138,16 +143,19 @@ def _build(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> bool:
     return bool(names)
 
 
-def _growth(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> bool:
+def _growth(axes: Any, rows: Sequence[Row], styles: dict[str, int], number: str, label: str) -> bool:
     targets = sorted({row["target"] for row in rows if row["target"]})
     if len({row["count"] for row in rows}) < 2 or not targets:
         return False
     target = targets[len(targets) // 2]
-    axes.set(xlabel="rows", ylabel=f"pages a query, recall target {target:g}", xscale="log", yscale="log")
-    fitting = (row for row in rows if row["target"] == target and row["load"] == "closed" and row["pages"])
+    axes.set(xlabel="rows", ylabel=f"{label} a query, recall target {target:g}", xscale="log", yscale="log")
+    fitting = (row for row in rows if row["target"] == target and row["load"] == "closed" and row[number])
     for system, of_system in _systems(fitting):
-        fewest = {count: min(r["pages"] for r in of_system if r["count"] == count) for count in _counts(of_system)}
-        _line(axes, system, styles, list(fewest), list(fewest.values()))
+        fewest = {count: min(r[number] for r in of_system if r["count"] == count) for count in _counts(of_system)}
+        if len(fewest) > 1:
+            exponent = np.polyfit(np.log(list(fewest)), np.log(list(fewest.values())), 1)[0]
+            name = f"{system}: n^{exponent:.2f}"
+            _line(axes, name, styles, list(fewest), list(fewest.values()), of=system)
     return _finish(axes)
 
 

@@ -137,4 +137,4 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _spread(value: float, spread: float) -> str:
-    return f"{value:,.0f} ± {spread / 2:.0%}"
+    return f"{value:,.0f} ± {spread:.0%}"

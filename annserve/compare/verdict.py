@@ -1,7 +1,8 @@
 """Two sets of results against each other: what changed, and whether it got worse beyond a threshold.
 
 Counts (recall, pages, reads, bytes, rows scored) don't depend on the clock, so any change of them is a change of
-the system. Times do: a difference counts only if it also exceeds what both runs' own passes spread.
+the system. Times do: each is a median with a range over its passes, and two agree if they differ by no more than both
+ranges together. A difference counts only beyond that.
 """
 
 from __future__ import annotations
@@ -43,11 +44,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All changes, and the names of rows that stand on one side only."""
+    """All changes, and the names of rows that stand on one side only.
+
+    Attributes
+    ----------
+    changes : tuple of Change
+    only_before, only_after : tuple of str
+    times, times_agreeing : int
+        Times that both sides have, and those that agree.
+    """
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
+    times: int
+    times_agreeing: int
 
     @property
     def passed(self) -> bool:
@@ -69,22 +80,27 @@ def compare(
         Share by which a time may get worse, beyond the spread; None looks at no times.
     """
     old, new = _named(before), _named(after)
-    changes = []
+    changes, agreeing = [], []
     for name in (name for name in old if name in new):
-        for number in COUNTS + (TIMES if times_worse is not None else ()):
+        for number in COUNTS + TIMES:
             first, second = old[name].get(number), new[name].get(number)
             if first is None or second is None:
                 continue
+            worse = _worse(number, float(first), float(second))
             allowed = counts_worse
             if number in TIMES:
-                spreads = (row.get(f"{number}_spread") or 0.0 for row in (old[name], new[name]))
-                allowed = (times_worse or 0.0) + max(spreads)
-            worse = _worse(number, float(first), float(second))
+                spread = sum(row.get(f"{number}_spread") or 0.0 for row in (old[name], new[name]))
+                agreeing.append(abs(worse) <= spread)
+                if times_worse is None:
+                    continue
+                allowed = times_worse + spread
             changes.append(Change(name, number, float(first), float(second), worse, worse > allowed))
     return Verdict(
         tuple(changes),
         tuple(name for name in old if name not in new),
         tuple(name for name in new if name not in old),
+        len(agreeing),
+        sum(agreeing),
     )
 
 

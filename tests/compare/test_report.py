@@ -52,6 +52,12 @@ def test_of_a_set_at_several_sizes_the_table_shows_the_largest(run):
     table = markdown_table(results, 0.9)
     assert "400 × 8" in table
     assert "200 × 8" not in table
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'annserve[bench]'")
+    from annserve.compare.pictures import draw_all
+
+    growth = draw_all(rows_of(results))["small-growth-pages"]
+    (label,) = (text.get_text() for text in growth.axes[0].get_legend().get_texts())
+    assert label == "exact: n^1.00", "7 and 14 pages"
 
 
 def test_the_best_build_is_the_one_that_tuning_preferred(run):

@@ -38,9 +38,16 @@ def test_counts_may_get_worse_by_two_per_cent_and_no_more(after, beyond):
     assert verdict.passed == (not beyond)
 
 
-@pytest.mark.parametrize(("qps", "passes"), [(860, True), (840, False), (2_000, True)])
+@pytest.mark.parametrize(("qps", "passes"), [(840, True), (820, False), (2_000, True)])
 def test_times_count_only_beyond_what_they_spread(qps, passes):
     assert compare([row()], [row(qps=qps, qps_spread=0.02)], times_worse=0.05).passed is passes
+
+
+@pytest.mark.parametrize(("qps", "agreeing"), [(900, 1), (1_110, 1), (870, 0), (1_130, 0)])
+def test_times_agree_if_they_differ_by_no_more_than_both_spread(qps, agreeing):
+    verdict = compare([row()], [row(qps=qps, qps_spread=0.02)])
+    assert (verdict.times, verdict.times_agreeing) == (1, agreeing)
+    assert verdict.passed, "nobody asked for times"
 
 
 def test_what_is_no_longer_measured_fails_and_what_is_new_passes():
