@@ -81,7 +81,8 @@ def test_a_server_of_this_machine_is_found_by_its_address_and_counted():
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "worked\n"
-    XX        assert server.memory().rss_bytes > 60 << 20
+        assert 0.35 < server.usage().since(before).cpu_seconds < 0.8
+        assert server.memory().rss_bytes > 60 << 20
         process.stdin.write("\n")
     assert server.usage() == Usage(None, None)
     assert server.memory() == Memory(None, None)
