@@ -22,6 +22,7 @@ from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain
+from annserve.search.page_model import expected_reading, workload_of
 from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
@@ -212,6 +213,13 @@ class Collection:
         if len(vectors) != 1:
             raise InputError(f"{len(vectors)} queries were given; one at a time can be explained", field="query")
         return explain(self._engine, vectors, check_k(k, self.n_rows), check_recall_target(recall_target))
+
+    def pages_predicted(self, k: int, recall_target: float) -> float:
+        """Give the pages that the model behind plans expects a query to read, to hold against what it does read."""
+        segment = self._snapshot.segment
+        if recall_target == 1.0:
+            return float(segment.n_pages)
+        return expected_reading(workload_of(segment, k, recall_target)).pages
 
     def postings_planned(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the postings that the easiest and the hardest query consider."""

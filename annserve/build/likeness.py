@@ -11,11 +11,12 @@ from annserve.errors import InputError
 from annserve.index.snapshot import open_snapshot
 from annserve.pages.pack import unpack_first
 from annserve.search.engine import Engine
-from annserve.search.page_model import INTRINSIC_DIM, Anchor, Workload
+from annserve.search.page_model import INTRINSIC_DIM, Anchor, workload_of
 from annserve.spec import IndexSpec
 from annserve.storage.reader import aligned_frames, open_reader
 from annserve.vectors.formats import open_vectors
 from annserve.vectors.sample import sample_row_ids, sample_rows
+from annserve.vectors.source import VectorSource
 from annserve.vectors.synthetic import intrinsic_dimension
 
 #: Rows of a file that its hardness is measured on, those that are asked for, and the rows that an index is asked for.
@@ -51,13 +52,19 @@ def like_file(path: str | Path, metric: str) -> Likeness:
     """
     with open_vectors(path) as source:
         spec = IndexSpec(source.dim, str(source.dtype), metric)
-        _, rows = sample_rows(source, _SAMPLE_ROWS, seed=0)
-        count = source.count
-    probes = sample_row_ids(len(rows), _PROBES, seed=1)
-    measured = intrinsic_dimension(rows, probes) if len(rows) > 2 else float("inf")
-    if not np.isfinite(measured):
-        raise InputError(f"{path} holds too few distinct vectors to tell how hard they are; give --intrinsic-dim")
-    return Likeness(count, spec, round(measured, 2))
+        measured = hardness_of(source)
+        if measured is None:
+            raise InputError(f"{path} holds too few distinct vectors to tell how hard they are; give --intrinsic-dim")
+        return Likeness(source.count, spec, measured)
+
+
+def hardness_of(source: VectorSource) -> float | None:
+    """Measure the local intrinsic dimension on a sample of rows; None where too few of them are distinct."""
+    _, rows = sample_rows(source, _SAMPLE_ROWS, seed=0)
+    if len(rows) < 3:
+        return None
+    measured = intrinsic_dimension(rows, sample_row_ids(len(rows), _PROBES, seed=1))
+    return round(measured, 2) if np.isfinite(measured) else None
 
 
 def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float) -> Likeness:
@@ -81,14 +88,6 @@ def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float)
         result = Engine(segment, reader, snapshot.manifest.norm_max).search(queries, wanted, recall_target)
     finally:
         reader.close()
-    work = Workload(
-        n_rows=segment.n_rows,
-        intrinsic_dim=intrinsic_dim,
-        page_capacity=segment.spec.page_capacity,
-        code_bytes=0 if segment.codes is None else segment.codes.row_book.code_bytes,
-        pages_per_posting=max(round(segment.n_pages / segment.heads.n_heads), 1),
-        k=k,
-        recall_target=recall_target,
-    )
+    work = workload_of(segment, k, recall_target, intrinsic_dim)
     anchor = Anchor(work, float(result.pages_read.mean()))
     return Likeness(segment.n_rows, segment.spec, intrinsic_dim, anchor)

@@ -37,6 +37,7 @@ from annserve.build.calibrate_probes import calibrate_probes
 from annserve.build.calibrate_reads import Placement, calibrate_reads
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
+from annserve.build.likeness import hardness_of
 from annserve.build.options import BuildOptions
 from annserve.build.verify import verify_segment
 from annserve.build.workplace import require_space, workplace
@@ -61,6 +62,7 @@ from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
 from annserve.vectors.formats import open_vectors, read_list
+from annserve.vectors.source import as_source
 from annserve.vectors.staging import stage
 from annserve.vectors.truth import exact_neighbours
 from annserve.version import __version__
@@ -176,7 +178,8 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
 
             write_sealed(
                 place / names.REPORT,
-                _report(source_path, options, tiers, spec, packing, heads, seconds, errors),
+                _report(source_path, options, tiers, spec, packing, heads, seconds, errors)
+                | {"intrinsic_dim": hardness_of(as_source(rows))},
             )
             entry = describe_segment(
                 folder,

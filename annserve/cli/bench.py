@@ -59,7 +59,7 @@ def search(
     """
     from annserve.measure.report import compose_report, report_text
     from annserve.measure.runner import WARM_UP_QUERIES, Load, run_loads
-    from annserve.measure.summary import summarize
+    from annserve.measure.summary import hold_against, summarize
     from annserve.measure.workload import load_workload
     from annserve.spec import K_MAX, check_k, check_recall_target
 
@@ -81,6 +81,8 @@ def search(
             listener=Progress(),
         )
         records = [summarize(load, passes[load], workload.truth, k=k) for load in loads]
+        predict = getattr(opened.target, "pages_predicted", lambda k, recall_target: None)
+        records = [record | hold_against(record, predict(k, record["recall_target"])) for record in records]
         report = compose_report(
             records,
             index=facts,
@@ -165,7 +167,7 @@ def _numbers(text: str, kind: Callable[[str], Any], option: str) -> list[Any]:
 
 def _table(records: list[dict[str, Any]], k: int) -> str:
     header = ["recall target", f"recall@{k}", "p5", "threads", "QPS", "±", "p50 µs", "p95 µs", "p99 µs"]
-    header += ["pages", "reads", "KiB", "CPU µs"]
+    header += ["pages", "foreseen", "reads", "KiB", "CPU µs"]
     rows = [
         (
             f"{record['recall_target']:g}",
@@ -176,6 +178,7 @@ def _table(records: list[dict[str, Any]], k: int) -> str:
             f"{record['qps_spread']:.0%}",
             *(f"{record[f'latency_us_{share}']:,.0f}" for share in ("p50", "p95", "p99")),
             _number(record["pages_read_mean"]),
+            _number(record["pages_predicted"]),
             _number(record["reads_mean"]),
             _number(record["bytes_read_mean"], 1024),
             _number(record["cpu_us_mean"], decimals=0),

@@ -16,7 +16,7 @@ from annserve.measure.evidence import examine
 from annserve.measure.machine import describe_machine, describe_software, find_commit
 from annserve.measure.openloop import Schedule, rows_asked
 from annserve.measure.runner import Load, Pass
-from annserve.measure.summary import summarize
+from annserve.measure.summary import hold_against, summarize
 
 #: An ask, the queries of the set that it asks in turn, and its passes.
 Answered = tuple[Mapping[str, Any], npt.NDArray[np.int64], Sequence[Pass]]
@@ -72,19 +72,22 @@ def compose_result(
         "memory": last_round["memory"] | {"ram_bytes": _ram_bytes(last_round["memory"])},
         "info": last_round["info"],
         "tuned": tuned,
-        "results": [_record(run, *one) for one in answered],
+        "results": [_record(run, *one, last_round["info"]) for one in answered],
     }
 
 
-def _record(run: Run, ask: Mapping[str, Any], rows: npt.NDArray[np.int64], passes: Sequence[Pass]) -> dict[str, Any]:
-    """Boil the passes of one ask down to a record."""
+def _record(
+    run: Run, ask: Mapping[str, Any], rows: npt.NDArray[np.int64], passes: Sequence[Pass], info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Boil the passes of one ask down to a record, and hold its pages against what the system foretold."""
     told = {name: ask[name] for name in ("load", "point", "chosen_for", "queries")}
     if ask["load"] == "open":
         rows = rows[rows_asked(Schedule(**ask["schedule"]), len(rows))]
         told |= {"rate": ask["schedule"]["rate"], "rate_share": ask["share"]}
     load = Load(ask["recall_target"], ask["threads"])
     record = summarize(load, passes, run.dataset.truth.of(rows), k=run.job.k)
-    return told | record | _evidence(run, rows, passes)
+    foretold = info.get(f"pages_predicted_k{run.job.k}", {}).get(str(ask["point"].get("recall_target")))
+    return told | record | hold_against(record, foretold) | _evidence(run, rows, passes)
 
 
 def _evidence(run: Run, rows: npt.NDArray[np.int64], passes: Sequence[Pass]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Recall and counts don't depend on the clock and are averaged over all passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,19 @@ def summarize(load: Load, passes: Sequence[Pass], truth: Truth, *, k: int) -> di
         "recall_1_at_1": float(firsts.mean()),
     }
     return record | _times(passes) | _counts(passes) | _witness(passes) | _faults(passes)
+
+
+def hold_against(record: Mapping[str, Any], pages_predicted: float | None) -> dict[str, Any]:
+    """Say how far a target's own prediction of the pages of a load missed; None where it makes none, or counts none.
+
+    Returns
+    -------
+    dict
+        ``pages_predicted``, and ``pages_predicted_error``: predicted over measured, less one.
+    """
+    measured = record["pages_read_mean"]
+    error = pages_predicted / measured - 1 if pages_predicted and measured else None
+    return {"pages_predicted": pages_predicted, "pages_predicted_error": error}
 
 
 def _times(passes: Sequence[Pass]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log
 
+from annserve.index.segment import Segment
+
 #: k below this count as this where codes are concerned: calibration passes over no page there.
 _CODES_K_MIN = 10
 #: Where exponents are neutral: a typical size, dimension, page and code.
@@ -57,6 +59,19 @@ class Workload:
     def miss(self) -> float:
         """How high the target lies: log(1/(1 − R))."""
         return -log(1 - self.recall_target)
+
+
+def workload_of(segment: Segment, k: int, recall_target: float, intrinsic_dim: float | None = None) -> Workload:
+    """Give the workload of an index that is there; its build measured its hardness, unless it is given."""
+    return Workload(
+        n_rows=segment.n_rows,
+        intrinsic_dim=intrinsic_dim or segment.report.get("intrinsic_dim") or INTRINSIC_DIM,
+        page_capacity=segment.spec.page_capacity,
+        code_bytes=0 if segment.codes is None else segment.codes.row_book.code_bytes,
+        pages_per_posting=max(round(segment.n_pages / segment.heads.n_heads), 1),
+        k=k,
+        recall_target=recall_target,
+    )
 
 
 @dataclass(frozen=True)

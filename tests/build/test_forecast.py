@@ -90,3 +90,12 @@ def test_an_index_of_such_vectors_anchors_the_plan(built):
     assert known.anchor.pages == pytest.approx(measured, rel=0.3)
     plan = forecast(known.spec, known.count, TYPICAL, recall_target=0.95, intrinsic_dim=12.0, anchor=known.anchor)
     assert plan.reading.pages == pytest.approx(known.anchor.pages, rel=1e-6)
+
+
+def test_an_index_says_how_hard_it_is_and_what_it_should_read(built):
+    """The model's error on a set that it never saw: within a factor of two here."""
+    with annserve.open(built.folder) as index:
+        assert 3 < index.report["intrinsic_dim"] < 30
+        measured = index.search(built.queries, 10, recall_target=0.95).stats.pages_read.mean()
+        assert measured / 2 < index.pages_predicted(10, 0.95) < measured * 2
+        assert index.pages_predicted(10, 1.0) == index.info()["pages"]

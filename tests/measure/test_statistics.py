@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles.measure import nearest_rank
 
 from annserve.measure.statistics import median_and_spread, percentiles
+from annserve.measure.summary import hold_against
 
 SHARES = (0.1, 5.0, 50.0, 95.0, 99.0, 99.9, 100.0)
 
@@ -33,3 +34,12 @@ def test_spread_is_the_range_as_a_share_of_the_median():
     assert median_and_spread([110.0, 90.0, 100.0]) == (100.0, pytest.approx(0.2))
     assert median_and_spread([7.0]) == (7.0, 0.0)
     assert median_and_spread([0.0, 0.0]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "error"), [(12.0, 10.0, 0.2), (8.0, 10.0, -0.2), (None, 10.0, None), (12.0, None, None)]
+)
+def test_a_prediction_is_held_against_what_was_measured(predicted, measured, error):
+    found = hold_against({"pages_read_mean": measured}, predicted)
+    assert found["pages_predicted"] == predicted
+    assert found["pages_predicted_error"] == (None if error is None else pytest.approx(error))

@@ -8,6 +8,7 @@ import annserve.collection
 from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.compare.peer import Peer
+from annserve.spec import RECALL_TARGETS
 
 
 class Adapter(Peer):
@@ -29,7 +30,11 @@ class Adapter(Peer):
         return self._index.search(queries, k, recall_target=self._recall_target)
 
     def info(self):
-        return self._index.info()
+        facts = self._index.info()
+        if facts["count"] < 10:
+            return facts
+        predicted = {f"{target:g}": self._index.pages_predicted(10, target) for target in RECALL_TARGETS}
+        return facts | {"pages_predicted_k10": predicted}
 
     def close(self):
         self._index.close()
