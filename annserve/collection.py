@@ -18,15 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
+from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain
 from annserve.search.page_model import expected_reading, workload_of
+from annserve.search.rerank import Rerank
 from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
+    check_candidates,
     check_k,
     check_recall_target,
     check_vectors,
@@ -72,7 +75,9 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page
     page_bytes = segment.spec.page_bytes
     cache = PageCache(cache_bytes, page_bytes, segment.n_pages) if cache_bytes else None
     reader = open_reader(segment.pages_path, segment.pages_offset, page_bytes, segment.n_pages, io)
-    return Collection(snapshot, reader, n_threads, cache)
+    raw = segment.raw
+    raw_reader = open_reader(raw.path, raw.offset, raw.layout.page_bytes, raw.n_pages, io) if raw else None
+    return Collection(snapshot, reader, n_threads, cache, raw_reader)
 
 
 class Collection:
@@ -81,11 +86,19 @@ class Collection:
     It keeps the version that it opened: newer ones are seen by opening anew.
     """
 
-    def __init__(self, snapshot: Snapshot, reader: PageReader, threads: int, cache: PageCache | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        reader: PageReader,
+        threads: int,
+        cache: PageCache | None = None,
+        raw_reader: PageReader | None = None,
+    ) -> None:
         self._snapshot = snapshot
-        self._reader = reader
+        self._readers = [reader, *([raw_reader] if raw_reader else [])]
         self._cache = cache
-        self._engine = Engine(snapshot.segment, reader, snapshot.manifest.norm_max, cache=cache)
+        norm_max = snapshot.manifest.norm_max
+        self._engine = Engine(snapshot.segment, reader, norm_max, cache=cache, raw_reader=raw_reader)
         self._n_threads = threads
         self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
 
@@ -105,6 +118,8 @@ class Collection:
         k: int = 10,
         *,
         recall_target: float = RECALL_TARGET_DEFAULT,
+        rerank_queries: npt.ArrayLike | None = None,
+        rerank_candidates: int | None = None,
         deadline: float | None = None,
     ) -> SearchResult:
         """Find the k nearest rows of each query.
@@ -118,6 +133,11 @@ class Collection:
         recall_target : float
             Share of the true k nearest that should be found, on average over queries: 0.80 … 0.99; or 1 to
             read every page.
+        rerank_queries : (nq, raw dim) or (raw dim,) array, optional
+            The same queries by the other encoder whose vectors the index keeps (``build --rerank-with``): they rank
+            the candidates that the first ones find, and distances are in its metric.
+        rerank_candidates : int, optional
+            How many, k … 1000; by default ten a result.
         deadline : float, optional
             ``time.monotonic()`` after which the search gives up.
 
@@ -138,13 +158,15 @@ class Collection:
         vectors = check_vectors(queries, self.spec)
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
-        size = self._engine.block_queries(max(-(-len(vectors) // self._n_threads), 1), k, recall_target)
-        starts = range(0, len(vectors), size)
-        blocks = deque((number, vectors[start : start + size]) for number, start in enumerate(starts))
+        rerank = self._rerank(len(vectors), k, rerank_queries, rerank_candidates)
+        share, wanted = max(-(-len(vectors) // self._n_threads), 1), rerank.candidates if rerank else k
+        size = self._engine.block_queries(share, wanted, recall_target)
+        blocks = deque((start, vectors[start : start + size]) for start in range(0, len(vectors), size))
 
         def answer() -> list[tuple[int, BlockResult]]:
             try:
-                return list(self._engine.search_blocks(_taken(blocks), k, recall_target, deadline=deadline))
+                found = self._engine.search_blocks(_taken(blocks), k, recall_target, rerank=rerank, deadline=deadline)
+                return list(found)
             except BaseException:
                 blocks.clear()  # nobody needs the rest
                 raise
@@ -156,7 +178,28 @@ class Collection:
             wait(jobs)  # after an error too: none may go on behind the caller's back
             shares = [job.result() for job in jobs]
         answers = [result for _, result in sorted(chain(*shares), key=itemgetter(0))]
-        return _merge(answers, k, self.spec.page_bytes, time.perf_counter() - begun)
+        return _merge(answers, k, time.perf_counter() - begun)
+
+    def _rerank(self, n_queries: int, k: int, queries: npt.ArrayLike | None, candidates: int | None) -> Rerank | None:
+        """Check what is to be ranked anew."""
+        raw = self._snapshot.segment.raw
+        if queries is None:
+            if candidates is not None:
+                raise InputError("rerank_candidates is given without rerank_queries", field="rerank_candidates")
+            return None
+        if raw is None or raw.layout.own:
+            raise InputError(
+                "this index keeps no vectors of another encoder; build it with --rerank-with, or leave "
+                "rerank_queries out",
+                field="rerank_queries",
+            )
+        vectors = check_vectors(queries, raw.layout.spec, what="rerank_queries")
+        if len(vectors) != n_queries:
+            raise InputError(
+                f"there are {len(vectors)} rerank_queries for {n_queries} queries; give one for each",
+                field="rerank_queries",
+            )
+        return Rerank(vectors, check_candidates(candidates, k, self.n_rows))
 
     def info(self) -> dict[str, Any]:
         """Give the facts about this index as plain values, for ``inspect``, servers and benchmarks."""
@@ -181,10 +224,11 @@ class Collection:
             "ram_bytes_per_vector": (ram_bytes - tiers.get("codebooks", 0)) / manifest.n_rows,
             "disk_bytes": self._snapshot.disk_bytes,
             "build_seconds": segment.report.get("seconds", 0.0),
+            "raw_rows": _told(segment.raw),
             "recall_targets": segment.plan["targets"],
             "format_version": FORMAT_VERSION,
             "snapshot": manifest.snapshot,
-            "io": self._reader.describe(),
+            "io": self._readers[0].describe(),
         }
 
     def explain(
@@ -234,7 +278,8 @@ class Collection:
         """Let threads and files go."""
         if self._pool is not None:
             self._pool.shutdown()
-        self._reader.close()
+        for reader in self._readers:
+            reader.close()
 
     def __enter__(self) -> Collection:
         """Be closed at the end of the block."""
@@ -254,7 +299,16 @@ def _taken(blocks: deque[tuple[int, npt.NDArray[Any]]]) -> Iterator[tuple[int, n
             yield blocks.popleft()
 
 
-def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: float) -> SearchResult:
+def _told(raw: RawFile | None) -> dict[str, Any] | None:
+    """Say what raw rows an index keeps."""
+    if raw is None:
+        return None
+    layout, spec = raw.layout, raw.layout.spec
+    facts = {"dim": spec.dim, "row_type": spec.row_type, "metric": spec.metric, "own": layout.own}
+    return {**facts, "settle_above": layout.settle_above} if layout.own else facts
+
+
+def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResult:
     def joined(name: str) -> npt.NDArray[Any]:
         return np.concatenate([getattr(answer, name) for answer in answers])
 
@@ -264,15 +318,8 @@ def _merge(answers: Sequence[BlockResult], k: int, page_bytes: int, seconds: flo
     for answer in answers:
         for name, spent in answer.seconds.items():
             stages[name] = stages.get(name, 0.0) + spent
-    pages = joined("pages_read")
     stats = SearchStats(
-        pages_read=pages,
-        reads=joined("reads"),
-        bytes_read=pages * page_bytes,
-        heads_visited=joined("heads_visited"),
-        rows_scored=joined("rows_scored"),
-        codes_scanned=joined("codes_scanned"),
-        pages_cached=joined("pages_cached"),
+        **{name: joined(name) for name in SearchStats.COUNTS},
         stage_seconds=stages,
         seconds=seconds,
     )

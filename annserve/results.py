@@ -20,7 +20,8 @@ class SearchStats:
     Attributes
     ----------
     pages_read : (nq,) int64
-        Pages read from the device: what the query needed by itself, less what the page cache held.
+        Pages read from the device: what the query needed by itself, less what the page cache held. Those of raw rows
+        are among them.
     reads : (nq,) int64
         Read operations; neighbouring pages share one.
     bytes_read : (nq,) int64
@@ -33,9 +34,11 @@ class SearchStats:
         Codes of pages and rows that were looked at.
     pages_cached : (nq,) int64
         Pages that the page cache held.
+    rows_reranked : (nq,) int64
+        Raw rows that were read for a second look.
     stage_seconds : dict
         Seconds of each stage, summed over the batch and its threads: ``navigate``, ``rate``, ``choose``,
-        ``read``, ``score``.
+        ``read``, ``score``, ``rerank``.
     seconds : float
         Wall time of the call.
     """
@@ -47,11 +50,21 @@ class SearchStats:
     rows_scored: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     codes_scanned: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     pages_cached: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    rows_reranked: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     #: Names of the per-query counts, in the order of the wire format.
-    COUNTS = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached")
+    COUNTS = (
+        "pages_read",
+        "reads",
+        "bytes_read",
+        "heads_visited",
+        "rows_scored",
+        "codes_scanned",
+        "pages_cached",
+        "rows_reranked",
+    )
 
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""

@@ -21,6 +21,8 @@ ROW_TYPES = ("uint8", "int8", "float16", "float32")
 DIM_MAX = 32_768
 #: Most results of one query; keeps a request's answer and scratch bounded.
 K_MAX = 1_000
+#: Candidates that a second query ranks for each result, where the caller doesn't say.
+RERANK_CANDIDATES_A_RESULT = 10
 
 #: Largest value of an element: the square of a norm must stay finite in float32.
 VALUE_MAX = 1e15
@@ -144,6 +146,26 @@ def check_k(k: int, n_rows: int) -> int:
     if k > K_MAX:
         raise InputError(f"k is {k}; at most {K_MAX} results can be asked for", field="k")
     return int(k)
+
+
+def check_candidates(candidates: int | None, k: int, n_rows: int) -> int:
+    """Give the rows that a second query ranks for `k` results: as many as are asked for, or ten a result.
+
+    Raises
+    ------
+    InputError
+        If `candidates` isn't an integer in k … min(n_rows, `K_MAX`).
+    """
+    most = min(n_rows, K_MAX)
+    if candidates is None:
+        return min(RERANK_CANDIDATES_A_RESULT * k, most)
+    whole = isinstance(candidates, int | np.integer) and not isinstance(candidates, bool)
+    if not whole or not k <= candidates <= most:
+        raise InputError(
+            f"rerank_candidates is {candidates!r}; it must be a whole number between k = {k} and {most}",
+            field="rerank_candidates",
+        )
+    return int(candidates)
 
 
 def check_recall_target(recall_target: float) -> float:

@@ -1,7 +1,7 @@
-"""Make the golden files of the current format version: three small indexes and the answers that they give.
+"""Make the golden files of the current format version: small indexes and the answers that they give.
 
-Run it once per format version; files of a version that was released are never made anew. The tests open them with
-today's code and expect yesterday's answers::
+Run it once per format version, and for an index that is new in it; files that exist are never made anew. The tests
+open them with today's code and expect yesterday's answers::
 
     python tools/make_golden.py tests/golden/v1
 """
@@ -32,12 +32,14 @@ class Index(NamedTuple):
     metric: str
     ram: str
     codes: str
+    rerank: str = "none"
 
 
 INDEXES = {
     "uint8-l2": Index(600, 32, "uint8", "l2", "50%", "auto"),
     "float32-cosine": Index(300, 40, "float32", "cosine", "50%", "auto"),
     "int8-ip-without-codes": Index(300, 64, "int8", "ip", "100%", "none"),
+    "float16-cosine-raw": Index(200, 40, "float16", "cosine", "50%", "auto", "float16"),
 }
 
 
@@ -57,6 +59,7 @@ def make(folder: Path, name: str) -> None:
         ids=folder / "row_ids.npy",
         ram=index.ram,
         codes=index.codes,
+        rerank=index.rerank,
         calibration_queries=200,
         threads=1,
     )
@@ -78,19 +81,20 @@ def make(folder: Path, name: str) -> None:
 
 def as_type(values: np.ndarray, row_type: str) -> np.ndarray:
     """Give values around 0, of some 50 in size, as the type of the rows."""
-    if row_type == "float32":
-        return (values / 128).astype(np.float32)
+    if row_type.startswith("float"):
+        return (values / 128).astype(row_type)
     info = np.iinfo(row_type)
     return np.rint(values + (128 if row_type == "uint8" else 0)).clip(info.min, info.max).astype(row_type)
 
 
 def main() -> None:
     if len(sys.argv) != 2:
-        sys.exit("usage: python tools/make_golden.py NEW_FOLDER")
+        sys.exit("usage: python tools/make_golden.py FOLDER")
     folder = Path(sys.argv[1])
-    if folder.exists():
-        sys.exit(f"{folder} exists; golden files are never made anew, choose another folder")
-    for name in INDEXES:
+    missing = [name for name in INDEXES if not (folder / name).exists()]
+    if not missing:
+        sys.exit(f"{folder} has them all; golden files are never made anew, choose another folder")
+    for name in missing:
         make(folder, name)
 
 

@@ -34,6 +34,8 @@ def calibrate_probes(
     heads: HeadNodes,
     spec: IndexSpec,
     norm_max: float,
+    *,
+    settle_above: float = 1.0,
 ) -> ProbePlan:
     """Find the probes that each recall target takes.
 
@@ -50,6 +52,8 @@ def calibrate_probes(
     heads : HeadNodes
     spec : IndexSpec
     norm_max : float
+    settle_above : float
+        Recall targets above which raw rows settle what INT8 leaves open, so that nothing is lost to it.
 
     Returns
     -------
@@ -67,8 +71,8 @@ def calibrate_probes(
     for a, k in enumerate(ks):
         # A neighbour that the stored rows don't rank among the k nearest is found at no rank.
         kept = kept_by_storage(held_out.queries, neighbours, rows, spec, k)
-        rank = np.where(kept, ranks[:, :k], np.inf)
         for b, target in enumerate(RECALL_TARGETS):
+            rank = np.where(kept | (target > settle_above), ranks[:, :k], np.inf)
             curve = np.array([_probes_reaching(rank[bins == c], target, wanted) for c in np.unique(bins)])
             probes[a, b] = _rising(np.log(curve))
             plan = ProbePlan(np.array([k]), np.array([target]), centres, np.exp(probes[a, b])[None, None])

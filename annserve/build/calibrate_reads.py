@@ -68,6 +68,8 @@ def calibrate_reads(
     segment: Segment,
     norm_max: float,
     threads: int,
+    *,
+    settle_above: float = 1.0,
 ) -> ReadPlan:
     """Find the effort and the thresholds that each recall target takes.
 
@@ -85,6 +87,8 @@ def calibrate_reads(
     norm_max : float
     threads : int
         Threads that rate side by side.
+    settle_above : float
+        Recall targets above which raw rows settle what INT8 leaves open, so that nothing is lost to it.
 
     Returns
     -------
@@ -103,7 +107,8 @@ def calibrate_reads(
     expected: F64 = np.empty((*shape, 1))
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
-        pages = np.where(kept, placement.page[neighbours[:, :k]], -1)
+        homes = placement.page[neighbours[:, :k]]
+        pages = np.where(kept, homes, -1)
         most = _heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
         full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
@@ -116,7 +121,8 @@ def calibrate_reads(
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
-            curves = Curves.of(rating, _hits(rating, pages), k)
+            hits = _hits(rating, homes if target > settle_above else pages)
+            curves = Curves.of(rating, hits, k)
             expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
     # Noise must not let a higher target take less.
     expected = np.maximum.accumulate(expected, axis=1)

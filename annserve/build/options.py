@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annserve.errors import InputError
+from annserve.spec import METRICS
 
 #: Ways to choose pages: by codes where the budget allows, or by heads alone.
 CODES = ("auto", "none")
+#: Raw rows kept for re-ranking: where INT8 loses too much, never, or always in a type.
+RERANKS = ("auto", "none", "float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class BuildOptions:
         (``2GiB``). More RAM, fewer reads.
     codes : str
         ``auto``: short codes of pages and rows, as the budget allows. ``none``: heads alone choose pages.
+    rerank : str
+        Raw rows kept on disk, to settle what INT8 leaves open: ``auto``, as given, where INT8 alone would lose too
+        many neighbours; ``none``; or always, as ``float32`` or ``float16``.
+    rerank_with : Path, optional
+        File with another encoder's vectors, one per row: raw rows that rank candidates by a second query.
+    rerank_metric : str, optional
+        Metric of those vectors; the index's own by default.
     page_bytes : int
         Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
     calibration_queries : int
@@ -44,6 +54,9 @@ class BuildOptions:
     column: str | None = None
     ram: str = "25%"
     codes: str = "auto"
+    rerank: str = "auto"
+    rerank_with: Path | None = None
+    rerank_metric: str | None = None
     page_bytes: int = 0
     calibration_queries: int = 3_000
     seed: int = 0
@@ -58,8 +71,16 @@ class BuildOptions:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"{name} is {value}; it must lie between {least} and {most}", field=name)
-        if self.codes not in CODES:
-            raise InputError(f"codes is {self.codes!r}; use one of {', '.join(CODES)}", field="codes")
+        for name, choices in (("codes", CODES), ("rerank", RERANKS), ("rerank_metric", (None, *METRICS))):
+            if getattr(self, name) not in choices:
+                known = ", ".join(choice for choice in choices if choice)
+                raise InputError(f"{name} is {getattr(self, name)!r}; use one of {known}", field=name)
+        if self.rerank_with is not None and self.rerank == "none":
+            raise InputError("rerank is 'none', but rerank_with names vectors; leave one of them out", field="rerank")
+        if self.rerank_with is None and self.rerank_metric is not None:
+            raise InputError(
+                "rerank_metric is for another encoder's vectors, but rerank_with names none", field="rerank_metric"
+            )
 
     @property
     def n_threads(self) -> int:

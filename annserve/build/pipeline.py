@@ -8,6 +8,8 @@ cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
 link        ``heads.graph``            posting centroids (h, d) → navigation graph
 encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
 pack        ``pages.pack``             rows in page order → posting pages on disk
+hold out    ``build.heldout``          rows → queries and their exact neighbours
+keep        ``build.raw_rows``         rows as given → raw pages on disk, where re-ranking wants them
 calibrate   ``build.calibrate_*``      held-out rows → effort by recall target and difficulty
 verify      ``build.verify``           every page and row id read back
 publish     ``index.publish``          files → manifest → CURRENT, one atomic step
@@ -39,6 +41,8 @@ from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.options import BuildOptions
+from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, read_other_rows
+from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
 from annserve.build.workplace import require_space, workplace
 from annserve.clusters.hierarchy import Packing, pack_rows
@@ -103,7 +107,8 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
         spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
         ids = _row_ids(options, source.count)
         tiers = plan_tiers(spec, source.count, options.ram, options.codes)
-        require_space(folder, source.count, spec)
+        raw = plan_raw_rows(options, spec, source.count)
+        require_space(folder, source.count, spec, raw)
         with workplace(folder) as work:
             segment_name = names.segment_name(1)
             place = folder / segment_name
@@ -149,7 +154,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             with _timed("pack", seconds), _told("pack", listener, n_pages(packing), "pages"):
                 errors = _write_pages(place / names.PAGES, rows, ids, packing, spec, salt, listener)
 
-            with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
+            with _timed("hold out", seconds), _told("hold out", listener, None, "rows"):
                 held_out = hold_out(rows, spec, options.calibration_queries, options.seed)
                 neighbours, _ = exact_neighbours(
                     rows,
@@ -160,9 +165,28 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                     threads=options.n_threads,
                 )
                 placement = _place(packing)
+                loss = loss_of_storage(held_out.queries, neighbours, rows, spec)
+
+            raw = decide_raw_rows(raw, options, loss)
+            if raw is not None:
+                with _timed("keep", seconds):
+                    raw_rows = rows if raw.own else read_other_rows(options, raw, work, listener)
+                    keep_raw_rows(place / names.RAW, raw_rows, raw, packing, spec.page_capacity, salt, listener)
+            settle_above = raw.settle_above if raw is not None and raw.own else 1.0
+
+            with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
                 plan: ProbePlan | ReadPlan
                 if codes is None:
-                    plan = calibrate_probes(held_out, neighbours, rows, placement.head, heads, spec, staged.norm_max)
+                    plan = calibrate_probes(
+                        held_out,
+                        neighbours,
+                        rows,
+                        placement.head,
+                        heads,
+                        spec,
+                        staged.norm_max,
+                        settle_above=settle_above,
+                    )
                 else:
                     segment = _unfinished(spec, heads, packing, radii, codes, place, salt)
                     plan = calibrate_reads(
@@ -173,12 +197,13 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                         segment,
                         staged.norm_max,
                         options.n_threads,
+                        settle_above=settle_above,
                     )
                 write_sealed(place / names.PLAN, plan.as_dict())
 
             write_sealed(
                 place / names.REPORT,
-                _report(source_path, options, tiers, spec, packing, heads, seconds, errors)
+                _report(source_path, options, tiers, spec, packing, heads, seconds, errors, loss)
                 | {"intrinsic_dim": hardness_of(as_source(rows))},
             )
             entry = describe_segment(
@@ -273,6 +298,7 @@ def _unfinished(
         salt=salt,
         layout=PageLayout.of(spec),
         codes=codes,
+        raw=None,
         plan={},
         report={},
     )
@@ -332,9 +358,11 @@ def _report(
     heads: HeadNodes,
     seconds: dict[str, float],
     errors: dict[str, float],
+    loss: float,
 ) -> dict[str, Any]:
     n_rows = len(packing.order)
-    told = {**asdict(options), "ids": str(options.ids.name) if options.ids else None}
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with")}
+    told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
     return {
         "annserve_version": __version__,
         "source": Path(source_path).name,
@@ -348,6 +376,7 @@ def _report(
         "rows_per_page": _spread(np.diff(packing.page_offsets)),
         "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
         "quantization_error": errors,
+        "neighbours_lost_to_int8": loss,
         "stage_seconds": seconds,
         "seconds": round(sum(seconds.values()), 3),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

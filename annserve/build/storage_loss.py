@@ -11,6 +11,15 @@ from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 
 _BLOCK = 64
+_K_OF_LOSS = 10
+
+
+def loss_of_storage(
+    queries: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], rows: npt.NDArray[Any], spec: IndexSpec
+) -> float:
+    """Give the share of the 10 nearest (of all known, if fewer are) that the stored rows lose; see below."""
+    k = min(_K_OF_LOSS, neighbours.shape[1])
+    return 1 - float(kept_by_storage(queries, neighbours, rows, spec, k).mean())
 
 
 def kept_by_storage(

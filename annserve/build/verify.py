@@ -11,9 +11,11 @@ import numpy as np
 from annserve.errors import CorruptionError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import reachable
+from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
 from annserve.pages.check import check_pages
-from annserve.storage.reader import PageReader, aligned_frames
+from annserve.raw.score import find_damage
+from annserve.storage.reader import PageReader, aligned_frames, open_reader
 
 _BATCH_PAGES = 1_024
 
@@ -24,7 +26,7 @@ class Verification:
 
     Attributes
     ----------
-    pages, rows, heads : int
+    pages, rows, heads, raw_pages : int
         What was proven.
     problems : list of str
         One line for each thing that is wrong; empty for a whole index.
@@ -33,6 +35,7 @@ class Verification:
     pages: int = 0
     rows: int = 0
     heads: int = 0
+    raw_pages: int = 0
     problems: list[str] = field(default_factory=list)
 
     def raise_if_broken(self, path: Path) -> None:
@@ -87,5 +90,21 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     offsets = segment.page_offsets.astype(np.int64)
     if offsets[0] != 0 or (np.diff(offsets) < 1).any() or offsets[-1] != segment.n_pages:
         result.problems.append("the posting table doesn't cover every page exactly once")
+    if segment.raw is not None:
+        result.raw_pages = segment.raw.n_pages
+        result.problems += _raw_problems(segment.raw, segment.salt)
     listener(StageFinished("verify", time.monotonic() - begun, f"{result.rows:,} rows, each at home once"))
     return result
+
+
+def _raw_problems(raw: RawFile, salt: int) -> list[str]:
+    """Read every page of raw rows and say what is wrong, a line for each that is damaged."""
+    problems = []
+    reader = open_reader(raw.path, raw.offset, raw.layout.page_bytes, raw.n_pages)
+    frames = aligned_frames(min(_BATCH_PAGES, raw.n_pages), raw.layout.page_bytes)
+    for first in range(0, raw.n_pages, _BATCH_PAGES):
+        page_ids = np.arange(first, min(first + _BATCH_PAGES, raw.n_pages), dtype=np.uint32)
+        reader.read(page_ids, frames)
+        problems += [f"raw page {page_id}: {wrong}" for page_id, wrong in find_damage(frames, page_ids, salt)]
+    reader.close()
+    return problems

@@ -15,12 +15,13 @@ import numpy as np
 
 from annserve.errors import OutputError
 from annserve.index import names
+from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 
 
-def require_space(folder: Path, count: int, spec: IndexSpec) -> None:
-    """Refuse before the work what would fail after hours: pages, heads, codes and staged rows must fit.
+def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None) -> None:
+    """Refuse before the work what would fail after hours: pages, heads, codes, raw and staged rows must fit.
 
     Raises
     ------
@@ -29,6 +30,9 @@ def require_space(folder: Path, count: int, spec: IndexSpec) -> None:
     """
     staged = count * spec.dim * np.dtype(spec.row_type).itemsize
     pages = -(-count // spec.page_capacity) * spec.page_bytes
+    if raw is not None:
+        pages += raw.n_pages(count) * raw.page_bytes
+        staged += 0 if raw.own else count * raw.row_bytes
     needed = int(1.1 * (staged + pages)) + (16 << 20)
     free = free_bytes(folder)
     if free < needed:

@@ -30,6 +30,20 @@ def answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --rerank-queries and --rerank-candidates to a command."""
+    for option in (
+        click.option("--rerank-candidates", type=int, help="How many these rank.  [default: ten a result]"),
+        click.option(
+            "--rerank-queries",
+            type=click.Path(path_type=Path),
+            help="The same queries by the other encoder of the index (build --rerank-with): rank anew by them.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def give_answers(result: SearchResult, out: Path | None, distances: Path | None, as_json: bool) -> None:
     """Write files where asked, and print JSON or a short table."""
     for path, array in ((out, result.ids), (distances, result.distances)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from annserve.build.options import CODES, BuildOptions
+from annserve.build.options import CODES, RERANKS, BuildOptions
 from annserve.cli.render import Progress, bytes_text
 from annserve.spec import METRICS, IndexSpec
 
@@ -39,6 +39,17 @@ _DEFAULTS = BuildOptions()
     show_default=True,
     help="Choose pages by codes where the budget allows, or by heads alone.",
 )
+@click.option(
+    "--rerank",
+    type=click.Choice(RERANKS),
+    default=_DEFAULTS.rerank,
+    show_default=True,
+    help="Keep raw rows on disk to settle what INT8 leaves open: where it loses much, never, or always.",
+)
+@click.option(
+    "--rerank-with", type=click.Path(path_type=Path), help="Another encoder's vectors, one per row: rank anew."
+)
+@click.option("--rerank-metric", type=click.Choice(METRICS), help="Metric of those.  [default: --metric]")
 @click.option(
     "--page-bytes",
     type=int,

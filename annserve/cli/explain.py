@@ -90,6 +90,7 @@ def _stages(found: Explanation) -> str:
     lines += [
         ("read", read, time("read")),
         ("score", f"{found.rows_scored:,} rows, {share:.1f} a page", time("score")),
+        *([("rerank", f"{found.rows_reranked:,} raw rows", time("rerank"))] if "rerank" in found.seconds else []),
         ("", f"result {found.k} lies at {_number(found.distances[-1])}", ""),
     ]
     if found.rounds > 1:

@@ -29,6 +29,12 @@ def command(index: Path, as_json: bool) -> None:
     click.echo(_text(index, info, probes, report))
 
 
+def _raw_text(raw: dict[str, Any]) -> str:
+    if raw["own"]:
+        return f"{raw['row_type']}, to settle what INT8 leaves open above recall target {raw['settle_above']}"
+    return f"another encoder's: {raw['dim']} {raw['row_type']}, metric {raw['metric']}"
+
+
 def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]], report: dict[str, Any]) -> str:
     count = info["count"]
     facts = [
@@ -36,6 +42,7 @@ def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]],
         ("pages", f"{info['pages']:,} of {info['page_bytes']:,} bytes, {info['page_fill']:.1%} full, "
                   f"{info['page_capacity']} rows each"),
         ("disk", f"{bytes_text(info['disk_bytes'])}, {info['disk_bytes'] / count:.0f} bytes a vector"),
+        *([("raw rows", _raw_text(info["raw_rows"]))] if info["raw_rows"] else []),
         ("reads", info["io"]),
         ("version", f"format {info['format_version']}, snapshot {info['snapshot']}"),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from annserve.cli.answers import answer_options, give_answers
+from annserve.cli.answers import answer_options, give_answers, rerank_options
 
 
 @click.command("query")
@@ -16,6 +16,7 @@ from annserve.cli.answers import answer_options, give_answers
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option("--recall", "recall_target", type=float, help="Recall target.  [default: the server's]")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that the whole search may take.")
+@rerank_options
 @answer_options
 def command(
     queries: Path,
@@ -24,6 +25,8 @@ def command(
     k: int,
     recall_target: float | None,
     timeout: float,
+    rerank_queries: Path | None,
+    rerank_candidates: int | None,
     out: Path | None,
     distances: Path | None,
     as_json: bool,
@@ -33,6 +36,13 @@ def command(
     from annserve.vectors.formats import read_matrix
 
     vectors = read_matrix(queries)
+    again = read_matrix(rerank_queries) if rerank_queries else None
     with Client(address, timeout=timeout, collection=collection) as client:
-        result = client.search(vectors, k, recall_target=recall_target)
+        result = client.search(
+            vectors,
+            k,
+            recall_target=recall_target,
+            rerank_queries=again,
+            rerank_candidates=rerank_candidates,
+        )
     give_answers(result, out, distances, as_json)

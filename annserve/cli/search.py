@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from annserve.cli.answers import answer_options, give_answers
+from annserve.cli.answers import answer_options, give_answers, rerank_options
 from annserve.spec import RECALL_TARGET_DEFAULT
 
 
@@ -25,6 +25,7 @@ from annserve.spec import RECALL_TARGET_DEFAULT
 @click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread, mmap.")
 @click.option("--page-cache", default="0", help="RAM for pages asked for often, as 256MiB.  [default: none]")
 @click.option("--threads", type=int, help="Threads. [default: one per CPU]")
+@rerank_options
 @answer_options
 def command(
     index: Path,
@@ -34,6 +35,8 @@ def command(
     io: str,
     page_cache: str,
     threads: int | None,
+    rerank_queries: Path | None,
+    rerank_candidates: int | None,
     out: Path | None,
     distances: Path | None,
     as_json: bool,
@@ -43,6 +46,13 @@ def command(
     from annserve.vectors.formats import read_matrix
 
     vectors = read_matrix(queries)
+    again = read_matrix(rerank_queries) if rerank_queries else None
     with collection.open(index, io=io, threads=threads, page_cache=page_cache) as opened:
-        result = opened.search(vectors, k, recall_target=recall_target)
+        result = opened.search(
+            vectors,
+            k,
+            recall_target=recall_target,
+            rerank_queries=again,
+            rerank_candidates=rerank_candidates,
+        )
     give_answers(result, out, distances, as_json)

@@ -34,4 +34,5 @@ def command(index: Path, as_json: bool) -> None:
             click.echo(problem)
     found.raise_if_broken(index)
     if not as_json:
-        click.echo(f"{index} is whole: {found.rows:,} rows, {found.pages:,} pages, {found.heads:,} heads")
+        raw = f", {found.raw_pages:,} pages of raw rows" if found.raw_pages else ""
+        click.echo(f"{index} is whole: {found.rows:,} rows, {found.pages:,} pages, {found.heads:,} heads{raw}")

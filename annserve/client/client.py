@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from annserve.client.convert import info_of, joined, matrix_of, queries_to_send, result_of
 from annserve.client.status import error_of
-from annserve.errors import DeadlineError
+from annserve.errors import DeadlineError, InputError
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 
@@ -89,7 +89,15 @@ class Client:
         self._search = search_pb2_grpc.SearchServiceStub(self._channel)
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
 
-    def search(self, queries: npt.ArrayLike, k: int = 10, *, recall_target: float | None = None) -> SearchResult:
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        recall_target: float | None = None,
+        rerank_queries: npt.ArrayLike | None = None,
+        rerank_candidates: int | None = None,
+    ) -> SearchResult:
         """Find the `k` nearest rows of each query.
 
         Parameters
@@ -100,6 +108,10 @@ class Client:
             Neighbours wanted, 1 to 1,000.
         recall_target : float or None
             Share of the true neighbours wanted; None leaves it to the server.
+        rerank_queries : (nq, raw dim) or (raw dim,) array, optional
+            The same queries by the other encoder whose vectors the index keeps; they rank the candidates.
+        rerank_candidates : int, optional
+            How many, k to 1,000; None leaves it to the server.
 
         Returns
         -------
@@ -109,17 +121,28 @@ class Client:
         Raises
         ------
         InputError
-            If the queries, k or the recall target are wrong.
+            If the queries, k, the recall target or what is to be ranked anew are wrong.
         """
         matrix = queries_to_send(queries)
+        again = None if rerank_queries is None else queries_to_send(rerank_queries, "rerank_queries")
+        if again is not None and len(again) != len(matrix):
+            raise InputError(
+                f"there are {len(again)} rerank_queries for {len(matrix)} queries; give one for each",
+                field="rerank_queries",
+            )
         deadline = time.monotonic() + self._timeout
         results = []
-        for part in _parts(matrix, k):
+        for part in _parts(matrix, again, k):
             request = search_pb2.SearchRequest(
-                collection=self._collection, matrix=matrix_of(part), k=k, recall_target=recall_target
+                collection=self._collection,
+                matrix=matrix_of(matrix[part]),
+                k=k,
+                recall_target=recall_target,
+                rerank_matrix=None if again is None else matrix_of(again[part]),
+                rerank_candidates=rerank_candidates,
             )
             response = self._call(self._search.Search, request, deadline)
-            results.append(result_of(response, len(part)))
+            results.append(result_of(response, len(matrix[part])))
         return joined(results)
 
     def info(self) -> dict[str, Any]:
@@ -162,10 +185,10 @@ class Client:
         self.close()
 
 
-def _parts(queries: npt.NDArray[Any], k: int) -> Iterator[npt.NDArray[Any]]:
+def _parts(queries: npt.NDArray[Any], again: npt.NDArray[Any] | None, k: int) -> Iterator[slice]:
     """Cut a batch into requests of bounded size with answers of bounded size; an empty batch is one part."""
-    row_bytes = max(queries.shape[1] * queries.itemsize, 1)
-    n_rows = min(REQUEST_BYTES // row_bytes, REQUEST_NEIGHBORS // max(int(k), 1), REQUEST_QUERIES)
+    row_bytes = sum(matrix.shape[1] * matrix.itemsize for matrix in (queries, again) if matrix is not None)
+    n_rows = min(REQUEST_BYTES // max(row_bytes, 1), REQUEST_NEIGHBORS // max(int(k), 1), REQUEST_QUERIES)
     n_rows = max(n_rows, 1)
     for begin in range(0, max(len(queries), 1), n_rows):
-        yield queries[begin : begin + n_rows]
+        yield slice(begin, begin + n_rows)

@@ -20,7 +20,7 @@ _ROW_TYPES: dict[np.dtype[Any], search_pb2.RowType] = {
 }
 
 
-def queries_to_send(queries: npt.ArrayLike) -> npt.NDArray[Any]:
+def queries_to_send(queries: npt.ArrayLike, what: str = "queries") -> npt.NDArray[Any]:
     """Give queries as a C-contiguous little-endian matrix of a type that can be sent; others become float32.
 
     Raises
@@ -32,9 +32,9 @@ def queries_to_send(queries: npt.ArrayLike) -> npt.NDArray[Any]:
     if array.ndim == 1:
         array = array[np.newaxis]
     if array.ndim != 2:
-        raise InputError(f"queries have {array.ndim} axes; give one vector or a matrix", field="queries")
+        raise InputError(f"{what} have {array.ndim} axes; give one vector or a matrix", field=what)
     if array.dtype.kind not in "uif":
-        raise InputError(f"queries have type {array.dtype}; give numbers", field="queries")
+        raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
     dtype = array.dtype.newbyteorder("<")
     return np.ascontiguousarray(array, dtype if dtype in _ROW_TYPES else np.dtype("<f4"))
 
@@ -64,13 +64,18 @@ def result_of(response: search_pb2.SearchResponse, n_queries: int) -> SearchResu
             f"{len(response.ids)} and {len(response.distances)} bytes; is it another version?"
         )
     stats = response.stats
-    counts = {name: np.array(getattr(stats, name), dtype=np.int64) for name in SearchStats.COUNTS}
+    # An older server leaves out what it doesn't count.
+    counts = {name: _count(getattr(stats, name), n_queries) for name in SearchStats.COUNTS}
     return SearchResult(
         # Copied, for a view of the message's bytes couldn't be written to.
         ids=np.frombuffer(response.ids, "<u8").astype(np.uint64).reshape(shape),
         distances=np.frombuffer(response.distances, "<f4").astype(np.float32).reshape(shape),
         stats=SearchStats(**counts, stage_seconds=dict(stats.stage_seconds), seconds=stats.seconds),
     )
+
+
+def _count(values: Sequence[int], n_queries: int) -> npt.NDArray[np.int64]:
+    return np.array(values if values else [0] * n_queries, dtype=np.int64)
 
 
 def joined(results: Sequence[SearchResult]) -> SearchResult:
@@ -113,4 +118,15 @@ def info_of(index: admin_pb2.Index) -> dict[str, Any]:
         "format_version": index.format_version,
         "snapshot": index.snapshot,
         "io": index.io,
+        "raw_rows": _raw_rows(index.raw_rows) if index.HasField("raw_rows") else None,
     }
+
+
+def _raw_rows(raw: admin_pb2.RawRows) -> dict[str, Any]:
+    facts = {
+        "dim": raw.dim,
+        "row_type": search_pb2.RowType.Name(raw.row_type).removeprefix("ROW_TYPE_").lower(),
+        "metric": admin_pb2.Metric.Name(raw.metric).removeprefix("METRIC_").lower(),
+        "own": raw.own,
+    }
+    return {**facts, "settle_above": raw.settle_above} if raw.own else facts

@@ -18,8 +18,8 @@ from annserve.storage.layout import FORMAT_VERSION
 class FileEntry:
     """Length and header checksum of one file of a segment.
 
-    `crc32c` is of the whole file; for pages it is of the first 4,096 bytes (the container's header), because
-    every page carries its own.
+    `crc32c` is of the whole file; for pages and raw rows it is of the first 4,096 bytes (the container's header),
+    because every page carries its own.
     """
 
     n_bytes: int

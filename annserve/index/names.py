@@ -7,6 +7,7 @@
     segment-000001/heads.bin    heads, navigation graph, posting table (RAM)
     segment-000001/codes.bin    codes of pages and rows (RAM); absent where an index has none
     segment-000001/pages.bin    posting pages (SSD)
+    segment-000001/raw.bin      raw rows for a second look (SSD); absent where an index keeps none
     segment-000001/plan.json    what calibration found
     segment-000001/report.json  how the build went
     .build/                     staging of an unfinished build; removed when it is published
@@ -20,9 +21,10 @@ CURRENT = "CURRENT"
 BUILD_FOLDER = ".build"
 HEADS, PAGES, PLAN, REPORT = "heads.bin", "pages.bin", "plan.json", "report.json"
 CODES = "codes.bin"
+RAW = "raw.bin"
 #: Files that every segment has, and those that it may have.
 SEGMENT_FILES = (HEADS, PAGES, PLAN, REPORT)
-OPTIONAL_FILES = (CODES,)
+OPTIONAL_FILES = (CODES, RAW)
 
 _MANIFEST = re.compile(r"manifest-[0-9]{6,}\.json")
 _SEGMENT = re.compile(r"segment-[0-9]{6,}")

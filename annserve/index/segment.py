@@ -18,6 +18,7 @@ from annserve.errors import CorruptionError, ReadError
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
 from annserve.index import names
 from annserve.index.manifest import FileEntry, SegmentEntry
+from annserve.index.raw_file import RawFile, open_raw
 from annserve.index.sealed import read_sealed
 from annserve.pages.layout import PageLayout
 from annserve.spec import IndexSpec
@@ -49,6 +50,8 @@ class Segment:
     layout : PageLayout
     codes : CodeTiers or None
         None where the index was built without.
+    raw : RawFile or None
+        None where the index keeps no raw rows.
     plan, report : dict
         What calibration found; how the build went.
     """
@@ -64,6 +67,7 @@ class Segment:
     salt: int
     layout: PageLayout
     codes: CodeTiers | None
+    raw: RawFile | None
     plan: dict[str, Any]
     report: dict[str, Any]
 
@@ -119,9 +123,9 @@ def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:
 
 
 def file_checksum(path: Path) -> int:
-    """Sum a segment's file for the manifest: all of it, or only the header of ``pages.bin``."""
+    """Sum a segment's file for the manifest: all of it, or only the header where pages carry their own sums."""
     with path.open("rb") as file:
-        if path.name == names.PAGES:
+        if path.name in (names.PAGES, names.RAW):
             return crc32c(file.read(BLOCK_BYTES))
         total = 0
         while piece := file.read(1 << 22):
@@ -157,6 +161,8 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
     with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
         pages_offset, pages_bytes = file.extent("pages")
     codes = _open_codes(place / names.CODES, entry, spec) if names.CODES in entry.files else None
+    n_places = entry.n_pages * spec.page_capacity
+    raw = open_raw(place / names.RAW, spec, n_places) if names.RAW in entry.files else None
     if pages_bytes != entry.n_pages * spec.page_bytes or not _fit(entry, heads, page_offsets, radii):
         raise CorruptionError(
             f"{place} doesn't fit its manifest: {entry.n_heads} heads and {entry.n_pages} pages expected; "
@@ -175,6 +181,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         salt=entry.salt,
         layout=PageLayout.of(spec),
         codes=codes,
+        raw=raw,
         plan=read_sealed(place / names.PLAN),
         report=read_sealed(place / names.REPORT),
     )

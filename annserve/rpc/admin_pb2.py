@@ -26,15 +26,15 @@ from annserve.rpc import search_pb2 as annserve_dot_v1_dot_search__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nnserve/v1/admin.proto\x12\x0b\x61nnserve.v1\x1a\x18\x61nnserve/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"}\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.annserve.v1.Limits\";\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x0f\n\x07queries\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\"%\n\x0fGetIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"5\n\x10GetIndexResponse\x12!\n\x05index\x18\x01 \x01(\x0b\x32\x12.annserve.v1.Index\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListIndexesResponse\x12#\n\x07indexes\x18\x01 \x03(\x0b\x32\x12.annserve.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x03\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12&\n\x08row_type\x18\x03 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x12\n\npage_bytes\x18\x07 \x01(\x05\x12\x15\n\rpage_capacity\x18\x08 \x01(\x05\x12\r\n\x05heads\x18\t \x01(\x03\x12\'\n\tram_tiers\x18\n \x03(\x0b\x32\x14.annserve.v1.RamTier\x12\x11\n\tram_bytes\x18\x0b \x01(\x03\x12\x12\n\ndisk_bytes\x18\x0c \x01(\x03\x12\x15\n\rbuild_seconds\x18\r \x01(\x01\x12\x16\n\x0erecall_targets\x18\x0e \x03(\x01\x12\x16\n\x0e\x66ormat_version\x18\x0f \x01(\x05\x12\x10\n\x08snapshot\x18\x10 \x01(\x03\x12\n\n\x02io\x18\x11 \x01(\t\"&\n\x07RamTier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\r\n\tMETRIC_IP\x10\x02\x12\x11\n\rMETRIC_COSINE\x10\x03\x32\x81\x02\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.annserve.v1.GetServerInfoRequest\x1a\".annserve.v1.GetServerInfoResponse\x12G\n\x08GetIndex\x12\x1c.annserve.v1.GetIndexRequest\x1a\x1d.annserve.v1.GetIndexResponse\x12P\n\x0bListIndexes\x12\x1f.annserve.v1.ListIndexesRequest\x1a .annserve.v1.ListIndexesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nnserve/v1/admin.proto\x12\x0b\x61nnserve.v1\x1a\x18\x61nnserve/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"}\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.annserve.v1.Limits\";\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x0f\n\x07queries\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\"%\n\x0fGetIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"5\n\x10GetIndexResponse\x12!\n\x05index\x18\x01 \x01(\x0b\x32\x12.annserve.v1.Index\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListIndexesResponse\x12#\n\x07indexes\x18\x01 \x03(\x0b\x32\x12.annserve.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x03\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12&\n\x08row_type\x18\x03 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x12\n\npage_bytes\x18\x07 \x01(\x05\x12\x15\n\rpage_capacity\x18\x08 \x01(\x05\x12\r\n\x05heads\x18\t \x01(\x03\x12\'\n\tram_tiers\x18\n \x03(\x0b\x32\x14.annserve.v1.RamTier\x12\x11\n\tram_bytes\x18\x0b \x01(\x03\x12\x12\n\ndisk_bytes\x18\x0c \x01(\x03\x12\x15\n\rbuild_seconds\x18\r \x01(\x01\x12\x16\n\x0erecall_targets\x18\x0e \x03(\x01\x12\x16\n\x0e\x66ormat_version\x18\x0f \x01(\x05\x12\x10\n\x08snapshot\x18\x10 \x01(\x03\x12\n\n\x02io\x18\x11 \x01(\t\x12&\n\x08raw_rows\x18\x12 \x01(\x0b\x32\x14.annserve.v1.RawRows\"\x86\x01\n\x07RawRows\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12&\n\x08row_type\x18\x02 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x03 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\x0b\n\x03own\x18\x04 \x01(\x08\x12\x14\n\x0csettle_above\x18\x05 \x01(\x01\"&\n\x07RamTier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\r\n\tMETRIC_IP\x10\x02\x12\x11\n\rMETRIC_COSINE\x10\x03\x32\x81\x02\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.annserve.v1.GetServerInfoRequest\x1a\".annserve.v1.GetServerInfoResponse\x12G\n\x08GetIndex\x12\x1c.annserve.v1.GetIndexRequest\x1a\x1d.annserve.v1.GetIndexResponse\x12P\n\x0bListIndexes\x12\x1f.annserve.v1.ListIndexesRequest\x1a .annserve.v1.ListIndexesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'annserve.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=980
-  _globals['_METRIC']._serialized_end=1061
+  _globals['_METRIC']._serialized_start=1157
+  _globals['_METRIC']._serialized_end=1238
   _globals['_GETSERVERINFOREQUEST']._serialized_start=99
   _globals['_GETSERVERINFOREQUEST']._serialized_end=121
   _globals['_GETSERVERINFORESPONSE']._serialized_start=123
@@ -50,9 +50,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINDEXESRESPONSE']._serialized_start=466
   _globals['_LISTINDEXESRESPONSE']._serialized_end=549
   _globals['_INDEX']._serialized_start=552
-  _globals['_INDEX']._serialized_end=938
-  _globals['_RAMTIER']._serialized_start=940
-  _globals['_RAMTIER']._serialized_end=978
-  _globals['_ADMINSERVICE']._serialized_start=1064
-  _globals['_ADMINSERVICE']._serialized_end=1321
+  _globals['_INDEX']._serialized_end=978
+  _globals['_RAWROWS']._serialized_start=981
+  _globals['_RAWROWS']._serialized_end=1115
+  _globals['_RAMTIER']._serialized_start=1117
+  _globals['_RAMTIER']._serialized_end=1155
+  _globals['_ADMINSERVICE']._serialized_start=1241
+  _globals['_ADMINSERVICE']._serialized_end=1498
 # @@protoc_insertion_point(module_scope)

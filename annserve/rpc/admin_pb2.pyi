@@ -75,7 +75,7 @@ class ListIndexesResponse(_message.Message):
     def __init__(self, indexes: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("collection", "dim", "row_type", "metric", "count", "pages", "page_bytes", "page_capacity", "heads", "ram_tiers", "ram_bytes", "disk_bytes", "build_seconds", "recall_targets", "format_version", "snapshot", "io")
+    __slots__ = ("collection", "dim", "row_type", "metric", "count", "pages", "page_bytes", "page_capacity", "heads", "ram_tiers", "ram_bytes", "disk_bytes", "build_seconds", "recall_targets", "format_version", "snapshot", "io", "raw_rows")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     ROW_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class Index(_message.Message):
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     IO_FIELD_NUMBER: _ClassVar[int]
+    RAW_ROWS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     dim: int
     row_type: _search_pb2.RowType
@@ -110,7 +111,22 @@ class Index(_message.Message):
     format_version: int
     snapshot: int
     io: str
-    def __init__(self, collection: _Optional[str] = ..., dim: _Optional[int] = ..., row_type: _Optional[_Union[_search_pb2.RowType, str]] = ..., metric: _Optional[_Union[Metric, str]] = ..., count: _Optional[int] = ..., pages: _Optional[int] = ..., page_bytes: _Optional[int] = ..., page_capacity: _Optional[int] = ..., heads: _Optional[int] = ..., ram_tiers: _Optional[_Iterable[_Union[RamTier, _Mapping]]] = ..., ram_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., build_seconds: _Optional[float] = ..., recall_targets: _Optional[_Iterable[float]] = ..., format_version: _Optional[int] = ..., snapshot: _Optional[int] = ..., io: _Optional[str] = ...) -> None: ...
+    raw_rows: RawRows
+    def __init__(self, collection: _Optional[str] = ..., dim: _Optional[int] = ..., row_type: _Optional[_Union[_search_pb2.RowType, str]] = ..., metric: _Optional[_Union[Metric, str]] = ..., count: _Optional[int] = ..., pages: _Optional[int] = ..., page_bytes: _Optional[int] = ..., page_capacity: _Optional[int] = ..., heads: _Optional[int] = ..., ram_tiers: _Optional[_Iterable[_Union[RamTier, _Mapping]]] = ..., ram_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., build_seconds: _Optional[float] = ..., recall_targets: _Optional[_Iterable[float]] = ..., format_version: _Optional[int] = ..., snapshot: _Optional[int] = ..., io: _Optional[str] = ..., raw_rows: _Optional[_Union[RawRows, _Mapping]] = ...) -> None: ...
+
+class RawRows(_message.Message):
+    __slots__ = ("dim", "row_type", "metric", "own", "settle_above")
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    ROW_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_ABOVE_FIELD_NUMBER: _ClassVar[int]
+    dim: int
+    row_type: _search_pb2.RowType
+    metric: Metric
+    own: bool
+    settle_above: float
+    def __init__(self, dim: _Optional[int] = ..., row_type: _Optional[_Union[_search_pb2.RowType, str]] = ..., metric: _Optional[_Union[Metric, str]] = ..., own: bool = ..., settle_above: _Optional[float] = ...) -> None: ...
 
 class RamTier(_message.Message):
     __slots__ = ("name", "bytes")

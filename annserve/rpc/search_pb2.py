@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61nnserve/v1/search.proto\x12\x0b\x61nnserve.v1\"K\n\x06Matrix\x12&\n\x08row_type\x18\x01 \x01(\x0e\x32\x14.annserve.v1.RowType\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xc0\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06matrix\x18\x02 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x00\x12%\n\x06vector\x18\x03 \x01(\x0b\x32\x13.annserve.v1.VectorH\x00\x12\x0e\n\x01k\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rrecall_target\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07queriesB\x04\n\x02_kB\x10\n\x0e_recall_target\"\xa3\x01\n\x0eSearchResponse\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x11\n\tdistances\x18\x02 \x01(\x0c\x12\x13\n\x0bnum_queries\x18\x03 \x01(\x05\x12\t\n\x01k\x18\x04 \x01(\x05\x12\'\n\x05stats\x18\x05 \x01(\x0b\x32\x18.annserve.v1.SearchStats\x12(\n\tneighbors\x18\x06 \x03(\x0b\x32\x15.annserve.v1.Neighbor\"(\n\x08Neighbor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xa6\x02\n\x0bSearchStats\x12\x12\n\npages_read\x18\x01 \x03(\x03\x12\r\n\x05reads\x18\x02 \x03(\x03\x12\x12\n\nbytes_read\x18\x03 \x03(\x03\x12\x15\n\rheads_visited\x18\x04 \x03(\x03\x12\x13\n\x0brows_scored\x18\x05 \x03(\x03\x12\x15\n\rcodes_scanned\x18\x08 \x03(\x03\x12\x14\n\x0cpages_cached\x18\n \x03(\x03\x12\x41\n\rstage_seconds\x18\x06 \x03(\x0b\x32*.annserve.v1.SearchStats.StageSecondsEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*v\n\x07RowType\x12\x18\n\x14ROW_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROW_TYPE_FLOAT32\x10\x01\x12\x14\n\x10ROW_TYPE_FLOAT16\x10\x02\x12\x12\n\x0eROW_TYPE_UINT8\x10\x03\x12\x11\n\rROW_TYPE_INT8\x10\x04\x32R\n\rSearchService\x12\x41\n\x06Search\x12\x1a.annserve.v1.SearchRequest\x1a\x1b.annserve.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61nnserve/v1/search.proto\x12\x0b\x61nnserve.v1\"K\n\x06Matrix\x12&\n\x08row_type\x18\x01 \x01(\x0e\x32\x14.annserve.v1.RowType\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xe4\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06matrix\x18\x02 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x00\x12%\n\x06vector\x18\x03 \x01(\x0b\x32\x13.annserve.v1.VectorH\x00\x12\x0e\n\x01k\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x1a\n\rrecall_target\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12,\n\rrerank_matrix\x18\x10 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x01\x12,\n\rrerank_vector\x18\x11 \x01(\x0b\x32\x13.annserve.v1.VectorH\x01\x12\x1e\n\x11rerank_candidates\x18\x12 \x01(\x05H\x04\x88\x01\x01\x42\t\n\x07queriesB\x10\n\x0ererank_queriesB\x04\n\x02_kB\x10\n\x0e_recall_targetB\x14\n\x12_rerank_candidates\"\xa3\x01\n\x0eSearchResponse\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x11\n\tdistances\x18\x02 \x01(\x0c\x12\x13\n\x0bnum_queries\x18\x03 \x01(\x05\x12\t\n\x01k\x18\x04 \x01(\x05\x12\'\n\x05stats\x18\x05 \x01(\x0b\x32\x18.annserve.v1.SearchStats\x12(\n\tneighbors\x18\x06 \x03(\x0b\x32\x15.annserve.v1.Neighbor\"(\n\x08Neighbor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xbd\x02\n\x0bSearchStats\x12\x12\n\npages_read\x18\x01 \x03(\x03\x12\r\n\x05reads\x18\x02 \x03(\x03\x12\x12\n\nbytes_read\x18\x03 \x03(\x03\x12\x15\n\rheads_visited\x18\x04 \x03(\x03\x12\x13\n\x0brows_scored\x18\x05 \x03(\x03\x12\x15\n\rcodes_scanned\x18\x08 \x03(\x03\x12\x14\n\x0cpages_cached\x18\n \x03(\x03\x12\x15\n\rrows_reranked\x18\t \x03(\x03\x12\x41\n\rstage_seconds\x18\x06 \x03(\x0b\x32*.annserve.v1.SearchStats.StageSecondsEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*v\n\x07RowType\x12\x18\n\x14ROW_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROW_TYPE_FLOAT32\x10\x01\x12\x14\n\x10ROW_TYPE_FLOAT16\x10\x02\x12\x12\n\x0eROW_TYPE_UINT8\x10\x03\x12\x11\n\rROW_TYPE_INT8\x10\x04\x32R\n\rSearchService\x12\x41\n\x06Search\x12\x1a.annserve.v1.SearchRequest\x1a\x1b.annserve.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +33,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSTATS_STAGESECONDSENTRY']._loaded_options = None
   _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_ROWTYPE']._serialized_start=844
-  _globals['_ROWTYPE']._serialized_end=962
+  _globals['_ROWTYPE']._serialized_start=1031
+  _globals['_ROWTYPE']._serialized_end=1149
   _globals['_MATRIX']._serialized_start=41
   _globals['_MATRIX']._serialized_end=116
   _globals['_VECTOR']._serialized_start=118
   _globals['_VECTOR']._serialized_end=142
   _globals['_SEARCHREQUEST']._serialized_start=145
-  _globals['_SEARCHREQUEST']._serialized_end=337
-  _globals['_SEARCHRESPONSE']._serialized_start=340
-  _globals['_SEARCHRESPONSE']._serialized_end=503
-  _globals['_NEIGHBOR']._serialized_start=505
-  _globals['_NEIGHBOR']._serialized_end=545
-  _globals['_SEARCHSTATS']._serialized_start=548
-  _globals['_SEARCHSTATS']._serialized_end=842
-  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_start=791
-  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_end=842
-  _globals['_SEARCHSERVICE']._serialized_start=964
-  _globals['_SEARCHSERVICE']._serialized_end=1046
+  _globals['_SEARCHREQUEST']._serialized_end=501
+  _globals['_SEARCHRESPONSE']._serialized_start=504
+  _globals['_SEARCHRESPONSE']._serialized_end=667
+  _globals['_NEIGHBOR']._serialized_start=669
+  _globals['_NEIGHBOR']._serialized_end=709
+  _globals['_SEARCHSTATS']._serialized_start=712
+  _globals['_SEARCHSTATS']._serialized_end=1029
+  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_start=978
+  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_end=1029
+  _globals['_SEARCHSERVICE']._serialized_start=1151
+  _globals['_SEARCHSERVICE']._serialized_end=1233
 # @@protoc_insertion_point(module_scope)

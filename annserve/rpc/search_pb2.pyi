@@ -37,18 +37,24 @@ class Vector(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "matrix", "vector", "k", "recall_target")
+    __slots__ = ("collection", "matrix", "vector", "k", "recall_target", "rerank_matrix", "rerank_vector", "rerank_candidates")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MATRIX_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
+    RERANK_MATRIX_FIELD_NUMBER: _ClassVar[int]
+    RERANK_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    RERANK_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     collection: str
     matrix: Matrix
     vector: Vector
     k: int
     recall_target: float
-    def __init__(self, collection: _Optional[str] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., k: _Optional[int] = ..., recall_target: _Optional[float] = ...) -> None: ...
+    rerank_matrix: Matrix
+    rerank_vector: Vector
+    rerank_candidates: int
+    def __init__(self, collection: _Optional[str] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., k: _Optional[int] = ..., recall_target: _Optional[float] = ..., rerank_matrix: _Optional[_Union[Matrix, _Mapping]] = ..., rerank_vector: _Optional[_Union[Vector, _Mapping]] = ..., rerank_candidates: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("ids", "distances", "num_queries", "k", "stats", "neighbors")
@@ -75,7 +81,7 @@ class Neighbor(_message.Message):
     def __init__(self, id: _Optional[int] = ..., distance: _Optional[float] = ...) -> None: ...
 
 class SearchStats(_message.Message):
-    __slots__ = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached", "stage_seconds", "seconds")
+    __slots__ = ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached", "rows_reranked", "stage_seconds", "seconds")
     class StageSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +96,7 @@ class SearchStats(_message.Message):
     ROWS_SCORED_FIELD_NUMBER: _ClassVar[int]
     CODES_SCANNED_FIELD_NUMBER: _ClassVar[int]
     PAGES_CACHED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_RERANKED_FIELD_NUMBER: _ClassVar[int]
     STAGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     pages_read: _containers.RepeatedScalarFieldContainer[int]
@@ -99,6 +106,7 @@ class SearchStats(_message.Message):
     rows_scored: _containers.RepeatedScalarFieldContainer[int]
     codes_scanned: _containers.RepeatedScalarFieldContainer[int]
     pages_cached: _containers.RepeatedScalarFieldContainer[int]
+    rows_reranked: _containers.RepeatedScalarFieldContainer[int]
     stage_seconds: _containers.ScalarMap[str, float]
     seconds: float
-    def __init__(self, pages_read: _Optional[_Iterable[int]] = ..., reads: _Optional[_Iterable[int]] = ..., bytes_read: _Optional[_Iterable[int]] = ..., heads_visited: _Optional[_Iterable[int]] = ..., rows_scored: _Optional[_Iterable[int]] = ..., codes_scanned: _Optional[_Iterable[int]] = ..., pages_cached: _Optional[_Iterable[int]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...
+    def __init__(self, pages_read: _Optional[_Iterable[int]] = ..., reads: _Optional[_Iterable[int]] = ..., bytes_read: _Optional[_Iterable[int]] = ..., heads_visited: _Optional[_Iterable[int]] = ..., rows_scored: _Optional[_Iterable[int]] = ..., codes_scanned: _Optional[_Iterable[int]] = ..., pages_cached: _Optional[_Iterable[int]] = ..., rows_reranked: _Optional[_Iterable[int]] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...

@@ -8,6 +8,7 @@ rate       ``codes.rate``            their pages' and rows' codes → what each 
 choose     ``search.choose``         worth, k, recall target → pages, all chosen before any is read
 read       ``storage.reader``        pages → frames, one batch, all reads in flight together; it yields meanwhile
 score      ``pages.score``           frames → exact distances → top-k
+rerank     ``search.rerank``         raw rows of what INT8 leaves open → top-k, where an index keeps them
 =========  ========================  ==================================================================
 
 Every stage's hot part runs in a kernel without the GIL, so threads that search side by side scale. Within a thread a
@@ -28,9 +29,11 @@ from annserve.index.segment import Segment
 from annserve.metric import METRIC_CODES, queries_to_space
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
+from annserve.results import SearchStats
 from annserve.search.choose import Choice, Chooser, chooser_for
 from annserve.search.clock import Clock
 from annserve.search.overlap import Journey, overlapped
+from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import all_pages
 from annserve.storage.cache import PageCache
 from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
@@ -53,12 +56,16 @@ class BlockResult:
 
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float64]
+    #: Whether the pages held fewer rows than were wanted.
+    short: npt.NDArray[np.bool_]
     pages_read: npt.NDArray[np.int64]
     reads: npt.NDArray[np.int64]
+    bytes_read: npt.NDArray[np.int64]
     heads_visited: npt.NDArray[np.int64]
-    codes_scanned: npt.NDArray[np.int64]
     rows_scored: npt.NDArray[np.int64]
+    codes_scanned: npt.NDArray[np.int64]
     pages_cached: npt.NDArray[np.int64]
+    rows_reranked: npt.NDArray[np.int64]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -76,6 +83,8 @@ class Engine:
         By default the one that the segment's tiers allow.
     cache : PageCache, optional
         Of the segment's pages.
+    raw_reader : PageReader, optional
+        Of raw rows, where the segment keeps some.
     """
 
     def __init__(
@@ -85,12 +94,14 @@ class Engine:
         norm_max: float,
         chooser: Chooser | None = None,
         cache: PageCache | None = None,
+        raw_reader: PageReader | None = None,
     ) -> None:
         self.segment = segment
         self.reader = reader
         self.norm_max = norm_max
         self.chooser = chooser or chooser_for(segment)
         self.cache = cache
+        self.raw_rows = RawRows(segment, segment.raw, raw_reader) if segment.raw and raw_reader else None
         self._threads = threading.local()
 
     def block_queries(self, share: int, k: int, recall_target: float) -> int:
@@ -105,10 +116,16 @@ class Engine:
         return int(np.clip(BLOCK_PAGES // max(pages, 1), 1, min(share, BLOCK_QUERIES)))
 
     def search(
-        self, queries: npt.NDArray[Any], k: int, recall_target: float, *, deadline: float | None = None
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        recall_target: float,
+        *,
+        rerank: Rerank | None = None,
+        deadline: float | None = None,
     ) -> BlockResult:
         """Search one block of queries; see ``search_blocks``."""
-        return next(self.search_blocks([(0, queries)], k, recall_target, deadline=deadline))[1]
+        return next(self.search_blocks([(0, queries)], k, recall_target, rerank=rerank, deadline=deadline))[1]
 
     def search_blocks(
         self,
@@ -116,24 +133,28 @@ class Engine:
         k: int,
         recall_target: float,
         *,
+        rerank: Rerank | None = None,
         deadline: float | None = None,
     ) -> Iterator[tuple[int, BlockResult]]:
         """Search blocks of queries, each rated while the disk reads for the one before.
 
         Parameters
         ----------
-        blocks : iterable of (number, (nq, dim) array)
-            Of about ``block_queries`` valid queries (``spec.check_vectors``); each is taken when its turn comes.
+        blocks : iterable of (first, (nq, dim) array)
+            Number of a block's first query, and its queries: about ``block_queries``, valid (``spec.check_vectors``).
+            Each is taken when its turn comes.
         k : int
             Valid for the index (``spec.check_k``).
         recall_target : float
             0.80 … 0.99, or 1 to read every page.
+        rerank : Rerank, optional
+            Second queries, where another encoder's raw rows are to rank candidates anew.
         deadline : float, optional
             ``time.monotonic()`` after which no stage is begun.
 
         Yields
         ------
-        (number, BlockResult)
+        (first, BlockResult)
             As blocks are done.
 
         Raises
@@ -143,20 +164,28 @@ class Engine:
         ReadError, CorruptionError
             If a page can't be read, or isn't what was written.
         """
-        journeys = ((number, self._journey(queries, k, recall_target, Clock(deadline))) for number, queries in blocks)
+        journeys = (
+            (first, self._journey(queries, k, recall_target, rerank and rerank.beside(first, queries), Clock(deadline)))
+            for first, queries in blocks
+        )
         # A block that reads every page keeps the disk busy by itself, and its frames are many.
         yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
 
-    def _journey(self, queries: npt.NDArray[Any], k: int, recall_target: float, clock: Clock) -> Journey[BlockResult]:
+    def _journey(
+        self, queries: npt.NDArray[Any], k: int, recall_target: float, rerank: Rerank | None, clock: Clock
+    ) -> Journey[BlockResult]:
         """Carry one block of queries through the stages."""
         space = queries_to_space(queries, self.segment.spec, self.norm_max)
         quantized = quantize_queries(queries)
+        look = self.raw_rows.plan(queries, quantized, k, recall_target, rerank) if self.raw_rows else None
+        # Another encoder ranks more rows than are asked for: the first stage finds them all.
+        wanted = look.wanted if look else k
         if recall_target == 1.0:
-            result = yield from self._read(self._everything(len(queries)), quantized, k, clock)
+            result = yield from self._read(self._everything(len(queries)), quantized, wanted, look, clock)
         else:
-            choice = self.chooser.choose(space, k, recall_target, clock)
-            result = yield from self._read(choice, quantized, k, clock)
-            yield from self._complete(result, space, quantized, k, recall_target, clock)
+            choice = self.chooser.choose(space, wanted, recall_target, clock)
+            result = yield from self._read(choice, quantized, wanted, look, clock)
+            yield from self._complete(result, space, quantized, wanted, recall_target, look, clock)
         result.seconds = clock.seconds
         return result
 
@@ -167,27 +196,31 @@ class Engine:
         quantized: QuantizedQueries,
         k: int,
         recall_target: float,
+        look: SecondLook | None,
         clock: Clock,
     ) -> Journey[None]:
         """Look harder where the planned pages held fewer than k rows: the promise is k results."""
         effort = 1
-        while len(short := np.flatnonzero(result.ids[:, -1] == NO_ID)):
+        while len(short := np.flatnonzero(result.short)):
             effort *= _MORE_EFFORT
             if effort < self.segment.heads.n_heads:
                 choice = self.chooser.choose(space[short], k, recall_target, clock, effort)
             else:
                 choice = self._everything(len(short))
-            again = yield from self._read(choice, quantized.take(short), k, clock)
-            result.ids[short], result.distances[short] = again.ids, again.distances
-            for name in ("pages_read", "reads", "heads_visited", "codes_scanned", "rows_scored", "pages_cached"):
+            again = yield from self._read(choice, quantized.take(short), k, look and look.take(short), clock)
+            for name in ("ids", "distances", "short"):
+                getattr(result, name)[short] = getattr(again, name)
+            for name in SearchStats.COUNTS:
                 getattr(result, name)[short] += getattr(again, name)
 
     def _everything(self, n_queries: int) -> Choice:
         nothing = np.zeros(n_queries, np.int64)
         return Choice(all_pages(n_queries, self.segment.n_pages), nothing, nothing.copy())
 
-    def _read(self, choice: Choice, quantized: QuantizedQueries, k: int, clock: Clock) -> Journey[BlockResult]:
-        """Read the chosen pages that aren't cached in one batch, yielding meanwhile, and score their rows."""
+    def _read(
+        self, choice: Choice, quantized: QuantizedQueries, k: int, look: SecondLook | None, clock: Clock
+    ) -> Journey[BlockResult]:
+        """Read the chosen pages that aren't cached in one batch, score their rows, look at some again; yield twice."""
         segment, selection = self.segment, choice.selection
         with clock.stage("read"):
             frames = self._take_frames(len(selection.page_ids))
@@ -215,18 +248,30 @@ class Engine:
             )
             if self.cache is not None and places is not None:
                 self.cache.keep(to_read.page_ids, places, frames.memory)
+            candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
-        return BlockResult(
-            ids,
-            distances,
-            pages_read := to_read.counts,
-            to_read.reads(),
-            choice.heads_visited,
-            choice.codes_scanned,
-            scored,
-            selection.counts - pages_read,
+        pages = to_read.counts
+        result = BlockResult(
+            ids=ids,
+            distances=distances,
+            short=ids[:, -1] == NO_ID,
+            pages_read=pages,
+            reads=to_read.reads(),
+            bytes_read=pages * segment.spec.page_bytes,
+            heads_visited=choice.heads_visited,
+            rows_scored=scored,
+            codes_scanned=choice.codes_scanned,
+            pages_cached=selection.counts - pages,
+            rows_reranked=np.zeros_like(pages),
         )
+        if look is not None and candidates is not None:
+            again = yield from look.rank(candidates, clock)
+            result.ids, result.distances, result.rows_reranked = again.ids, again.distances, again.rows
+            result.pages_read = pages + again.pages_read
+            result.reads += again.reads
+            result.bytes_read += again.bytes_read
+        return result
 
     def _take_frames(self, count: int) -> Frames:
         """Give frames for so many pages that no other block uses."""

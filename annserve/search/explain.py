@@ -92,8 +92,8 @@ class Explanation:
         round's, counts are those of all.
     pages : tuple of PageExplained
         In the order of their worth; else of their place on the device.
-    pages_read, reads, bytes_read, rows_scored : int
-        Neighbouring pages share a read.
+    pages_read, reads, bytes_read, rows_scored, rows_reranked : int
+        Neighbouring pages share a read; pages of raw rows are counted too.
     seconds : dict
         By stage.
     ids, distances : list
@@ -112,6 +112,7 @@ class Explanation:
     reads: int
     bytes_read: int
     rows_scored: int
+    rows_reranked: int
     seconds: dict[str, float]
     ids: list[int]
     distances: list[float]
@@ -148,7 +149,9 @@ def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: floa
     segment = engine.segment
     engine.search(query, k, recall_target)
     watched = _Watched(engine.chooser)
-    result = Engine(segment, engine.reader, engine.norm_max, watched).search(query, k, recall_target)
+    raw_reader = engine.raw_rows.reader if engine.raw_rows else None
+    watching = Engine(segment, engine.reader, engine.norm_max, watched, raw_reader=raw_reader)
+    result = watching.search(query, k, recall_target)
     choice = watched.choices[-1] if watched.choices else None
     page_ids = np.arange(segment.n_pages, dtype=np.uint32) if choice is None else choice.selection.page_ids
     answer = [int(one) for one in result.ids[0]]
@@ -164,8 +167,9 @@ def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: floa
         pages=pages,
         pages_read=int(result.pages_read[0]),
         reads=int(result.reads[0]),
-        bytes_read=int(result.pages_read[0]) * segment.spec.page_bytes,
+        bytes_read=int(result.bytes_read[0]),
         rows_scored=int(result.rows_scored[0]),
+        rows_reranked=int(result.rows_reranked[0]),
         seconds=dict(result.seconds),
         ids=answer,
         distances=[float(one) for one in result.distances[0]],

@@ -55,28 +55,38 @@ def queries_of(request: search_pb2.SearchRequest) -> npt.NDArray[Any]:
     """
     form = request.WhichOneof("queries")
     if form == "matrix":
-        return _matrix(request.matrix)
+        return _matrix(request.matrix, form)
     if form == "vector":
         vector = np.array(request.vector.values, dtype=np.float32)
         return vector.reshape(1, -1)
     raise InputError("the request holds no queries; give a matrix or a vector", field="queries")
 
 
-def _matrix(matrix: search_pb2.Matrix) -> npt.NDArray[Any]:
+def rerank_queries_of(request: search_pb2.SearchRequest) -> npt.NDArray[Any] | None:
+    """Give a request's queries by the other encoder, None if there are none; errors as `queries_of`."""
+    form = request.WhichOneof("rerank_queries")
+    if form == "rerank_matrix":
+        return _matrix(request.rerank_matrix, form)
+    if form == "rerank_vector":
+        return np.array(request.rerank_vector.values, dtype=np.float32).reshape(1, -1)
+    return None
+
+
+def _matrix(matrix: search_pb2.Matrix, field: str) -> npt.NDArray[Any]:
     dtype = _ROW_TYPES.get(matrix.row_type)
     if dtype is None:
         raise InputError(
             f"row_type {matrix.row_type} is unknown; use FLOAT32, FLOAT16, UINT8 or INT8",
-            field="matrix.row_type",
+            field=f"{field}.row_type",
         )
     if not 1 <= matrix.dim <= DIM_MAX:
-        raise InputError(f"dim is {matrix.dim}; it must lie between 1 and {DIM_MAX}", field="matrix.dim")
+        raise InputError(f"dim is {matrix.dim}; it must lie between 1 and {DIM_MAX}", field=f"{field}.dim")
     row_bytes = matrix.dim * dtype.itemsize
     if len(matrix.data) % row_bytes:
         raise InputError(
             f"data holds {len(matrix.data)} bytes, which isn't a multiple of the {row_bytes} bytes of a row "
             f"({matrix.dim} × {dtype.name})",
-            field="matrix.data",
+            field=f"{field}.data",
         )
     return np.frombuffer(matrix.data, dtype).reshape(-1, matrix.dim)
 
@@ -112,10 +122,22 @@ def response_of(result: SearchResult, *, readable: bool) -> search_pb2.SearchRes
 def index_of(collection: str, info: Mapping[str, Any]) -> admin_pb2.Index:
     """Give the facts of ``Collection.info()`` as a message."""
     tiers = [admin_pb2.RamTier(name=name, bytes=size) for name, size in info["ram_tiers"].items()]
+    raw = info.get("raw_rows")
     return admin_pb2.Index(
         collection=collection,
         row_type=f"ROW_TYPE_{info['row_type'].upper()}",
         metric=f"METRIC_{info['metric'].upper()}",
         ram_tiers=tiers,
+        raw_rows=_raw_rows_of(raw) if raw else None,
         **{name: info[name] for name in PLAIN_FACTS},
+    )
+
+
+def _raw_rows_of(raw: Mapping[str, Any]) -> admin_pb2.RawRows:
+    return admin_pb2.RawRows(
+        dim=raw["dim"],
+        row_type=f"ROW_TYPE_{raw['row_type'].upper()}",
+        metric=f"METRIC_{raw['metric'].upper()}",
+        own=raw["own"],
+        settle_above=raw.get("settle_above", 0.0),
     )

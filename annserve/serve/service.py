@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from annserve.errors import DeadlineError, InputError, NotFoundError
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.convert import answer_bytes, index_of, queries_of, response_of
+from annserve.serve.convert import answer_bytes, index_of, queries_of, rerank_queries_of, response_of
 from annserve.spec import K_MAX, RECALL_TARGET_DEFAULT, check_k
 from annserve.version import __version__
 
@@ -43,6 +43,8 @@ class Searchable(Protocol):
         k: int = ...,
         *,
         recall_target: float = ...,
+        rerank_queries: npt.NDArray[Any] | None = ...,
+        rerank_candidates: int | None = ...,
         deadline: float | None = ...,
     ) -> SearchResult:
         """Find the `k` nearest rows of each query, or raise DeadlineError once `deadline` has passed."""
@@ -62,7 +64,7 @@ class Limits:
     queries : int
         Queries in one request.
     k : int
-        Neighbours of one query.
+        Neighbours of one query, and candidates that its second vector ranks.
     """
 
     message_bytes: int = 64 << 20
@@ -117,8 +119,24 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         k = check_k(request.k if request.HasField("k") else K_DEFAULT, collection.n_rows)
         self._check_size(len(queries), k)
         target = request.recall_target if request.HasField("recall_target") else RECALL_TARGET_DEFAULT
-        result = collection.search(queries, k, recall_target=target, deadline=deadline)
+        candidates = request.rerank_candidates if request.HasField("rerank_candidates") else None
+        self._check_candidates(candidates)
+        result = collection.search(
+            queries,
+            k,
+            recall_target=target,
+            rerank_queries=rerank_queries_of(request),
+            rerank_candidates=candidates,
+            deadline=deadline,
+        )
         return response_of(result, readable=request.WhichOneof("queries") == "vector")
+
+    def _check_candidates(self, candidates: int | None) -> None:
+        if candidates is not None and candidates > self._limits.k:
+            raise InputError(
+                f"rerank_candidates is {candidates}; this server ranks at most {self._limits.k}",
+                field="rerank_candidates",
+            )
 
     def _check_size(self, n_queries: int, k: int) -> None:
         limits = self._limits

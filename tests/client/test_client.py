@@ -43,7 +43,7 @@ def test_a_batch_cut_into_requests_answers_as_in_one(server, rows, monkeypatch, 
     with Client(server.address) as whole:
         expected = whole.search(rows, 4)
     monkeypatch.setattr(client, limit, 70)
-    assert len(list(client._parts(rows, 4))) > 4
+    assert len(list(client._parts(rows, None, 4))) > 4
     with Client(server.address) as cut:
         result = cut.search(rows, 4)
     np.testing.assert_array_equal(result.ids, expected.ids)

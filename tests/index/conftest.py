@@ -19,7 +19,7 @@ def whole_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
     rows = np.random.default_rng(8).normal(size=(60, 400)).astype(np.float32)
     np.save(folder / "rows.npy", rows)
-    build(folder / "rows.npy", folder / "idx", BuildOptions(calibration_queries=20, threads=1))
+    build(folder / "rows.npy", folder / "idx", BuildOptions(rerank="float32", calibration_queries=20, threads=1))
     return folder / "idx"
 
 

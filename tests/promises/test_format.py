@@ -26,6 +26,7 @@ from annserve.codes.tiers import ENCODER_ARRAYS
 from annserve.heads.layout import DEGREE, NO_HEAD, NODE_PAGE_BYTES, HeadNodes, NodeLayout, lay_out
 from annserve.index import names
 from annserve.index.manifest import FileEntry, Manifest, SegmentEntry, read_current
+from annserve.index.raw_file import FACTS, RAW_MAGIC, raw_writer
 from annserve.index.sealed import read_sealed
 from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, PAGES_MAGIC, pages_writer, write_heads
 from annserve.metric import queries_to_space, rows_to_space
@@ -33,6 +34,8 @@ from annserve.pages.check import check_pages
 from annserve.pages.layout import HEADER, PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
+from annserve.raw.layout import RawLayout
+from annserve.raw.pack import pack_raw_pages
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
@@ -159,6 +162,33 @@ def test_the_node_table_is_the_node_layout(dim):
     assert f"0x{NO_HEAD:X}" in table["neighbours"]["meaning and invariant"]
 
 
+@pytest.mark.parametrize(("row_type", "dim"), [("float16", 384), ("float32", 768), ("uint8", 1), ("float32", 32_768)])
+def test_the_raw_page_table_is_its_layout(row_type, dim):
+    layout = RawLayout(IndexSpec(dim, row_type, "l2"), own=False)
+    *fields, rows = table_of("### Raw page")
+    plain = [(field["field"], TYPES[field["type"]], int(field["offset"])) for field in fields]
+    dtype = layout.page_dtype
+    assert plain == [(name, dtype.fields[name][0].str, dtype.fields[name][1]) for name in dtype.names[:-1]]
+    assert dtype.names[-1] == rows["field"]
+    assert dtype.fields["rows"][1] == int(rows["offset"])
+    symbols = {"c": layout.capacity, "e": layout.dtype.itemsize, "D": dim}
+    assert dtype.fields["rows"][0].itemsize == value("c·e·D", **symbols)
+    assert rows["bytes"] == "ceD"
+    assert layout.page_bytes == dtype.itemsize == -(-(16 + layout.row_bytes) // 4_096) * 4_096
+    assert layout.capacity == (layout.page_bytes - 16) // layout.row_bytes
+
+
+def test_the_raw_page_dump_is_a_real_page():
+    layout = RawLayout(IndexSpec(3, "float16", "l2"), own=True)
+    row = np.array([[1, -2, 0.5]], np.float16)
+    pages = pack_raw_pages(row, np.array([1_361]), layout, first_page_id=2, n_pages=1, salt=0x5EEDCAFE)
+    assert_dump_is(hex_dump_of("### A raw page worked by hand"), pages[0])
+
+
+def test_the_facts_of_raw_rows_are_those_of_their_table():
+    assert tuple(row["fact"] for row in table_of("### Facts")) == FACTS
+
+
 def assert_sections_are(table, path, magic):
     with open_container(path, magic) as file:
         assert [row["section"] for row in table] == list(file.names)
@@ -178,9 +208,14 @@ def test_the_section_tables_are_those_of_the_files(tmp_path):
         writer.append(np.zeros((3, 4_096), np.uint8))
         writer.end()
     assert_sections_are(table_of("## pages.bin"), tmp_path / "p", PAGES_MAGIC)
+    with raw_writer(tmp_path / "r", RawLayout(IndexSpec(3, "float32", "l2"), own=True)) as writer:
+        writer.append(np.zeros((3, 4_096), np.uint8))
+        writer.end()
+    assert_sections_are(table_of("## raw.bin"), tmp_path / "r", RAW_MAGIC)
     for name in ("uint8-l2", "float32-cosine"):
         assert_sections_are(table_of("## codes.bin"), GOLDEN / name / SEGMENT / names.CODES, CODES_MAGIC)
-    for heading, magic in (("## heads.bin", HEADS_MAGIC), ("## codes.bin", CODES_MAGIC), ("## pages.bin", PAGES_MAGIC)):
+    magics = {"heads": HEADS_MAGIC, "codes": CODES_MAGIC, "pages": PAGES_MAGIC, "raw": RAW_MAGIC}
+    for heading, magic in ((f"## {name}.bin", magic) for name, magic in magics.items()):
         assert f"magic `{magic.decode()}`" in section_of(heading)
 
 
@@ -316,15 +351,16 @@ def test_every_file_of_a_segment_may_be_listed_and_only_optional_ones_may_not():
     always, optional = row["meaning and invariant"].split("; ")
     assert set(re.findall(r"[a-z]+\.[a-z]+", always)) == set(names.SEGMENT_FILES)
     assert set(re.findall(r"[a-z]+\.[a-z]+", optional)) == set(names.OPTIONAL_FILES)
-    for name in ("uint8-l2", "int8-ip-without-codes"):
+    more = {"uint8-l2": {names.CODES}, "int8-ip-without-codes": set(), "float16-cosine-raw": {names.CODES, names.RAW}}
+    for name, optional in more.items():
         listed = set(read_current(GOLDEN / name / "index").segments[0].files)
-        assert listed - set(names.SEGMENT_FILES) == (set(names.OPTIONAL_FILES) if name == "uint8-l2" else set())
+        assert listed == set(names.SEGMENT_FILES) | optional
 
 
 def test_every_file_of_an_index_is_in_the_picture_and_covered():
     picture = section_of("## The index folder")
     covered = [row["file"] for row in table_of("### What covers each byte")]
-    files = [names.HEADS, names.CODES, names.PAGES, names.PLAN, names.REPORT]
+    files = [names.HEADS, names.CODES, names.PAGES, names.RAW, names.PLAN, names.REPORT]
     assert set(files) == {*names.SEGMENT_FILES, *names.OPTIONAL_FILES}
     assert covered == [names.CURRENT, "manifest", *files]
     for name in files:

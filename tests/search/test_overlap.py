@@ -124,7 +124,7 @@ def rows() -> np.ndarray:
 def index(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("overlap")
     np.save(folder / "rows.npy", rows)
-    return build_index(folder / "rows.npy", folder / "index", "--calibration-queries", "200")
+    return build_index(folder / "rows.npy", folder / "index", "--calibration-queries", "200", "--rerank", "none")
 
 
 @pytest.fixture

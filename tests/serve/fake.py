@@ -39,7 +39,7 @@ class FakeCollection:
         self.n_rows, dim = self._rows.shape
         self.spec = IndexSpec(dim, self._rows.dtype.name, settings["metric"])
 
-    def search(self, queries, k=10, *, recall_target=0.95, deadline=None):
+    def search(self, queries, k=10, *, recall_target=0.95, rerank_queries=None, rerank_candidates=None, deadline=None):
         vectors = check_vectors(queries, self.spec)
         k = check_k(k, self.n_rows)
         check_recall_target(recall_target)
@@ -82,6 +82,7 @@ class FakeCollection:
             "format_version": 1,
             "snapshot": 7,
             "io": "fake",
+            "raw_rows": None,
         }
 
     def __enter__(self):

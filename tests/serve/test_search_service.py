@@ -160,7 +160,7 @@ LIES = {
     ),
     "an answer beyond the limit": (
         search_pb2.SearchRequest(matrix=search_pb2.Matrix(dim=24, row_type=3, data=bytes(24 * 16_000)), k=400),
-        "takes up to 77920000 bytes, but a message may have 67108864",
+        "takes up to 78080000 bytes, but a message may have 67108864",
     ),
 }
 

@@ -27,8 +27,8 @@ class Recorder:
 
     n_rows = 100
 
-    def search(self, queries, k=10, *, recall_target=0.95, deadline=None):
-        self.asked = {"queries": queries, "k": k, "recall_target": recall_target, "deadline": deadline}
+    def search(self, queries, k=10, **asked):
+        self.asked = {"queries": queries, "k": k, **asked}
         shape = (len(queries), k)
         return SearchResult(np.zeros(shape, np.uint64), np.zeros(shape, np.float32), SearchStats())
 
@@ -53,7 +53,8 @@ def test_what_a_request_leaves_out_takes_the_defaults_that_the_proto_promises():
     SearchService(Catalog({"one": collection}), Limits()).Search(request, Context(None))
     queries = collection.asked.pop("queries")
     assert (queries.shape, queries.dtype) == ((1, 2), np.float32)
-    assert collection.asked == {"k": 10, "recall_target": 0.95, "deadline": None}
+    nothing = {"rerank_queries": None, "rerank_candidates": None, "deadline": None}
+    assert collection.asked == {"k": 10, "recall_target": 0.95, **nothing}
 
 
 def test_queries_are_views_of_the_request_and_not_copies():
