@@ -64,6 +64,8 @@ def command(
             # The first search loads or compiles the kernels, for seconds: no caller's deadline should pay that.
             index.search(np.ones(index.spec.dim, np.float32), 1)
             collections[name] = index
+            info = index.info()
+            LOG.info("opened", extra={"collection": name, "ram_bytes": info["ram_bytes"], "io": info["io"]})
         # Signals are heeded before anyone is told that we serve, and the server stops before indexes close.
         with server, stop_signals() as stop_signal:
             server.start(collections)

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import CorruptionError, ReadError
-from annserve.storage.pagefile import PageFile
+from annserve.storage.pagefile import PageFile, instead_of
 
 
 class MmapReader:
     """Reads pages by mapping the file; see ``reader.PageReader`` for the contract."""
 
     name = "mmap"
+    passed_over = ""
     direct = False
 
     def __init__(self, file: PageFile) -> None:
@@ -58,7 +59,8 @@ class MmapReader:
 
     def describe(self) -> str:
         """Say in a line how pages are read."""
-        return "mmap, through the page cache (last resort: a failing disk ends the process)"
+        way = "mmap, through the page cache (last resort: a failing disk ends the process)"
+        return way + instead_of(self.passed_over)
 
     def close(self) -> None:
         """Let the file go."""

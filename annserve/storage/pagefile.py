@@ -51,6 +51,11 @@ def aligned_frames(count: int, page_bytes: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(memory, np.uint8).reshape(-1, page_bytes)[:count]
 
 
+def instead_of(passed_over: str) -> str:
+    """Say, after how pages are read, what was passed over; nothing where it is the best way."""
+    return f"; a fall-back, for {passed_over}" if passed_over else ""
+
+
 class PageFile:
     """An open file with pages in it.
 

@@ -64,7 +64,11 @@ class PageReader(Protocol):
         Whether reads go past the page cache.
     page_bytes, n_pages : int
         Bytes of a page, and pages in the file.
+    passed_over : str
+        Which better ways didn't work here, and why; empty for the best.
     """
+
+    passed_over: str
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -111,7 +115,7 @@ class PageReader(Protocol):
         """Start a read and finish it; see ``start`` and ``PendingRead.finish``."""
 
     def describe(self) -> str:
-        """Say in a line how pages are read, for ``annserve inspect``."""
+        """Say in a line how pages are read, and what was passed over, for ``annserve inspect`` and the server's log."""
 
     def close(self) -> None:
         """Let the file go; a read under way in another thread still ends well."""
@@ -166,11 +170,12 @@ def open_reader(path: Path | str, data_offset: int, page_bytes: int, n_pages: in
         for name, direct, make in ladder
         if kind == name or (kind == "auto" and (direct or name != "uring"))
     ]
-    refusals = []
+    refusals: list[str] = []
     for name, direct, make in wanted:
         try:
             reader = make()
             _prove(reader, plain)
+            reader.passed_over = "; ".join(refusals)
             return reader
         except (ReadError, OSError) as error:
             refusals.append(f"{name}{' past the page cache' if direct else ''}: {error}")

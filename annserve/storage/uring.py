@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from annserve.errors import ReadError
 from annserve.storage import kernels
-from annserve.storage.pagefile import PageFile
+from annserve.storage.pagefile import PageFile, instead_of
 
 #: Requests that one ring keeps in flight: a virtual disk gave 52 k reads a second at 32, 60 k at 128 and 78 k at
 #: 512. What doesn't fit waits for the thread to come by, so there is room for two batches of some hundred pages.
@@ -104,6 +104,7 @@ class UringReader:
     """Reads pages with io_uring; see ``reader.PageReader`` for the contract."""
 
     name = "uring"
+    passed_over = ""
 
     def __init__(self, file: PageFile, depth: int = DEPTH) -> None:
         self.page_bytes = file.page_bytes
@@ -159,7 +160,7 @@ class UringReader:
     def describe(self) -> str:
         """Say in a line how pages are read."""
         way = "past the page cache (O_DIRECT)" if self.direct else "through the page cache"
-        return f"io_uring, {self.depth} reads in flight a thread, {way}"
+        return f"io_uring, {self.depth} reads in flight a thread, {way}{instead_of(self.passed_over)}"
 
     def close(self) -> None:
         """Let the file and the rings of all threads go."""

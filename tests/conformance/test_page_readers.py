@@ -355,11 +355,16 @@ def without_direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_goes_down_the_ladder(page_path, monkeypatch):
     without_ring(monkeypatch)
+    best = open_reader(page_path, OFFSET, 4_096, N_PAGES, "pread")
+    assert best.passed_over == ""
+    assert "fall-back" not in best.describe()
     reader = open_reader(page_path, OFFSET, 4_096, N_PAGES)
     assert reader.name == "pread"
+    assert "a fall-back, for uring past the page cache: io_uring isn't available" in reader.describe()
     without_direct(monkeypatch)
     reader = open_reader(page_path, OFFSET, 4_096, N_PAGES)
     assert (reader.name, reader.direct) == ("pread", False)
+    assert "pread past the page cache: invalid argument" in reader.describe()
     check(reader, page_path, np.array([1, 2, 9], np.uint32))
 
 

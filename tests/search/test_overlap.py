@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -16,7 +17,7 @@ from journeys.doors import build_index
 
 import annserve as product
 from annserve.collection import Collection
-from annserve.errors import CorruptionError, DeadlineError, ReadError
+from annserve.errors import CorruptionError, DeadlineError, InputError, ReadError
 from annserve.search import engine
 from annserve.search.overlap import Journey, overlapped
 
@@ -238,3 +239,25 @@ def test_a_damaged_page_is_never_kept(index, rows, tmp_path):
                 collection.search(rows[:1], 5, recall_target=1.0)
         path.write_bytes(content)
         collection.search(rows[:1], 5, recall_target=1.0)
+
+
+@pytest.mark.parametrize("io", ["uring", "pread", "mmap"])
+def test_a_file_that_is_cut_fails_the_query_by_name_and_byte_and_the_index_lives_on(index, rows, tmp_path, io):
+    """The device ends before the pages do, under an open index; then it is whole again."""
+    copy = Path(shutil.copytree(index, tmp_path / "copy"))
+    path = copy / "segment-000001" / "pages.bin"
+    content = path.read_bytes()
+    try:
+        collection = product.open(copy, io=io, threads=2)
+    except InputError as error:
+        pytest.skip(str(error))
+    with collection:
+        expected = collection.search(rows[:200], 5)
+        os.truncate(path, 4_096)
+        with pytest.raises(ReadError, match=r"pages\.bin .* byte") as caught:
+            collection.search(rows[:200], 5)
+        assert caught.value.path == path
+        assert 4_096 <= caught.value.offset <= len(content)
+        path.write_bytes(content)
+        found = collection.search(rows[:200], 5)
+    np.testing.assert_array_equal(found.ids, expected.ids)

@@ -43,6 +43,7 @@ def test_calls_in_flight_at_a_signal_are_answered_and_the_exit_code_is_0(slow, n
         code, log = server.stop(number)
         assert [call.result().ids.shape for call in calls] == [(1, 3)] * 10
     assert code == 0
+    assert "event=opened collection=slow ram_bytes=4224 io=fake" in log
     assert f"event=stopping signal={signal.Signals(number).name}" in log
     assert log.splitlines()[-1].split(" ")[2] == "event=stopped"
 
