@@ -186,14 +186,14 @@ def baseline(results: Path, out: Path) -> None:
 @click.argument("results", nargs=-1, required=True, type=_FOLDER)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the page and the pictures.")
 @click.option("--target", default=0.95, show_default=True, help="Recall target of the table's times.")
-@click.option("--readme", type=_FOLDER, help="Document whose table (<!-- bench:readme -->) is written anew.")
+@click.option("--readme", type=_FOLDER, help="Document that has <!-- bench:readme -->: table and pictures go there.")
 @click.option("--title", default="annserve and its peers", show_default=True, help="Heading of the page.")
 def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | None, title: str) -> None:
     """Draw the pictures of RESULTS (folders or files), and one page with all of them that opens offline."""
     from annserve.compare.page import html_page
     from annserve.compare.pictures import as_png, draw_all
     from annserve.compare.results import read_results, rows_of
-    from annserve.compare.table import markdown_table, replace_between
+    from annserve.compare.table import markdown_table, picture_links, replace_between
     from annserve.storage.atomic import write_atomically
 
     found = [one for path in results for one in read_results(path)]
@@ -206,7 +206,7 @@ def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | N
     write_atomically(out / "index.html", html_page(title, found, rows, figures).encode())
     write_atomically(out / "table.md", f"{table}\n".encode())
     if readme is not None:
-        replace_between(readme, "readme", table)
+        replace_between(readme, "readme", f"{table}\n\n{picture_links(found, out, readme)}".rstrip())
     click.echo(f"wrote {out / 'index.html'} with {len(figures)} pictures")
 
 

@@ -71,10 +71,10 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def as_svg(figure: Any) -> str:
-    """Give a figure as an ``<svg>`` element, the same bytes for the same numbers."""
+    """Give a figure as an ``<svg>`` element, the same bytes for the same numbers; its text stays text."""
     pyplot = _pyplot()
     text = io.StringIO()
-    with pyplot.rc_context({"svg.hashsalt": "annserve", "svg.fonttype": "path"}):
+    with pyplot.rc_context({"svg.hashsalt": "annserve", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
 
@@ -180,7 +180,8 @@ def _line(
     **kind: Any,
 ) -> None:
     place = styles[of or label]
-    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+    # More systems than colours: the next round of colours goes with other markers.
+    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]
     axes.plot(x, y, label=label, color=colour, marker=marker, markersize=5, linewidth=1.4, **kind)
 
 

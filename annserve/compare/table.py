@@ -5,6 +5,7 @@ The place is between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``; what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,26 @@ def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) ->
         of_set = [row for row in rows if (row["dataset"], row["count"]) == (name, count)]
         parts.append(_block(about, of_set, timed_target))
     return "\n\n".join(parts) + _footnotes(rows)
+
+
+def picture_links(results: Sequence[Mapping[str, Any]], pictures: Path, document: Path) -> str:
+    """Show the two pictures that matter most, of the largest set, in a document: recall against pages, and against QPS.
+
+    Parameters
+    ----------
+    results : sequence of mapping
+    pictures : Path
+        Folder of the pictures.
+    document : Path
+        Markdown; links are relative to its folder.
+    """
+    largest = max((one["dataset"] for one in results), key=lambda one: int(one["count"]))
+    lines = []
+    for name, text in (("recall-pages", "pages a query against recall"), ("recall-qps", "throughput against recall")):
+        path = pictures / f"{largest['name']}-{largest['count']}-{name}.png"
+        if path.is_file():
+            lines.append(f"![{largest['name']}: {text}]({os.path.relpath(path, document.parent)})")
+    return "\n".join(lines)
 
 
 def replace_between(path: Path, name: str, text: str) -> None:

@@ -110,11 +110,12 @@ def test_one_command_makes_pictures_page_and_table(results, tmp_path):
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'annserve[bench]'")
     made = []
     for name in ("first", "second"):
-        out = tmp_path / name
-        done = CliRunner().invoke(
-            command, ["report", str(results), "--out", str(out), "--target", "0.9"], catch_exceptions=False
-        )
-        assert done.exit_code == 0
+        out, readme = tmp_path / name, tmp_path / "README.md"
+        readme.write_text("<!-- bench:readme -->\n<!-- /bench:readme -->\n")
+        words = ["report", str(results), "--out", str(out), "--target", "0.9", "--readme", str(readme)]
+        assert CliRunner().invoke(command, words, catch_exceptions=False).exit_code == 0
+        links = re.findall(r"\]\((.+)\)", readme.read_text())
+        assert links == [f"{name}/small-400-recall-pages.png", f"{name}/small-400-recall-qps.png"]
         made.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert made[0] == made[1], "the same results make the same bytes"
     pictures = {
