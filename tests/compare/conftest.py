@@ -53,7 +53,7 @@ SPOILED = {
     "    return answer(ids, distances, pages_read=pages)",
     "crashing": "def spoil(self, *_):\n    print('the last words', file=sys.stderr)\n    os.abort()",
     "raising": "def open(self):\n    raise RuntimeError('no such index')",
-    "hanging": "def open(self):\n    time.sleep(60)",
+    "hanging": "def build(self, base, base_path):\n    time.sleep(60)",
     "greedy": "def build(self, base, base_path):\n    self.hog = np.ones(200_000_000)\n    time.sleep(30)",
 }
 
