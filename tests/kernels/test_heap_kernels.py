@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import kernels as oracle
 
-from annserve.kernels.topk import push_distinct, push_nearest, sort_nearest
+from annserve.kernels.topk import push_distinct, push_nearest, select_smallest, sort_nearest
 
 #: Few values, so that ties are common; and the ends of what a distance can be.
 DISTANCES = st.sampled_from([-1.5, 0.0, 1.0, 1.0 + 2**-52, 2.0, 7.0, 1e300, np.inf])
@@ -40,3 +40,16 @@ def test_a_distinct_heap_takes_replicas_once(distance_of, data, capacity):
 
 def test_an_empty_heap_stays_empty():
     assert offered(push_nearest, [], 3) == []
+
+
+@given(st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 3), min_size=1, max_size=60), st.data())
+def test_the_smallest_keys_come_to_the_front(values, data):
+    """Sorted or not, alike or not; none is lost, and what lies behind the size stays."""
+    size = data.draw(st.integers(1, len(values)))
+    wanted = data.draw(st.integers(1, size))
+    keys = np.array(data.draw(st.sampled_from([values, sorted(values), sorted(values)[::-1]])), np.int64)
+    given_keys = keys.tolist()
+    select_smallest(keys, size, wanted)
+    assert sorted(keys[:wanted].tolist()) == sorted(given_keys[:size])[:wanted]
+    assert sorted(keys[:size].tolist()) == sorted(given_keys[:size])
+    assert keys[size:].tolist() == given_keys[size:]
