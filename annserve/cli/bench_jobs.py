@@ -193,7 +193,7 @@ def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | N
     from annserve.compare.page import html_page
     from annserve.compare.pictures import as_png, draw_all
     from annserve.compare.results import read_results, rows_of
-    from annserve.compare.table import markdown_table, picture_links, replace_between
+    from annserve.compare.table import markdown_table, picture_links, replace_between, summary_tables
     from annserve.storage.atomic import write_atomically
 
     found = [one for path in results for one in read_results(path)]
@@ -203,7 +203,7 @@ def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | N
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         write_atomically(out / f"{name}.png", as_png(figure))
-    write_atomically(out / "index.html", html_page(title, found, rows, figures).encode())
+    write_atomically(out / "index.html", html_page(title, found, rows, figures, summary_tables(found, target)).encode())
     write_atomically(out / "table.md", f"{table}\n".encode())
     if readme is not None:
         replace_between(readme, "readme", f"{table}\n\n{picture_links(found, out, readme)}".rstrip())

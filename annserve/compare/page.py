@@ -8,6 +8,7 @@ from typing import Any
 
 from annserve.compare.pictures import as_svg
 from annserve.compare.results import Row
+from annserve.compare.table import Table
 from annserve.measure.faults import faults_of
 
 _STYLE = """
@@ -19,7 +20,8 @@ svg { width: 100%; height: auto; }
 .numbers { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 12px; white-space: nowrap; }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #eee; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
+th:first-child, td:first-child, details th:nth-child(-n+3), details td:nth-child(-n+3) { text-align: left; }
+details { margin: 1rem 0; }
 p.made { color: #666; font-size: 13px; }
 """
 _COLUMNS = {
@@ -53,7 +55,13 @@ _COLUMNS = {
 }
 
 
-def html_page(title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[Row], figures: Mapping[str, Any]) -> str:
+def html_page(
+    title: str,
+    results: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    figures: Mapping[str, Any],
+    summary: tuple[Sequence[Table], Sequence[str]],
+) -> str:
     """Write the page.
 
     Parameters
@@ -64,15 +72,23 @@ def html_page(title: str, results: Sequence[Mapping[str, Any]], rows: Sequence[R
     rows : sequence of row
     figures : mapping
         Of ``annserve.compare.pictures.draw_all``.
+    summary : (tables, notes)
+        Of ``annserve.compare.table.summary_tables``.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", _made(results)]
+    tables, notes = summary
     growing = {name: figure for name, figure in figures.items() if "-growth-" in name}
     for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
         drawn = [figure for key, figure in figures.items() if key.startswith(f"{name}-{count}-")]
-        parts += [f"<h2>{html.escape(name)}, {count:,} rows</h2>", _pictures(drawn)]
+        parts.append(f"<h2>{html.escape(name)}, {count:,} rows</h2>")
+        parts += [
+            _table([table.header, *table.lines]) for table in tables if (table.dataset, table.count) == (name, count)
+        ]
+        parts.append(_pictures(drawn))
         parts.append(_numbers([row for row in rows if (row["dataset"], row["count"]) == (name, count)]))
     if growing:
         parts += ["<h2>Growth</h2>", _pictures(list(growing.values()))]
+    parts += [f'<p class="made">{html.escape(note)}</p>' for note in notes]
     body = "\n".join(parts)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
@@ -97,18 +113,22 @@ def _pictures(figures: Sequence[Any]) -> str:
 
 
 def _numbers(rows: Sequence[Row]) -> str:
-    header = "".join(f"<th>{html.escape(label)}</th>" for label, _ in _COLUMNS.values())
-    told = [{**row, "faults": "; ".join(faults_of(row)) or None} for row in rows]
-    lines = [
-        "<tr>" + "".join(f"<td>{_cell(row.get(name), kind)}</td>" for name, (_, kind) in _COLUMNS.items()) + "</tr>"
-        for row in told
-    ]
-    body = "\n".join(lines)
-    table = f"<table><tr>{header}</tr>\n{body}</table>"
-    return f'<details class="numbers"><summary>{len(rows)} rows</summary>{table}</details>'
+    """Fold every load of a set away, to be looked at by who wants to."""
+    told = ({**row, "faults": "; ".join(faults_of(row)) or None} for row in rows)
+    cells = [[_cell(row.get(name), kind) for name, (_, kind) in _COLUMNS.items()] for row in told]
+    table = _table([[label for label, _ in _COLUMNS.values()], *cells])
+    return f"<details><summary>all {len(rows)} loads</summary>{table}</details>"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    """Write a header and its lines."""
+    rows = []
+    for line, tag in zip(lines, ["th", *["td"] * (len(lines) - 1)], strict=True):
+        rows.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) + "</tr>")
+    return f'<div class="numbers"><table>{"".join(rows)}</table></div>'
 
 
 def _cell(value: Any, kind: str | None) -> str:
     if value is None:
         return "–"
-    return html.escape(str(value)) if kind is None else format(value, kind)
+    return str(value) if kind is None else format(value, kind)

@@ -1,4 +1,4 @@
-"""A Markdown table of each system at its best, and its place in a document: generated, never typed.
+"""Tables of each system at its best, and their place in a document: generated, never typed.
 
 The place is between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``; what stands there is replaced.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,29 @@ from annserve.storage.atomic import write_atomically
 _RECALL_SLACK = 0.01
 
 
-def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) -> str:
+@dataclass(frozen=True)
+class Table:
+    """One data set, a line for each system.
+
+    Attributes
+    ----------
+    dataset : str
+    count : int
+    about : str
+        Shape, type, metric and number of queries.
+    header : tuple of str
+    lines : tuple of tuple of str
+        Least RAM first.
+    """
+
+    dataset: str
+    count: int
+    about: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def summary_tables(results: Sequence[Mapping[str, Any]], timed_target: float) -> tuple[list[Table], list[str]]:
     """Lay out every data set and system: recall and pages at every recall target, times at one of them.
 
     Of a set that was taken at several sizes the largest is shown. A system that was built in several ways stands there
@@ -31,6 +54,11 @@ def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) ->
         Of ``annserve.compare.results.read_results``.
     timed_target : float
         A recall target of their job, for times and bytes.
+
+    Returns
+    -------
+    (tables, notes)
+        What the marks in the tables mean stands in the notes.
 
     Raises
     ------
@@ -44,12 +72,23 @@ def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) ->
     largest: dict[str, int] = {}
     for row in rows:
         largest[row["dataset"]] = max(row["count"], largest.get(row["dataset"], 0))
-    parts = []
+    tables = []
     for name, count in largest.items():
         about = next(one for one in (one["dataset"] for one in results) if (one["name"], one["count"]) == (name, count))
         of_set = [row for row in rows if (row["dataset"], row["count"]) == (name, count)]
-        parts.append(_block(about, of_set, timed_target))
-    return "\n\n".join(parts) + _footnotes(rows)
+        tables.append(_table(about, of_set, timed_target))
+    return tables, _notes(rows)
+
+
+def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) -> str:
+    """Write the tables and their notes as Markdown."""
+    tables, notes = summary_tables(results, timed_target)
+    parts = []
+    for table in tables:
+        lines = [f"**{table.dataset}**: {table.about}", "", f"| {' | '.join(table.header)} |"]
+        lines += [f"|{'---|' * len(table.header)}", *(f"| {' | '.join(line)} |" for line in table.lines)]
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, *notes])
 
 
 def picture_links(results: Sequence[Mapping[str, Any]], pictures: Path, document: Path) -> str:
@@ -91,23 +130,19 @@ def replace_between(path: Path, name: str, text: str) -> None:
     write_atomically(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
-def _block(about: Mapping[str, Any], rows: Sequence[Row], timed_target: float) -> str:
-    """Lay out one data set."""
+def _table(about: Mapping[str, Any], rows: Sequence[Row], timed_target: float) -> Table:
     targets = sorted({row["target"] for row in rows})
     callers = sorted({row["threads"] for row in rows})
+    ends = tuple(dict.fromkeys((callers[0], callers[-1])))
     header = ["system", "RAM, B a vector", *(f"{target:g}: recall, pages" for target in targets)]
-    header += [f"QPS at {timed_target:g}, {n} {'caller' if n == 1 else 'callers'}" for n in (callers[0], callers[-1])]
+    header += [f"QPS at {timed_target:g}, {n} {'caller' if n == 1 else 'callers'}" for n in ends]
     header += ["p50, p99 µs", "disk, B a vector", "build, CPU s"]
-    lines = [_line(system, rows, targets, timed_target) for system in _by_ram(rows)]
-    return "\n".join(
-        [
-            f"**{about['name']}**: {about['count']:,} × {about['dim']} {about['dtype']}, {about['metric']}, "
-            f"{about['queries']:,} queries",
-            "",
-            f"| {' | '.join(header)} |",
-            f"|{'---|' * len(header)}",
-            *lines,
-        ]
+    return Table(
+        about["name"],
+        about["count"],
+        f"{about['count']:,} × {about['dim']} {about['dtype']}, {about['metric']}, {about['queries']:,} queries",
+        tuple(header),
+        tuple(_line(system, rows, targets, ends, timed_target) for system in _by_ram(rows)),
     )
 
 
@@ -117,22 +152,22 @@ def _by_ram(rows: Sequence[Row]) -> list[str]:
     return sorted(ram, key=lambda system: (ram[system] is None, ram[system] or 0.0))
 
 
-def _line(system: str, rows: Sequence[Row], targets: Sequence[float], timed_target: float) -> str:
+def _line(
+    system: str, rows: Sequence[Row], targets: Sequence[float], callers: Sequence[int], timed_target: float
+) -> tuple[str, ...]:
     of_system = sorted((row for row in rows if row["system"] == system), key=lambda row: row["threads"])
-    timed = [row for row in of_system if row["target"] == timed_target]
-    one, most = timed[0], timed[-1]
+    timed = {row["threads"]: row for row in of_system if row["target"] == timed_target}
+    one = timed[callers[0]]
     reached = [next(row for row in of_system if row["target"] == target) for target in targets]
-    cells = (
+    return (
         system,
         _number(one["ram_bytes_per_vector"], 0),
         *(_recall_and_pages(row) for row in reached),
-        _spread(one["qps"], one["qps_spread"]),
-        _spread(most["qps"], most["qps_spread"]),
+        *(_spread(timed[n]["qps"], timed[n]["qps_spread"]) for n in callers),
         f"{_number(one['latency_us_p50'], 0)}, {_number(one['latency_us_p99'], 0)}",
         _number(one["disk_bytes_per_vector"], 0),
         _number(one["build_cpu_seconds"], 0),
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _recall_and_pages(row: Row) -> str:
@@ -141,7 +176,7 @@ def _recall_and_pages(row: Row) -> str:
     return f"{row['recall']:.3f}{missed}{pages}{' ‡' if any(faults_of(row)) else ''}"
 
 
-def _footnotes(rows: Sequence[Row]) -> str:
+def _notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     if any(row["recall"] < row["target"] - _RECALL_SLACK for row in rows):
         notes.append("\\* no setting of its grid reached the target on the tuning queries, or it fell short here")
@@ -150,7 +185,7 @@ def _footnotes(rows: Sequence[Row]) -> str:
     faults = sorted({f"{row['system']}: {fault}" for row in rows for fault in faults_of(row)})
     if faults:
         notes.append(f"‡ {'; '.join(faults)}")
-    return "".join(f"\n\n{note}" for note in notes)
+    return notes
 
 
 def _number(value: float | None, decimals: int) -> str:

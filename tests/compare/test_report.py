@@ -12,7 +12,7 @@ from jobs import job_text
 from annserve.cli.bench import command
 from annserve.compare.page import html_page
 from annserve.compare.results import best_rows, read_results, rows_of
-from annserve.compare.table import markdown_table, replace_between
+from annserve.compare.table import markdown_table, replace_between, summary_tables
 from annserve.errors import InputError, NotFoundError
 
 LOADS = "rounds = 2\nthreads = [1, 2]\nopen_shares = [0.3, 0.6]\nopen_recall_target = 0.9\nopen_seconds = 0.1"
@@ -41,7 +41,7 @@ def test_a_faulty_system_is_marked_wherever_it_stands(run):
     table = markdown_table(results, 0.9)
     assert " ‡ |" in table
     assert "‡ shuffled: " in table
-    assert "sorted by distance" in html_page("", results, rows_of(results), {})
+    assert "sorted by distance" in html_page("", results, rows_of(results), {}, summary_tables(results, 0.9))
 
 
 def test_of_a_set_at_several_sizes_the_table_shows_the_largest(run):
