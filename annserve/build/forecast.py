@@ -18,9 +18,9 @@ from annserve.search.page_model import INTRINSIC_DIM, Anchor, Reading, Workload,
 from annserve.spec import IndexSpec
 from annserve.storage.prices import DiskPrices
 
-#: CPU of a query, microseconds: what doesn't depend on its work; a head's, a row's and a row code's distance at 128
-#: dimensions and 16 bytes; a page code; a page's checksum and its part of a read.
-CPU_FIXED_US, CPU_HEAD_US, CPU_ROW_US, CPU_ROW_CODE_US, CPU_PAGE_CODE_US, CPU_PAGE_US = 40, 0.02, 0.01, 0.02, 0.04, 4.0
+#: CPU of a query in a batch, microseconds: whatever it looks at; a head and a row at 128 dimensions; a row code of 16
+#: bytes; a page code; a page, with read and checksum. By bench/cpu_fitted.py on a busy machine, so rather too high.
+CPU_US = {"fixed": 9.7975, "head": 0.01, "row": 0.0074, "row_code": 0.0055, "page_code": 0.0272, "page": 10.1352}
 #: Distances that a walk computes for each head it wants.
 _WALK_FACTOR = 6
 
@@ -169,14 +169,15 @@ def _cpu_us(spec: IndexSpec, reading: Reading, n_heads: int, code_bytes: int) ->
     width = spec.space_dim / 128
     compared = min(_WALK_FACTOR * reading.postings, n_heads)
     rows = reading.pages * spec.page_capacity
-    return (
-        CPU_FIXED_US
-        + compared * CPU_HEAD_US * width
-        + reading.page_codes * CPU_PAGE_CODE_US
-        + reading.row_codes * CPU_ROW_CODE_US * (0.5 + 0.5 * code_bytes / 16)
-        + reading.pages * CPU_PAGE_US
-        + rows * CPU_ROW_US * width
-    )
+    work = {
+        "fixed": 1.0,
+        "head": compared * width,
+        "row": rows * width,
+        "row_code": reading.row_codes * (0.5 + 0.5 * code_bytes / 16),
+        "page_code": reading.page_codes,
+        "page": reading.pages,
+    }
+    return sum(CPU_US[name] * amount for name, amount in work.items())
 
 
 def _build_cpu_seconds(spec: IndexSpec, n_rows: int) -> float:

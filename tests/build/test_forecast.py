@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import annserve
 from annserve.build.budget import plan_tiers, ram_with_codes, tier_bytes
-from annserve.build.forecast import forecast
+from annserve.build.forecast import CPU_US, forecast
 from annserve.build.likeness import like_file, like_index
 from annserve.errors import InputError
 from annserve.spec import IndexSpec
 from annserve.storage.prices import TYPICAL
 
 SPEC = IndexSpec(128, "uint8", "l2")
+RESULTS = Path(__file__).resolve().parents[2] / "bench/results/2026-11-21-plan"
+
+
+def test_prices_of_the_cpu_are_those_that_were_fitted():
+    assert json.loads((RESULTS / "cpu.json").read_text())["prices_us"] == CPU_US
 
 
 @pytest.mark.parametrize("ram", ["0.5B", "4B", "12B", "20B", "64B"])
