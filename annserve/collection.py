@@ -217,7 +217,8 @@ class Collection:
             "page_capacity": manifest.spec.page_capacity,
             "heads": segment.heads.n_heads,
             "pages": segment.n_pages,
-            "page_fill": manifest.n_rows / (segment.n_pages * manifest.spec.page_capacity),
+            "page_fill": segment.copies * manifest.n_rows / (segment.n_pages * manifest.spec.page_capacity),
+            "copies": segment.copies,
             "ram_tiers": tiers,
             "ram_bytes": ram_bytes,
             # Of what grows with the rows; codebooks have one size.

@@ -33,6 +33,7 @@ class Index(NamedTuple):
     ram: str
     codes: str
     rerank: str = "none"
+    replicas: int = 1
 
 
 INDEXES = {
@@ -40,6 +41,7 @@ INDEXES = {
     "float32-cosine": Index(300, 40, "float32", "cosine", "50%", "auto"),
     "int8-ip-without-codes": Index(300, 64, "int8", "ip", "100%", "none"),
     "float16-cosine-raw": Index(200, 40, "float16", "cosine", "50%", "auto", "float16"),
+    "float32-l2-replicas": Index(300, 100, "float32", "l2", "50%", "none", replicas=4),
 }
 
 
@@ -60,6 +62,7 @@ def make(folder: Path, name: str) -> None:
         ram=index.ram,
         codes=index.codes,
         rerank=index.rerank,
+        replicas=index.replicas,
         calibration_queries=200,
         threads=1,
     )

@@ -31,6 +31,10 @@ _FILL = 0.985
 _CODE_BYTES_MIN = 4
 #: Training takes time in proportion to dim³ (some minutes here) and codebooks 8 · dim² bytes; embeddings have fewer.
 _CODE_DIM_MAX = 4_096
+#: Without codes every page of a posting is read.
+_PAGES_PER_POSTING_MAX = 256
+#: Places of a posting for each row at home there, at least, where there are replicas.
+_ROOM_MIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,17 @@ class TierPlan:
     code_bytes : int
         Of a row's code; 0 where there are none.
     pages_per_posting : int
+        At most.
     bytes_per_vector : float
         Predicted RAM.
+    rows_at_home : int
+        Rows that a posting is home of, at most.
     """
 
     code_bytes: int
     pages_per_posting: int
     bytes_per_vector: float
+    rows_at_home: int
 
 
 def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
@@ -82,7 +90,7 @@ def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
     return number * UNITS[unit] / n_rows
 
 
-def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
+def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str, replicas: int = 1) -> TierPlan:
     """Spend a budget.
 
     Parameters
@@ -93,6 +101,8 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
         See `ram_per_vector`.
     codes : str
         ``auto`` takes codes where the budget allows and vectors have at most 4,096 dimensions; ``none`` forbids them.
+    replicas : int
+        Copies of a row at most; more than one only without codes.
 
     Raises
     ------
@@ -106,25 +116,27 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str) -> TierPlan:
         left = int((budget - ram_with_codes(spec, 0)) * _FILL)
         if left >= _CODE_BYTES_MIN:
             code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
-            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_with_codes(spec, code_bytes))
-    for pages_per_posting in range(1, 257):
+            ram_bytes = ram_with_codes(spec, code_bytes)
+            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes, PAGES_PER_POSTING * spec.page_capacity)
+    if replicas > 1 and head <= budget * per_page * _PAGES_PER_POSTING_MAX:
+        return _plan_replicas(spec.page_capacity, head / _FILL, budget, replicas)
+    for pages_per_posting in range(1, _PAGES_PER_POSTING_MAX + 1):
         ram_bytes = head / (per_page * pages_per_posting)
         if ram_bytes <= budget:
-            return TierPlan(0, pages_per_posting, ram_bytes)
+            return TierPlan(0, pages_per_posting, ram_bytes, pages_per_posting * spec.page_capacity)
     least = ceil(1e3 * ram_bytes) / 1e3
     raise InputError(
         f"ram is {ram} ({budget:.3f} bytes a vector), but the least is {least:.3f} bytes a vector, "
-        f"{ceil(least * n_rows):,} in all: heads of postings of 256 pages; give more",
+        f"{ceil(least * n_rows):,} in all: heads of postings of {_PAGES_PER_POSTING_MAX} pages; give more",
         field="ram",
     )
 
 
 def tier_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> dict[str, float]:
     """Say how much RAM each tier of a plan takes, in bytes, codebooks aside."""
-    per_page = spec.page_capacity * _FILL
-    n_pages = n_rows / per_page
-    ram_bytes = {"heads": n_pages / tiers.pages_per_posting * _head_bytes(spec)}
+    ram_bytes = {"heads": n_rows / (tiers.rows_at_home * _FILL) * _head_bytes(spec)}
     if tiers.code_bytes:
+        n_pages = n_rows / (spec.page_capacity * _FILL)
         ram_bytes["page_codes"] = n_pages * (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES)
         ram_bytes["row_codes"] = n_rows * tiers.code_bytes / _FILL
         ram_bytes["row_factors"] = n_rows * FACTOR_BYTES / _FILL
@@ -141,3 +153,21 @@ def ram_with_codes(spec: IndexSpec, code_bytes: int = _CODE_BYTES_MIN) -> float:
 def _head_bytes(spec: IndexSpec) -> float:
     node = NodeLayout(spec.space_dim)
     return node.page_bytes / node.nodes_per_page + _POSTING_BYTES
+
+
+def _plan_replicas(page_capacity: int, head: float, budget: float, replicas: int) -> TierPlan:
+    """Spend a budget on heads alone: fewer rows at home, and pages so that half of all replicas find room.
+
+    Parameters
+    ----------
+    page_capacity : int
+    head : float
+        Bytes of a head for each row of a full posting.
+    budget : float
+        Bytes a vector.
+    replicas : int
+    """
+    # More heads than that, and rows can't fill their pages.
+    rows_at_home = max(ceil(head / budget), ceil(page_capacity / replicas))
+    pages = max(rows_at_home * replicas // (2 * page_capacity), ceil(_ROOM_MIN * rows_at_home / page_capacity))
+    return TierPlan(0, pages, head / rows_at_home, rows_at_home)

@@ -110,7 +110,7 @@ def _scale_up(
 ) -> float:
     """Give the factor on all probes with which every group of pushed queries reaches the target."""
     for factor in np.geomspace(1.0, 4.0, 57):
-        probes = np.minimum(plan.probes_for(difficulty, k, target, most) * factor, most)
+        probes = np.minimum(plan.probes_for(difficulty[:, None], k, target, most) * factor, most)
         found = (ranks <= probes[:, None]).mean(axis=1)
         groups = [found[push == group].mean() for group in range(len(PUSHES)) if (push == group).any()]
         if groups[0] >= target and min(groups) >= target - SHORTFALL:

@@ -13,6 +13,8 @@ from annserve.spec import METRICS
 CODES = ("auto", "none")
 #: Raw rows kept for re-ranking: where INT8 loses too much, never, or always in a type.
 RERANKS = ("auto", "none", "float32", "float16")
+#: Copies of a row; SPANN's.
+REPLICAS_MAX = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class BuildOptions:
         File with another encoder's vectors, one per row: raw rows that rank candidates by a second query.
     rerank_metric : str, optional
         Metric of those vectors; the index's own by default.
+    replicas : int
+        Copies of a row at most, 1 … 8, where heads alone choose: rows near a border are filed under heads beyond it
+        too. More disk, fewer reads.
     page_bytes : int
         Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
     calibration_queries : int
@@ -57,6 +62,7 @@ class BuildOptions:
     rerank: str = "auto"
     rerank_with: Path | None = None
     rerank_metric: str | None = None
+    replicas: int = 1
     page_bytes: int = 0
     calibration_queries: int = 3_000
     seed: int = 0
@@ -67,6 +73,7 @@ class BuildOptions:
             ("calibration_queries", 10, 1_000_000),
             ("seed", 0, 2**63 - 1),
             ("threads", 0, 4_096),
+            ("replicas", 1, REPLICAS_MAX),
         ):
             value = getattr(self, name)
             if not least <= value <= most:
@@ -75,6 +82,18 @@ class BuildOptions:
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice)
                 raise InputError(f"{name} is {getattr(self, name)!r}; use one of {known}", field=name)
+        if self.replicas > 1 and self.codes != "none":
+            raise InputError(
+                f"replicas is {self.replicas}, but codes choose single pages and find a row at its home; give "
+                "--codes none too, or leave replicas at 1",
+                field="replicas",
+            )
+        if self.replicas > 1 and (self.rerank not in ("auto", "none") or self.rerank_with is not None):
+            raise InputError(
+                f"replicas is {self.replicas}, but raw rows lie where their only copy does; leave rerank out, or "
+                "replicas at 1",
+                field="replicas",
+            )
         if self.rerank_with is not None and self.rerank == "none":
             raise InputError("rerank is 'none', but rerank_with names vectors; leave one of them out", field="rerank")
         if self.rerank_with is None and self.rerank_metric is not None:

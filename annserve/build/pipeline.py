@@ -6,6 +6,7 @@ stage       room                       in → out
 stage       ``vectors.staging``        input file → checked rows in a zarr array
 cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
 link        ``heads.graph``            posting centroids (h, d) → navigation graph
+replicate   ``build.replicate``        rows near borders → further postings too, where asked for
 encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
 pack        ``pages.pack``             rows in page order → posting pages on disk
 hold out    ``build.heldout``          rows → queries and their exact neighbours
@@ -36,15 +37,18 @@ import numpy.typing as npt
 
 from annserve.build.budget import TierPlan, plan_tiers
 from annserve.build.calibrate_probes import calibrate_probes
+from annserve.build.calibrate_reach import calibrate_reach
 from annserve.build.calibrate_reads import Placement, calibrate_reads
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.options import BuildOptions
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, read_other_rows
+from annserve.build.replicate import replicate
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
 from annserve.build.workplace import require_space, workplace
+from annserve.clusters.closure import postings_of_rows
 from annserve.clusters.hierarchy import Packing, pack_rows
 from annserve.codes.tiers import CodeTiers
 from annserve.errors import InputError
@@ -61,6 +65,7 @@ from annserve.pages.layout import PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
 from annserve.search.probe_plan import ProbePlan
+from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
@@ -106,9 +111,9 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
     with open_vectors(source_path, column=options.column) as source:
         spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
         ids = _row_ids(options, source.count)
-        tiers = plan_tiers(spec, source.count, options.ram, options.codes)
+        tiers = plan_tiers(spec, source.count, options.ram, options.codes, options.replicas)
         raw = plan_raw_rows(options, spec, source.count)
-        require_space(folder, source.count, spec, raw)
+        require_space(folder, source.count, spec, raw, copies=options.replicas)
         with workplace(folder) as work:
             segment_name = names.segment_name(1)
             place = folder / segment_name
@@ -120,10 +125,13 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                 space = rows_to_space(rows, spec, staged.norm_max)
 
             with _timed("cluster", seconds):
+                # Postings with replicas are read whole: which of their pages a row is on doesn't matter.
+                shape = (
+                    (spec.page_capacity, tiers.pages_per_posting) if options.replicas == 1 else (tiers.rows_at_home, 1)
+                )
                 packing = pack_rows(
                     space,
-                    spec.page_capacity,
-                    tiers.pages_per_posting,
+                    *shape,
                     seed=options.seed,
                     threads=options.n_threads,
                     listener=listener,
@@ -133,8 +141,23 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                 vectors, radii = _centroids(space, packing)
                 dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
                 heads = join_heads(vectors, dtype, seed=options.seed, listener=listener)
-                write_heads(place / names.HEADS, heads, packing.posting_offsets, radii)
                 salt = crc32c(heads.nodes)
+
+            if options.replicas > 1:
+                with _timed("replicate", seconds), _told("replicate", listener, packing.n_rows, "rows"):
+                    packing = replicate(
+                        space,
+                        packing,
+                        heads,
+                        vectors,
+                        spec.page_capacity,
+                        tiers.pages_per_posting,
+                        options.replicas,
+                        seed=options.seed,
+                        threads=options.n_threads,
+                        listener=listener,
+                    )
+            write_heads(place / names.HEADS, heads, packing.posting_offsets, radii)
 
             codes = None
             if tiers.code_bytes:
@@ -164,7 +187,6 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                     exclude=held_out.rows if staged.count > 1 else None,
                     threads=options.n_threads,
                 )
-                placement = _place(packing)
                 loss = loss_of_storage(held_out.queries, neighbours, rows, spec)
 
             raw = decide_raw_rows(raw, options, loss)
@@ -175,13 +197,16 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             settle_above = raw.settle_above if raw is not None and raw.own else 1.0
 
             with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
-                plan: ProbePlan | ReadPlan
-                if codes is None:
+                plan: ProbePlan | ReachPlan | ReadPlan
+                if options.replicas > 1:
+                    postings = postings_of_rows(packing)
+                    plan = calibrate_reach(held_out, neighbours, rows, postings, heads, spec, staged.norm_max)
+                elif codes is None:
                     plan = calibrate_probes(
                         held_out,
                         neighbours,
                         rows,
-                        placement.head,
+                        _place(packing).head,
                         heads,
                         spec,
                         staged.norm_max,
@@ -193,7 +218,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                         held_out,
                         neighbours,
                         rows,
-                        placement,
+                        _place(packing),
                         segment,
                         staged.norm_max,
                         options.n_threads,
@@ -294,7 +319,7 @@ def _unfinished(
         pages_path=place / names.PAGES,
         pages_offset=0,
         n_pages=n_pages(packing),
-        n_rows=len(packing.order),
+        n_rows=packing.n_rows,
         salt=salt,
         layout=PageLayout.of(spec),
         codes=codes,
@@ -332,7 +357,7 @@ def _write_pages(
     salt: int,
     listener: Listener,
 ) -> dict[str, float]:
-    """Write all pages in order; give the mean and largest quantization error."""
+    """Write all pages in order; give the mean and largest quantization error of what lies on them."""
     layout = PageLayout.of(spec)
     counts = np.diff(packing.page_offsets)
     total, largest = 0.0, 0.0
@@ -341,12 +366,22 @@ def _write_pages(
             stop = min(first + _PACK_PAGES, len(counts))
             members = packing.order[packing.page_offsets[first] : packing.page_offsets[stop]]
             stored = quantize_rows(rows[members], spec)
-            writer.append(pack_pages(stored, ids[members], counts[first:stop], layout, first_page_id=first, salt=salt))
+            writer.append(
+                pack_pages(
+                    stored,
+                    ids[members],
+                    counts[first:stop],
+                    layout,
+                    first_page_id=first,
+                    salt=salt,
+                    replicas=packing.replicas[first:stop],
+                )
+            )
             total += float(stored.errors.sum(dtype=np.float64))
             largest = max(largest, float(stored.errors.max()))
             listener(StageProgressed("pack", stop))
         writer.end()
-    return {"mean": total / len(rows), "max": largest}
+    return {"mean": total / len(packing.order), "max": largest}
 
 
 def _report(
@@ -360,7 +395,6 @@ def _report(
     errors: dict[str, float],
     loss: float,
 ) -> dict[str, Any]:
-    n_rows = len(packing.order)
     given = {name: getattr(options, name) for name in ("ids", "rerank_with")}
     told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
     return {
@@ -369,10 +403,11 @@ def _report(
         "options": told,
         "ram_bytes_per_vector_predicted": tiers.bytes_per_vector,
         "code_bytes": tiers.code_bytes,
-        "rows": n_rows,
+        "rows": packing.n_rows,
+        "copies": round(len(packing.order) / packing.n_rows, 3),
         "pages": n_pages(packing),
         "heads": heads.n_heads,
-        "page_fill": n_rows / (n_pages(packing) * spec.page_capacity),
+        "page_fill": len(packing.order) / (n_pages(packing) * spec.page_capacity),
         "rows_per_page": _spread(np.diff(packing.page_offsets)),
         "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
         "quantization_error": errors,

@@ -46,6 +46,8 @@ def plan_raw_rows(options: BuildOptions, spec: IndexSpec, count: int) -> RawLayo
     InputError
         If the options don't fit the rows, or the other encoder's vectors don't match them one by one.
     """
+    if options.replicas > 1:
+        return None
     if options.rerank_with is None:
         if options.rerank == "none" or (options.rerank == "auto" and spec.lossless):
             return None

@@ -13,7 +13,7 @@ from annserve.events import Listener, StageFinished, StageProgressed, StageStart
 from annserve.heads.graph import reachable
 from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
-from annserve.pages.check import check_pages
+from annserve.pages.check import RowsFound, check_rows
 from annserve.raw.score import find_damage
 from annserve.storage.reader import PageReader, aligned_frames, open_reader
 
@@ -26,7 +26,7 @@ class Verification:
 
     Attributes
     ----------
-    pages, rows, heads, raw_pages : int
+    pages, rows, replicas, heads, raw_pages : int
         What was proven.
     problems : list of str
         One line for each thing that is wrong; empty for a whole index.
@@ -34,6 +34,7 @@ class Verification:
 
     pages: int = 0
     rows: int = 0
+    replicas: int = 0
     heads: int = 0
     raw_pages: int = 0
     problems: list[str] = field(default_factory=list)
@@ -68,22 +69,17 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     listener(StageStarted("verify", segment.n_pages, "pages"))
     result = Verification(heads=segment.heads.n_heads)
     frames = aligned_frames(min(_BATCH_PAGES, max(segment.n_pages, 1)), segment.layout.page_bytes)
-    ids = []
+    found = []
     for first in range(0, segment.n_pages, _BATCH_PAGES):
         stop = min(first + _BATCH_PAGES, segment.n_pages)
         page_ids = np.arange(first, stop, dtype=np.uint32)
         reader.read(page_ids, frames)
-        found, problems = check_pages(frames[: stop - first], page_ids, segment.layout, segment.salt)
+        rows, problems = check_rows(frames[: stop - first], page_ids, segment.layout, segment.salt)
         result.problems += problems
-        ids.append(found)
+        found.append(rows)
         listener(StageProgressed("verify", stop))
-    all_ids = np.concatenate(ids) if ids else np.zeros(0, np.uint64)
-    distinct, counts = np.unique(all_ids, return_counts=True)
-    result.pages, result.rows = segment.n_pages, len(distinct)
-    if len(distinct) != segment.n_rows:
-        result.problems.append(f"{segment.n_rows} rows were built in, but {len(distinct)} are on the pages")
-    if (counts > 1).any():
-        result.problems.append(f"row {distinct[counts > 1][0]} is on {counts.max()} pages, one is its home")
+    result.pages = segment.n_pages
+    _check_homes(found, segment.n_rows, result)
     lost = np.flatnonzero(~reachable(segment.heads))
     if len(lost):
         result.problems.append(f"head {lost[0]} and {len(lost) - 1} others can't be reached from the entry")
@@ -95,6 +91,29 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
         result.problems += _raw_problems(segment.raw, segment.salt)
     listener(StageFinished("verify", time.monotonic() - begun, f"{result.rows:,} rows, each at home once"))
     return result
+
+
+def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> None:
+    """Prove that every row has one home, and that each replica equals the row at home."""
+    ids, at_home, seals = (
+        np.concatenate([getattr(rows, name) for rows in found]) for name in ("ids", "at_home", "seals")
+    )
+    distinct, first, counts = np.unique(ids[at_home], return_index=True, return_counts=True)
+    result.rows, result.replicas = len(distinct), len(ids) - int(at_home.sum())
+    if len(distinct) != n_rows:
+        result.problems.append(f"{n_rows} rows were built in, but {len(distinct)} are on the pages")
+    if (counts > 1).any():
+        result.problems.append(f"row {distinct[counts > 1][0]} is on {counts.max()} pages, one is its home")
+    copies = ids[~at_home]
+    if not len(copies) or not len(distinct):
+        return
+    home = np.minimum(np.searchsorted(distinct, copies), len(distinct) - 1)
+    homeless = distinct[home] != copies
+    if homeless.any():
+        result.problems.append(f"row {copies[homeless][0]} has replicas, but no home")
+    other = ~homeless & (seals[at_home][first[home]] != seals[~at_home])
+    if other.any():
+        result.problems.append(f"a replica of row {copies[other][0]} isn't what the row is at home")
 
 
 def _raw_problems(raw: RawFile, salt: int) -> list[str]:

@@ -20,8 +20,18 @@ from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 
 
-def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None) -> None:
+def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None, copies: float = 1.0) -> None:
     """Refuse before the work what would fail after hours: pages, heads, codes, raw and staged rows must fit.
+
+    Parameters
+    ----------
+    folder : Path
+    count : int
+        Rows.
+    spec : IndexSpec
+    raw : RawLayout, optional
+    copies : float
+        Times that a row lies on pages, on average.
 
     Raises
     ------
@@ -29,7 +39,7 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
         If they don't; the message says how much is needed.
     """
     staged = count * spec.dim * np.dtype(spec.row_type).itemsize
-    pages = -(-count // spec.page_capacity) * spec.page_bytes
+    pages = int(copies * count / spec.page_capacity + 1) * spec.page_bytes
     if raw is not None:
         pages += raw.n_pages(count) * raw.page_bytes
         staged += 0 if raw.own else count * raw.row_bytes

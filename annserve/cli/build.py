@@ -40,6 +40,13 @@ _DEFAULTS = BuildOptions()
     help="Choose pages by codes where the budget allows, or by heads alone.",
 )
 @click.option(
+    "--replicas",
+    type=int,
+    default=_DEFAULTS.replicas,
+    show_default=True,
+    help="Copies of a row at most, 1 … 8, with --codes none: more disk, fewer reads.",
+)
+@click.option(
     "--rerank",
     type=click.Choice(RERANKS),
     default=_DEFAULTS.rerank,

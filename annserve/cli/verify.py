@@ -34,5 +34,6 @@ def command(index: Path, as_json: bool) -> None:
             click.echo(problem)
     found.raise_if_broken(index)
     if not as_json:
-        raw = f", {found.raw_pages:,} pages of raw rows" if found.raw_pages else ""
-        click.echo(f"{index} is whole: {found.rows:,} rows, {found.pages:,} pages, {found.heads:,} heads{raw}")
+        replicas = f", {found.replicas:,} replicas" if found.replicas else ""
+        more = replicas + (f", {found.raw_pages:,} pages of raw rows" if found.raw_pages else "")
+        click.echo(f"{index} is whole: {found.rows:,} rows, {found.pages:,} pages, {found.heads:,} heads{more}")

@@ -50,17 +50,26 @@ class Packing:
 
     Attributes
     ----------
-    order : (n,) int64
-        Row numbers, page by page, posting by posting; neighbours in space are near each other.
+    order : (m,) int64
+        Row numbers, page by page, posting by posting; neighbours in space are near each other. Each row once, at its
+        home; and again wherever it has a replica.
     page_offsets : (p+1,) int64
         Into `order`; every page has 1 … capacity rows.
     posting_offsets : (h+1,) int64
         Into pages; every posting has 1 … pages_per_posting pages.
+    replicas : (p,) int64
+        How many rows of each page, the last ones, are at home on another.
     """
 
     order: npt.NDArray[np.int64]
     page_offsets: npt.NDArray[np.int64]
     posting_offsets: npt.NDArray[np.int64]
+    replicas: npt.NDArray[np.int64]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, each counted once."""
+        return len(self.order) - int(self.replicas.sum())
 
 
 def pack_rows(
@@ -118,7 +127,7 @@ def pack_rows(
         rows, page_capacity, refine_rounds, seed=seed, threads=threads, listener=listener
     )
     if pages_per_posting == 1:
-        return Packing(order, page_offsets, np.arange(len(page_offsets), dtype=np.int64))
+        return Packing(order, page_offsets, np.arange(len(page_offsets), dtype=np.int64), _no_replicas(page_offsets))
     started = time.perf_counter()
     listener(events.StageStarted("group", len(centroids), "pages"))
     page_order, posting_offsets, _ = _pack(
@@ -127,7 +136,7 @@ def pack_rows(
     order, page_offsets = _reorder(order, page_offsets, page_order)
     postings = len(posting_offsets) - 1
     listener(events.StageFinished("group", time.perf_counter() - started, f"{postings:,} postings"))
-    return Packing(order, page_offsets, posting_offsets)
+    return Packing(order, page_offsets, posting_offsets, _no_replicas(page_offsets))
 
 
 def split_rows(
@@ -215,6 +224,10 @@ def _cut(rows: npt.NDArray[Any], part: npt.NDArray[np.int64], capacity: int, see
     taken = pages.members >= 0
     pages.members[taken] = part[pages.members[taken]]
     return pages
+
+
+def _no_replicas(page_offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.zeros(len(page_offsets) - 1, np.int64)
 
 
 def _reorder(

@@ -72,6 +72,11 @@ class Segment:
     report: dict[str, Any]
 
     @property
+    def copies(self) -> float:
+        """Times that a row lies on pages, on average: 1 where there are no replicas."""
+        return float(self.report.get("copies", 1.0))
+
+    @property
     def tier_bytes(self) -> dict[str, int]:
         """Bytes in RAM by tier."""
         nodes = self.heads.ram_bytes

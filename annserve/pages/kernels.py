@@ -10,7 +10,8 @@ import numpy as np
 from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.topk import push_distinct, sort_nearest
-from annserve.pages.layout import FLAG_FACTORS
+from annserve.pages.layout import FLAG_FACTORS, REPLICAS_SHIFT
+from annserve.storage.kernels import crc32c_of
 from annserve.storage.page_kernels import WHOLE, check_seal
 
 _COSINE = 2
@@ -27,9 +28,34 @@ def check_page(page_u8, page_u32, page_id, salt, capacity, flags):  # type: igno
     if state != WHOLE:
         return state
     count = np.int64(page_u32[2] & np.uint32(0xFFFF))
-    if count < 1 or count > capacity or np.int64(page_u32[2] >> np.uint32(16)) != flags:
+    found = np.int64(page_u32[2] >> np.uint32(16))
+    if count < 1 or count > capacity or found & FLAG_FACTORS != flags or found >> REPLICAS_SHIFT > count:
         return BAD_COUNT
     return GOOD
+
+
+@kernel
+def seal_rows(  # type: ignore[no-untyped-def]
+    pages,  # IN (p, page_bytes) uint8: whole pages
+    counts,  # IN (p,) int64: rows of each
+    capacity,
+    dim,
+    factors_offset,  # bytes; 0 where rows carry no factors
+    rows_offset,  # bytes
+    seals,  # OUT (rows,) uint32
+):
+    """Sum elements and factors of every row, so that two copies of a row can be compared."""
+    at = 0
+    for i in range(pages.shape[0]):
+        for slot in range(counts[i]):
+            first = rows_offset + slot * dim
+            total = crc32c_of(pages[i], first, first + dim, np.uint32(0))
+            if factors_offset:
+                for part in range(2):
+                    first = factors_offset + 4 * (part * capacity + slot)
+                    total = crc32c_of(pages[i], first, first + 4, total)
+            seals[at] = total
+            at += 1
 
 
 @inline_kernel

@@ -8,7 +8,8 @@
 
 ``c`` is the page's capacity: all parts have their place whatever the count, so that the slot is the position.
 The checksum covers bytes 4 to the end, so it also covers the page's own number and the segment's salt: a page
-that was read from the wrong place, or from another index, is found.
+that was read from the wrong place, or from another index, is found. Where rows are filed under several heads, the last
+rows of a page may be replicas, copies of rows that are at home on another page; the flags count them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from annserve.spec import ID_BYTES, PAGE_HEADER_BYTES, IndexSpec
 
 #: Set in a page's flags where rows carry scale and error.
 FLAG_FACTORS = 1
+#: The bits of the flags above count the page's replicas.
+REPLICAS_SHIFT = 1
 
 HEADER = np.dtype([("crc32c", "<u4"), ("page_id", "<u4"), ("count", "<u2"), ("flags", "<u2"), ("salt", "<u4")])
 
@@ -58,5 +61,5 @@ class PageLayout:
 
     @property
     def flags(self) -> int:
-        """The flags of every page of this layout."""
+        """The flags of every page of this layout, but for the count of replicas."""
         return FLAG_FACTORS if self.has_factors else 0

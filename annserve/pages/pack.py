@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.pages.layout import HEADER, PageLayout
+from annserve.pages.layout import HEADER, REPLICAS_SHIFT, PageLayout
 from annserve.pages.rows import QuantizedRows
 from annserve.storage.page_kernels import seal_pages
 
@@ -20,6 +20,7 @@ def pack_pages(
     *,
     first_page_id: int,
     salt: int,
+    replicas: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Write rows onto consecutive pages.
 
@@ -36,6 +37,8 @@ def pack_pages(
         Number of the first page.
     salt : int
         The segment's salt, uint32.
+    replicas : (p,) int64, optional
+        How many rows of each page, the last ones, are at home on another page; none by default.
 
     Returns
     -------
@@ -53,6 +56,9 @@ def pack_pages(
     header = pages[:, : HEADER.itemsize].view(HEADER)[:, 0]
     header["count"] = counts
     header["flags"] = layout.flags
+    if replicas is not None:
+        assert (replicas <= counts).all(), "more replicas than rows"
+        header["flags"] |= (replicas << REPLICAS_SHIFT).astype(np.uint16)
     parts: list[tuple[int, npt.NDArray[Any], np.dtype[Any]]] = [(layout.ids_offset, ids, np.dtype("<u8"))]
     if layout.has_factors:
         float32 = np.dtype("<f4")

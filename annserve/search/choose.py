@@ -21,6 +21,7 @@ from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.index.segment import Segment
 from annserve.search.clock import Clock
 from annserve.search.probe_plan import ProbePlan
+from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan, Stop
 from annserve.search.selection import PageSelection, pages_of_heads, pages_worth_reading
 
@@ -96,14 +97,15 @@ class Chooser(Protocol):
 def chooser_for(segment: Segment) -> Chooser:
     """Give the way of choosing that the segment's tiers allow, with what its calibration found."""
     if segment.codes is None:
-        return ProbeChooser(segment, ProbePlan.of(segment.plan))
+        plan_kind = ReachPlan if "limits" in segment.plan else ProbePlan
+        return ProbeChooser(segment, plan_kind.of(segment.plan))
     return CodeChooser(segment, segment.codes, ReadPlan.of(segment.plan))
 
 
 class ProbeChooser:
-    """Reads the postings of the nearest heads, as many as the plan says for the query's difficulty."""
+    """Reads the postings of the nearest heads, as many as the plan says for the query."""
 
-    def __init__(self, segment: Segment, plan: ProbePlan) -> None:
+    def __init__(self, segment: Segment, plan: ProbePlan | ReachPlan) -> None:
         self._segment = segment
         self._plan = plan
         self._walks = _Walks(segment.heads)
@@ -111,19 +113,17 @@ class ProbeChooser:
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose all pages of each query's nearest heads."""
         heads = self._segment.heads
-        most = min(effort * self._plan.probes_max(k, recall_target, heads.n_heads), heads.n_heads)
+        most = min(effort * self.postings_range(k, recall_target)[1], heads.n_heads)
         with clock.stage("navigate"):
             head_ids, distances, visited = nearest_heads(heads, queries, most, self._walks.mine())
         with clock.stage("choose"):
-            probes = effort * self._plan.probes_for(distances[:, 0], k, recall_target, most)
+            probes = effort * self._plan.probes_for(distances, k, recall_target, most)
             selection = pages_of_heads(head_ids, probes, self._segment.page_offsets)
         return Choice(selection, visited, np.zeros_like(visited))
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
-        """Give the probes of the easiest and of the hardest query."""
-        curve = np.ceil(self._plan.curve(k, recall_target) - 1e-9)
-        low, high = np.clip((curve.min(), curve.max()), 1, self._segment.heads.n_heads)
-        return int(low), int(high)
+        """Give the probes of an easy query and of the hardest."""
+        return self._plan.postings_range(k, recall_target, self._segment.heads.n_heads)
 
     def pages_expected(self, k: int, recall_target: float) -> float:
         """Give the pages of the hardest query."""

@@ -43,16 +43,24 @@ class ProbePlan:
         return np.exp(at_request(self.ks, self.targets, np.log(self.probes), k, recall_target))
 
     def probes_for(
-        self, difficulties: npt.NDArray[np.float64], k: int, recall_target: float, n_heads: int
+        self, distances: npt.NDArray[np.float64], k: int, recall_target: float, most: int
     ) -> npt.NDArray[np.int64]:
-        """Give the postings that each query probes, 1 … n_heads, as (nq,) int64."""
-        curve = np.log(self.curve(k, recall_target))
-        wanted = np.exp(at_difficulty(self.difficulties, curve, difficulties))
-        return np.clip(np.ceil(wanted - 1e-9), 1, n_heads).astype(np.int64)
+        """Give the postings that each query probes, 1 … most, as (nq,) int64.
 
-    def probes_max(self, k: int, recall_target: float, n_heads: int) -> int:
-        """Give the most that any query probes."""
-        return int(np.clip(np.ceil(self.curve(k, recall_target).max() - 1e-9), 1, n_heads))
+        Parameters
+        ----------
+        distances : (nq, w) float64
+            Squared distances to its nearest heads, nearest first.
+        """
+        curve = np.log(self.curve(k, recall_target))
+        wanted = np.exp(at_difficulty(self.difficulties, curve, distances[:, 0]))
+        return np.clip(np.ceil(wanted - 1e-9), 1, most).astype(np.int64)
+
+    def postings_range(self, k: int, recall_target: float, n_heads: int) -> tuple[int, int]:
+        """Give the probes of the easiest and of the hardest query."""
+        curve = np.ceil(self.curve(k, recall_target) - 1e-9)
+        low, high = np.clip((curve.min(), curve.max()), 1, n_heads)
+        return int(low), int(high)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for the plan file."""

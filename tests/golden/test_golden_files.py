@@ -12,7 +12,7 @@ import pytest
 
 import annserve
 from annserve.index.snapshot import open_snapshot
-from annserve.pages.check import check_pages
+from annserve.pages.check import check_rows
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
 from annserve.storage.container import open_container
@@ -50,11 +50,13 @@ def test_packing_the_same_rows_gives_the_same_pages(folder):
     segment = open_snapshot(folder / "index").segment
     with open_container(segment.pages_path, b"ANNPAGES") as file:
         old = np.array(file.section("pages"))
-    ids, problems = check_pages(old, np.arange(len(old), dtype=np.uint32), segment.layout, segment.salt)
+    found, problems = check_rows(old, np.arange(len(old), dtype=np.uint32), segment.layout, segment.salt)
     assert problems == []
+    ids = found.ids
     position = {int(id_): row for row, id_ in enumerate(np.load(folder / "row_ids.npy"))}
     rows = np.load(folder / "rows.npy")[[position[int(id_)] for id_ in ids]]
     counts = old[:, 8:10].copy().view("<u2")[:, 0].astype(np.int64)
     stored = quantize_rows(rows, segment.spec)
-    new = pack_pages(stored, ids, counts, segment.layout, first_page_id=0, salt=segment.salt)
+    replicas = np.add.reduceat(~found.at_home, np.cumsum(counts) - counts, dtype=np.int64)
+    new = pack_pages(stored, ids, counts, segment.layout, first_page_id=0, salt=segment.salt, replicas=replicas)
     np.testing.assert_array_equal(new, old)

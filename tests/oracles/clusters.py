@@ -47,3 +47,19 @@ def best_trade(rows, pages, capacity):
                     after = [*(p for i, p in enumerate(pages) if i not in (a, b)), [*rest, y], [*others, x]]
                     best = max(best, before - sum_of_squares(rows, after))
     return best
+
+
+def offers(rows, homes, candidates, heads, slack, most):
+    """Heads that each row is offered to: RNG rule on squared distances, homes first, `most` at most."""
+    rows, heads = np.asarray(rows, np.float64), np.asarray(heads, np.float64)
+    found = []
+    for row, home, near in zip(rows, homes, candidates):
+        taken = [int(home)]
+        for head in near:
+            if head < 0 or len(taken) > most:
+                break
+            distance = ((row - heads[head]) ** 2).sum()
+            if head != home and all(slack * ((heads[head] - heads[other]) ** 2).sum() >= distance for other in taken):
+                taken.append(int(head))
+        found.append(taken[1:])
+    return found

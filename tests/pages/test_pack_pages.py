@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import pages as oracle
 
-from annserve.pages.check import check_pages
+from annserve.pages.check import check_pages, check_rows
 from annserve.pages.layout import FLAG_FACTORS, PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
+from annserve.storage.checksum import crc32c
 
 #: A page of two blocks, one row a page, and the dimensions between.
 DIMS = [1, 3, 17, 128, 257, 2_035, 4_056, 5_000]
@@ -81,6 +82,26 @@ def test_every_row_comes_back_from_its_page(packing, first_page_id):
     read_ids, problems = check_pages(pages, np.arange(len(pages), dtype=np.uint32) + first_page_id, layout, salt)
     assert problems == []
     np.testing.assert_array_equal(read_ids, ids)
+
+
+@given(packings(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_replicas_are_told_from_rows_at_home_and_each_row_has_its_seal(packing, seed):
+    """The seal is the sum of the row's elements, then of its scale and error, as the oracle parses them."""
+    spec, rows, ids, counts, salt = packing
+    layout, stored = PageLayout.of(spec), quantize_rows(rows, spec)
+    replicas = np.random.default_rng(seed).integers(0, counts + 1)
+    pages = pack_pages(stored, ids, counts, layout, first_page_id=0, salt=salt, replicas=replicas)
+    found, problems = check_rows(pages, np.arange(len(pages), dtype=np.uint32), layout, salt)
+    assert problems == []
+    np.testing.assert_array_equal(found.ids, ids)
+    at_home = [slot < count - some for count, some in zip(counts, replicas) for slot in range(count)]
+    assert found.at_home.tolist() == at_home
+    for row in range(0, len(ids), 7):
+        content = stored.elements[row].tobytes()
+        if not spec.lossless:
+            content += stored.scales[row].tobytes() + stored.errors[row].tobytes()
+        assert found.seals[row] == crc32c(content)
 
 
 @pytest.mark.parametrize(("row_type", "dim"), [("uint8", 128), ("float32", 384), ("int8", 2_032), ("uint8", 4_072)])

@@ -37,6 +37,7 @@ from annserve.pages.rows import quantize_rows
 from annserve.raw.layout import RawLayout
 from annserve.raw.pack import pack_raw_pages
 from annserve.search.probe_plan import ProbePlan
+from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec
 from annserve.storage.container import ContainerWriter, open_container
@@ -337,6 +338,7 @@ def test_the_field_tables_are_those_of_the_json_files():
     for heading, plan, name in (
         ("### plan.json, with codes", ReadPlan, "uint8-l2"),
         ("### plan.json, without codes", ProbePlan, "int8-ip-without-codes"),
+        ("### plan.json, with replicas", ReachPlan, "float32-l2-replicas"),
     ):
         written = set(read_sealed(GOLDEN / name / SEGMENT / names.PLAN))
         described = {row["field"]: row["meaning and invariant"] for row in table_of(heading)}

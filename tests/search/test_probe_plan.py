@@ -24,7 +24,7 @@ def test_calibrated_points_are_given_back():
     plan = a_plan()
     for a, k in enumerate(plan.ks):
         for b, target in enumerate(plan.targets):
-            got = plan.probes_for(plan.difficulties, int(k), float(target), 10_000)
+            got = plan.probes_for(plan.difficulties[:, None], int(k), float(target), 10_000)
             np.testing.assert_array_equal(got, plan.probes[a, b])
 
 
@@ -38,12 +38,12 @@ def test_calibrated_points_are_given_back():
 def test_more_recall_more_results_and_harder_queries_never_take_fewer_probes(k, low, high, difficulty, harder):
     plan, n_heads = a_plan(), 1_000
     low, high = min(low, high), max(low, high)
-    at = np.array([difficulty, difficulty * harder])
+    at = np.array([[difficulty], [difficulty * harder]])
     easy, hard = plan.probes_for(at, k, low, n_heads)
     assert 1 <= easy <= hard <= n_heads
     assert (plan.probes_for(at, k, high, n_heads) >= [easy, hard]).all()
     assert (plan.probes_for(at, k + 1, low, n_heads) >= [easy, hard]).all()
-    assert plan.probes_max(k, low, n_heads) >= hard
+    assert plan.postings_range(k, low, n_heads)[1] >= hard
 
 
 def test_a_plan_survives_its_file():
@@ -63,4 +63,4 @@ def test_a_plan_that_doesn_t_fit_itself_is_damaged(broken):
 
 def test_a_plan_of_one_k_and_target_holds_everywhere():
     plan = ProbePlan(np.array([10]), np.array([0.9]), np.array([5.0]), np.array([[[7.0]]]))
-    assert plan.probes_for(np.array([0.0, 5.0, 1e6]), 3, 0.95, 100).tolist() == [7, 7, 7]
+    assert plan.probes_for(np.array([[0.0], [5.0], [1e6]]), 3, 0.95, 100).tolist() == [7, 7, 7]
