@@ -1,6 +1,6 @@
 """Fit the model behind ``annserve plan`` to what was measured, and say how far it misses.
 
-    python bench/pages_fitted.py bench/results/<date>-plan/pages.json bench/results/<date>-growth/sift-*B.json \
+    python bench/pages_fitted.py bench/results/<date>-plan/pages.json bench/results/<date>-growth/*B.json \
         --out bench/results/<date>-plan/model.json
 
 Its input is what ``bench/pages_measured.py`` wrote and, for growth with the rows, what ``bench/growth.py`` did.

@@ -203,11 +203,13 @@ def _ram_text(spec: IndexSpec, plan: Forecast) -> str:
 def _query_text(plan: Forecast) -> str:
     reading = plan.reading
     low, high = reading.pages / reading.factor, reading.pages * reading.factor
+    seen = f"{reading.postings:,.0f} postings"
+    if plan.code_bytes:
+        seen = f"{reading.page_codes:,.0f} page codes and {reading.row_codes:,.0f} row codes of {seen}"
     return "\n".join(
         (
             f"a query for the {plan.k} nearest at recall {plan.recall_target:g}",
-            f"  looks at {reading.page_codes:,.0f} page codes and {reading.row_codes:,.0f} row codes of "
-            f"{reading.postings:,.0f} postings",
+            f"  looks at {seen}",
             f"  reads    {reading.pages:.1f} pages in {reading.reads:.1f} reads, {bytes_text(plan.query_bytes)}",
             f"           (of three sets of vectors, two lie within {low:.1f} … {high:.1f} pages)",
             f"  takes    {plan.latency_us:,.0f} µs alone, {plan.cpu_us:,.0f} of them CPU",

@@ -24,6 +24,8 @@ from annserve.index.segment import Segment
 
 #: k below this count as this where codes are concerned: calibration passes over no page there.
 _CODES_K_MIN = 10
+#: Neighbouring pages that one read brings, at most.
+_PAGES_JOINED_MAX = 16
 #: Where exponents are neutral: a typical size, dimension, page and code.
 ROWS, INTRINSIC_DIM, CAPACITY, CODE_BYTES = 1e5, 16.0, 30.0, 16.0
 
@@ -141,7 +143,11 @@ def expected_reading(
         pages = max(postings * work.pages_per_posting, held)
         row_codes = 0.0
     pages = min(max(pages * correction, 1.0), n_pages)
-    joined = exp(-c["reads.base"] * pages ** c["reads.pages"] * (work.n_rows / ROWS) ** c["reads.rows"])
+    # A read takes 64 KB at most.
+    joined = max(
+        exp(-c["reads.base"] * pages ** c["reads.pages"] * (work.n_rows / ROWS) ** c["reads.rows"]),
+        1 / _PAGES_JOINED_MAX,
+    )
     page_codes = postings * work.pages_per_posting if work.code_bytes else 0.0
     return Reading(postings, page_codes, row_codes, pages, max(pages * joined, 1.0), _factor(work, anchor, c))
 
