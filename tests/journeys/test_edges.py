@@ -82,6 +82,19 @@ def test_rows_wider_than_a_small_page(tmp_path, rng):
         assert (index.search(rows, 1).stats.bytes_read % 8_192 == 0).all()
 
 
+@pytest.mark.parametrize("page_bytes", [8_192, 16_384])
+def test_pages_of_any_size_give_the_same_answers(small_index, small_rows, small_file, tmp_path, page_bytes):
+    larger = build_index(small_file, tmp_path / "larger", "--page-bytes", page_bytes)
+    with product.open(small_index) as index, product.open(larger) as other:
+        expected = index.search(small_rows[:50], 10, recall_target=1.0)
+        found = other.search(small_rows[:50], 10, recall_target=1.0)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.distances, expected.distances)
+        stats = other.search(small_rows[:50], 10).stats
+        assert (stats.bytes_read == page_bytes * stats.pages_read).all()
+        assert other.spec.page_capacity > index.spec.page_capacity
+
+
 @pytest.mark.parametrize("form", [np.float64, np.float16, np.int64, "list", "columns", "read-only", "big-endian"])
 def test_queries_of_any_form_are_answered_alike(small_index, small_rows, form):
     """Whole numbers, so that every form holds the same values."""
