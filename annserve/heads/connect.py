@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.heads import kernels
+from annserve.heads import graph_kernels
 from annserve.heads.layout import NO_HEAD, HeadNodes
 
 #: Heads whose distances to all others are computed together: one matrix product instead of many passes.
@@ -49,7 +49,7 @@ def spread(heads: HeadNodes, start: int, reached: npt.NDArray[np.uint8]) -> int:
     """
     layout = heads.layout
     queue = np.empty(heads.n_heads, np.int32)
-    count: int = kernels.reach(
+    count: int = graph_kernels.reach(
         heads.nodes.view(np.uint32),
         heads.n_heads,
         layout.degree,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.events import Listener, StageProgressed, ignore
-from annserve.heads import kernels
+from annserve.heads import graph_kernels
 from annserve.heads.connect import connect, spread
 from annserve.heads.layout import HEADS_MAX, NO_HEAD, HeadNodes, NodeLayout, grid_scale, lay_out, to_grid
 
@@ -79,7 +79,7 @@ def join_heads(
     )
     for first in range(0, n_heads, _STEP):
         stop = min(first + _STEP, n_heads)
-        kernels.grow(order, first, stop, neighbours, grid_view, *shape, BREADTH, SLACK, *scratch)
+        graph_kernels.grow(order, first, stop, neighbours, grid_view, *shape, BREADTH, SLACK, *scratch)
         listener(StageProgressed("link", stop))
     connect(heads)
     return heads

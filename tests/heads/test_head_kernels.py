@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import heads as oracle
 
-from annserve.heads import kernels
+from annserve.heads import graph_kernels, kernels
 from annserve.heads.graph import SLACK, join_heads, reachable
 from annserve.heads.layout import NO_HEAD, QUERY_LIMIT, HeadNodes, NodeLayout, lay_out
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
@@ -79,7 +79,7 @@ def test_neighbours_are_chosen_by_the_rule(vectors, seed):
     near = [head for head in oracle.nearest_heads(vectors[node], vectors, n_heads)[0].tolist() if head != node]
     candidates = [(int(oracle.squared_distances(vectors[node], vectors[[head]])[0]), head) for head in near]
     chosen = np.zeros(layout.degree, np.uint32)
-    kept = kernels.diverse_neighbours(
+    kept = graph_kernels.diverse_neighbours(
         np.array([distance << kernels.HEAD_BITS | head for distance, head in candidates], np.int64),
         len(candidates),
         nodes.view(vectors.dtype),
