@@ -37,10 +37,11 @@ def _raw_text(raw: dict[str, Any]) -> str:
 
 def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]], report: dict[str, Any]) -> str:
     count = info["count"]
+    copies = f", {info['copies']:.1f} copies of a row" if info["copies"] > 1 else ""
     facts = [
         ("rows", f"{count:,} × {info['dim']} {info['row_type']}, metric {info['metric']}"),
         ("pages", f"{info['pages']:,} of {info['page_bytes']:,} bytes, {info['page_fill']:.1%} full, "
-                  f"{info['page_capacity']} rows each"),
+                  f"{info['page_capacity']} rows each{copies}"),
         ("disk", f"{bytes_text(info['disk_bytes'])}, {info['disk_bytes'] / count:.0f} bytes a vector"),
         *([("raw rows", _raw_text(info["raw_rows"]))] if info["raw_rows"] else []),
         ("reads", info["io"]),
