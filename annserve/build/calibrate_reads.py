@@ -3,9 +3,10 @@
 For each held-out query the exact neighbours are known, and so are the pages that hold them. In order:
 
 1. *heads*: as many as hold all but a small share of the neighbours that a target may miss;
-2. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
+2. *head skip*: which of those a query needn't look into (``build.calibrate_heads``);
+3. *skip*: a Poisson regression of a page's hits on its distance, its spread and its rank says which pages' rows need
    not be looked at; the bar is lower for higher targets;
-3. *expected recall*: with both in force, the least sum of worths, as a share of k, at which reading may stop
+4. *expected recall*: with all in force, the least sum of worths, as a share of k, at which reading may stop
    (``build.expected_recall``).
 
 Nothing is tuned on a user's queries.
@@ -20,8 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from annserve.build.calibrate_heads import calibrate_heads
 from annserve.build.expected_recall import Curves, ends_of
 from annserve.build.heldout import CALIBRATED_KS, SHARES, HeldOut
+from annserve.build.log_hits import fit_log_hits
 from annserve.build.ranks import head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
@@ -30,6 +33,7 @@ from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
 from annserve.search.choose import PAGES_RATED_MAX, CodeChooser
 from annserve.search.clock import Clock
+from annserve.search.head_skip import HeadSkip
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import RECALL_TARGETS
 
@@ -103,6 +107,9 @@ def calibrate_reads(
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
     skip_terms = np.zeros((len(ks), 8))
+    for a, k in enumerate(ks):
+        heads[a] = [_heads_holding(ranks[:, :k], target) for target in RECALL_TARGETS]
+    head_terms, head_below = calibrate_heads(segment, space, ranks, heads, ks, np.array(RECALL_TARGETS))
     evenness: F64 = np.ones(1)
     expected: F64 = np.empty((*shape, 1))
     for a, k in enumerate(ks):
@@ -117,17 +124,28 @@ def calibrate_reads(
             evenness = ends_of(full)
             expected = np.empty((*shape, len(evenness)))
         for b, target in enumerate(RECALL_TARGETS):
-            heads[a, b] = _heads_holding(ranks[:, :k], target)
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
-            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads)
+            head_skip = HeadSkip(head_terms[a].astype(np.float32), float(head_below[a, b]))
+            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads, head_skip=head_skip)
             hits = _hits(rating, homes if target > settle_above else pages)
             curves = Curves.of(rating, hits, k)
             expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
     # Noise must not let a higher target take less.
     expected = np.maximum.accumulate(expected, axis=1)
     no_limit = np.full(shape, np.inf)
-    return ReadPlan(np.array(ks), np.array(RECALL_TARGETS), heads, skip_terms, skip_below, evenness, expected, no_limit)
+    return ReadPlan(
+        np.array(ks),
+        np.array(RECALL_TARGETS),
+        heads,
+        skip_terms,
+        skip_below,
+        evenness,
+        expected,
+        no_limit,
+        head_terms,
+        head_below,
+    )
 
 
 def _no_plan() -> ReadPlan:
@@ -153,12 +171,15 @@ def _rate(
     skip: Skip,
     threads: int,
     pages_max: int = PAGES_RATED_MAX,
+    head_skip: HeadSkip | None = None,
 ) -> list[Rating]:
     """Rate all queries, block by block, each without its own row."""
 
     def one(first: int) -> Rating:
         block = slice(first, first + _BLOCK)
-        return chooser.rate(space[block], k, heads_wanted, skip, Clock(), pages_max=pages_max, excluded=own[block])[0]
+        return chooser.rate(
+            space[block], k, heads_wanted, skip, Clock(), head_skip, pages_max=pages_max, excluded=own[block]
+        )[0]
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(one, range(0, len(space), _BLOCK)))
@@ -193,22 +214,4 @@ def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spre
         r = np.log1p(rank)[known]
         terms.append(np.column_stack((np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x)))
         counts.append(found[known].astype(np.float64))
-    design, wanted = np.concatenate(terms), np.concatenate(counts)
-    if not len(design) or wanted.sum() < 100:
-        # Too few pages beyond the first to learn from: look at all.
-        return np.array([1e9, 0, 0, 0, 0, 0, 0, 0])
-    scale = np.abs(design).max(axis=0)
-    scaled = design / np.where(scale > 0, scale, 1)
-    weights = np.zeros(8)
-    weights[0] = np.log(wanted.mean())
-    for _ in range(100):
-        expected = np.exp(np.clip(scaled @ weights, -20, 3))
-        slope = scaled.T @ (wanted - expected)
-        curvature = (scaled * expected[:, None]).T @ scaled
-        curvature[np.diag_indices(8)] += 1e-6 * np.trace(curvature) / 8
-        step = np.linalg.solve(curvature, slope)
-        weights += step * min(1.0, 2 / np.abs(step).max())
-        if np.abs(step).max() < 1e-7:
-            break
-    # Rounded, so that the last digits of sums, which threads may change, don't show in the plan.
-    return np.round(weights / np.where(scale > 0, scale, 1), 3)
+    return fit_log_hits(np.concatenate(terms), np.concatenate(counts))

@@ -20,6 +20,7 @@ from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.index.segment import Segment
 from annserve.search.clock import Clock
+from annserve.search.head_skip import HeadSkip
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan, Stop
@@ -42,7 +43,7 @@ class Evidence:
     ----------
     rating : Rating
     postings_ranked : int
-        Postings whose pages were ranked for each query.
+        Postings in question for each query; those that promised too little were passed over.
     hits_wanted : (nq,) float64
         What the worths of each query's pages had to add up to.
     """
@@ -140,6 +141,7 @@ class CodeChooser:
         self._plan = plan
         # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
         self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
+        self._head_skip = lru_cache(_EFFORTS_KEPT)(plan.head_skip)
         self._walks = _Walks(segment.heads)
         self._threads = threading.local()
 
@@ -148,7 +150,8 @@ class CodeChooser:
         n_heads = self._segment.heads.n_heads
         heads_wanted, skip, stop = self._effort(k, recall_target)
         postings = min(effort * heads_wanted, n_heads)
-        rating, visited = self.rate(queries, k, postings, skip, clock)
+        head_skip = self._head_skip(k, recall_target) if effort == 1 else None
+        rating, visited = self.rate(queries, k, postings, skip, clock, head_skip)
         with clock.stage("choose"):
             hits_wanted = stop.hits_wanted(rating, k)
             if effort > 1:
@@ -164,15 +167,18 @@ class CodeChooser:
         heads_wanted: int,
         skip: Skip,
         clock: Clock,
+        head_skip: HeadSkip | None = None,
         *,
         pages_max: int = PAGES_RATED_MAX,
         excluded: I64 | None = None,
     ) -> tuple[Rating, I64]:
-        """Rate the pages of each query's `heads_wanted` nearest heads; give the heads visited too."""
+        """Rate the pages of the `heads_wanted` nearest heads that `head_skip` keeps; give the heads visited too."""
         heads = self._segment.heads
         with clock.stage("navigate"):
             head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, self._walks.mine())
             distances = exact_distances(heads, queries, head_ids)
+            if head_skip is not None:
+                head_ids, distances = head_skip.keep(head_ids, distances, self._segment.radii)
         with clock.stage("rate"):
             if not hasattr(self._threads, "rater"):
                 self._threads.rater = Rater(self._tiers, self._segment.page_offsets)
@@ -190,7 +196,7 @@ class CodeChooser:
         )
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
-        """Give the postings whose pages are ranked, the same for every query."""
+        """Give the postings in question, the same for every query; of the far ones, not all are looked into."""
         wanted = self._effort(k, recall_target)[0]
         return wanted, wanted
 

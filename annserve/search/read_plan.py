@@ -25,6 +25,7 @@ import numpy.typing as npt
 from annserve.codes.rate import Rating, Skip
 from annserve.errors import CorruptionError
 from annserve.search.curves import at_request
+from annserve.search.head_skip import HeadSkip
 
 F64 = npt.NDArray[np.float64]
 
@@ -55,6 +56,10 @@ class ReadPlan:
         Expected recall at which reading stops, below 1; linear in evenness, constant beyond its ends.
     worth_enough : (a, b) float64
         A page worth more is read whatever the others promise; infinite where no user's queries were given.
+    head_terms : (a, 8) float64, optional
+        Regression of a posting's log expected hits, for `HeadSkip`; None where no head is passed over.
+    head_below : (a, b) float64, optional
+        Its threshold.
     """
 
     ks: npt.NDArray[np.int64]
@@ -65,6 +70,8 @@ class ReadPlan:
     evenness: F64
     expected: F64
     worth_enough: F64
+    head_terms: F64 | None = None
+    head_below: F64 | None = None
 
     def heads_wanted(self, k: int, recall_target: float, n_heads: int) -> int:
         """Give the heads whose pages are ranked, 1 … n_heads."""
@@ -74,8 +81,17 @@ class ReadPlan:
     def skip(self, k: int, recall_target: float) -> Skip:
         """Give the rule by which pages are passed over; its terms are those of the nearest calibrated k."""
         below = float(at_request(self.ks, self.targets, self.skip_below, k, recall_target))
-        nearest = int(np.argmin(np.abs(np.log(self.ks) - np.log(k))))
-        return Skip(self.skip_terms[nearest].astype(np.float32), below)
+        return Skip(self.skip_terms[self._nearest(k)].astype(np.float32), below)
+
+    def head_skip(self, k: int, recall_target: float) -> HeadSkip | None:
+        """Give the rule by which heads are passed over, if there is one; its terms as those of `skip`."""
+        if self.head_terms is None or self.head_below is None:
+            return None
+        below = float(at_request(self.ks, self.targets, self.head_below, k, recall_target))
+        return HeadSkip(self.head_terms[self._nearest(k)].astype(np.float32), below)
+
+    def _nearest(self, k: int) -> int:
+        return int(np.argmin(np.abs(np.log(self.ks) - np.log(k))))
 
     def stop(self, k: int, recall_target: float) -> Stop:
         """Give the rule by which a query has read enough."""
@@ -97,6 +113,8 @@ class ReadPlan:
             content |= {"evenness": self.evenness.tolist(), "expected": self.expected.tolist()}
         if not np.isinf(self.worth_enough).all():
             content["worth_enough"] = self.worth_enough.tolist()
+        if self.head_terms is not None and self.head_below is not None:
+            content |= {"head_terms": self.head_terms.tolist(), "head_below": self.head_below.tolist()}
         return content
 
     @classmethod
@@ -119,14 +137,19 @@ class ReadPlan:
             worth_enough = np.array(content.get("worth_enough", np.full(grid, np.inf)), np.float64)
             if "evenness" not in content:
                 expected = expected[..., None]
+            of_heads = {
+                name: np.array(content[name], np.float64) for name in ("head_terms", "head_below") if name in content
+            }
         except (KeyError, ValueError, TypeError) as error:
             raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
-        plan = cls(ks, targets, heads, skip_terms, skip_below, evenness, expected, worth_enough)
+        plan = cls(ks, targets, heads, skip_terms, skip_below, evenness, expected, worth_enough, **of_heads)
         if not (
             all(getattr(plan, name).shape == grid for name in _GRIDS)
             and plan.evenness.ndim == 1
             and plan.expected.shape == (*grid, len(plan.evenness))
             and plan.skip_terms.shape == (grid[0], 8)
+            and {name: array.shape for name, array in of_heads.items()}
+            in ({}, {"head_terms": (grid[0], 8), "head_below": grid})
         ):
             raise CorruptionError("the arrays of the plan disagree in shape; build the index anew")
         return plan

@@ -66,3 +66,12 @@ def read_node(nodes, head, dim, degree):
     start = head // per_page * page_bytes + head % per_page * stride
     raw = bytes(nodes)[start : start + stride]
     return np.frombuffer(raw[: 4 * degree], "<u4"), raw[4 * degree : 4 * degree + dim], start
+
+
+def head_promise(distances, radii, head_ids, rank, nearest, terms):
+    """Log of the hits that the head at `rank` promises, of heads given nearest first."""
+    near = np.log(max(np.mean(distances[: min(nearest, len(head_ids))].astype(np.float64)), 1e-12))
+    x = np.log(max(float(distances[rank]), 1e-12)) - near
+    y = np.log(max(float(radii[head_ids[rank]]) ** 2, 1e-12)) - near
+    r = np.log1p(rank)
+    return float(np.dot(terms.astype(np.float64), [1, x, x * x, y, y * y, x * y, r, r * x]))

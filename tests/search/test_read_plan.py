@@ -16,6 +16,7 @@ from annserve.search.read_plan import ReadPlan, evenness_of
 
 KS, TARGETS = np.array([1, 10, 100]), np.array([0.8, 0.9, 0.95, 0.99])
 FIELDS = ("ks", "targets", "heads", "skip_terms", "skip_below", "evenness", "expected", "worth_enough")
+OF_HEADS = ("head_terms", "head_below")
 
 
 def a_plan() -> ReadPlan:
@@ -29,6 +30,8 @@ def a_plan() -> ReadPlan:
         evenness=np.array([0.25, 0.75]),
         expected=1 - np.array([0.3, 0.2]) * 0.5 ** effort[..., None],
         worth_enough=0.5**effort,
+        head_terms=np.arange(24.0).reshape(3, 8) / 2,
+        head_below=-2.0 - effort,
     )
 
 
@@ -56,6 +59,9 @@ def test_calibrated_points_are_given_back():
             skip = plan.skip(k, target)
             assert skip.below == pytest.approx(plan.skip_below[a, b])
             np.testing.assert_array_equal(skip.terms, plan.skip_terms[a].astype(np.float32))
+            head_skip = plan.head_skip(k, target)
+            assert head_skip.below == pytest.approx(plan.head_below[a, b])
+            np.testing.assert_array_equal(head_skip.terms, plan.head_terms[a].astype(np.float32))
 
 
 @given(
@@ -109,17 +115,21 @@ def test_between_two_points_of_evenness_hits_wanted_are_linear_and_beyond_them_c
     np.testing.assert_allclose(wanted, [low, low, (low + high) / 2, high, high], rtol=1e-6)
 
 
-@pytest.mark.parametrize("left_out", [(), ("evenness",), ("worth_enough",), ("evenness", "worth_enough")], ids=str)
+@pytest.mark.parametrize(
+    "left_out", [(), ("evenness",), ("worth_enough",), ("evenness", "worth_enough"), OF_HEADS], ids=str
+)
 def test_a_plan_survives_its_file_and_what_says_nothing_is_not_written(left_out):
     plan = a_plan()
     if "evenness" in left_out:
         plan = replace(plan, evenness=np.ones(1), expected=plan.expected[..., :1])
     if "worth_enough" in left_out:
         plan = replace(plan, worth_enough=np.full((3, 4), np.inf))
+    if left_out == OF_HEADS:
+        plan = replace(plan, head_terms=None, head_below=None)
     content = plan.as_dict()
-    assert set(content) == set(FIELDS) - set(left_out)
+    assert set(content) == {*FIELDS, *OF_HEADS} - set(left_out)
     again = ReadPlan.of(content)
-    for name in FIELDS:
+    for name in (*FIELDS, *OF_HEADS):
         np.testing.assert_array_equal(getattr(again, name), getattr(plan, name))
 
 
@@ -138,6 +148,9 @@ def test_a_plan_survives_its_file_and_what_says_nothing_is_not_written(left_out)
         {"worth_enough": [[0.5] * 4] * 2},
         {"worth_enough": {}},
         {"skip_below": [0.0]},
+        {"head_below": None},
+        {"head_terms": None},
+        {"head_terms": [[0.0] * 7] * 3},
     ],
     ids=str,
 )
