@@ -14,10 +14,10 @@ from annserve.measure.faults import faults_of
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(34rem, 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid #ddd; border-radius: 6px; padding: .5rem; }
 svg { width: 100%; height: auto; }
-.numbers { overflow-x: auto; }
+.numbers { overflow-x: auto; margin-bottom: 1rem; }
 table { border-collapse: collapse; font-size: 12px; white-space: nowrap; }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child, details th:nth-child(-n+3), details td:nth-child(-n+3) { text-align: left; }

@@ -1,9 +1,9 @@
 """The pictures that people expect of a benchmark, one for each data set, drawn from result rows.
 
 ==============  ==========================================================================================
-recall–QPS      one caller, closed loop; the settings of all builds that nothing beats
+recall–QPS      one caller, closed loop; the settings of all builds that nothing beats, from recall 0.7 up
 recall–pages    the same for systems that read pages
-latency–load    open loop: p50 and p99 against the rate of arrivals
+latency–load    open loop: p50, and p99 dashed, against the rate of arrivals
 RAM–recall      what a process grew by for its index, and the recalls that it was asked for
 build           CPU seconds of each build
 growth          pages, and codes scanned, at the middle target against the number of rows, where a set was taken at
@@ -27,7 +27,9 @@ from annserve.errors import InputError
 #: Colours that stay apart for the colour-blind (Okabe, Ito), and markers, in the order of systems.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SIZE_INCHES = (7.0, 4.6)
+_SIZE_INCHES = (9.0, 4.6)
+#: Below it nobody compares.
+_RECALL_MIN = 0.7
 
 
 def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
         If matplotlib isn't installed.
     """
     pyplot = _pyplot()
-    styles = {system: place for place, system in enumerate(sorted({row["system"] for row in rows}))}
+    styles = {system: place for place, system in enumerate(sorted({row["system"] for row in rows}, key=str.lower))}
     figures: dict[str, Any] = {}
     for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
         of_set = [row for row in rows if (row["dataset"], row["count"]) == (name, count)]
@@ -99,7 +101,8 @@ def _recall_pages(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> boo
 
 def _fronts(axes: Any, rows: Sequence[Row], styles: dict[str, int], number: str, *, larger: bool) -> bool:
     fewest = min(row["threads"] for row in rows)
-    for system, of_system in _systems(row for row in rows if row["load"] == "closed" and row["threads"] == fewest):
+    shown = (row for row in rows if row["recall"] >= _RECALL_MIN)
+    for system, of_system in _systems(row for row in shown if row["load"] == "closed" and row["threads"] == fewest):
         front: list[Row] = []
         for row in sorted(of_system, key=lambda row: (-row["recall"], row[number] * (-1 if larger else 1))):
             better = not front or (row[number] > front[-1][number] if larger else row[number] < front[-1][number])
@@ -110,13 +113,13 @@ def _fronts(axes: Any, rows: Sequence[Row], styles: dict[str, int], number: str,
 
 
 def _latency_load(axes: Any, rows: Sequence[Row], styles: dict[str, int]) -> bool:
-    axes.set(xlabel="arrivals a second", ylabel="latency from the intended arrival, ms", xscale="log", yscale="log")
+    axes.set(xlabel="arrivals a second", ylabel="latency, ms: p50, and p99 dashed", xscale="log", yscale="log")
     for system, of_system in _systems(row for row in rows if row["load"] == "open"):
         ordered = sorted({row["rate"]: row for row in of_system}.values(), key=lambda row: row["rate"])
         rates = [row["rate"] for row in ordered]
-        _line(axes, f"{system}, p50", styles, rates, [row["latency_us_p50"] / 1e3 for row in ordered], of=system)
+        _line(axes, system, styles, rates, [row["latency_us_p50"] / 1e3 for row in ordered])
         p99 = [row["latency_us_p99"] / 1e3 for row in ordered]
-        _line(axes, f"{system}, p99", styles, rates, p99, of=system, linestyle="--")
+        _line(axes, "_p99", styles, rates, p99, of=system, linestyle="--")
     return _finish(axes)
 
 
@@ -167,7 +170,7 @@ def _systems(rows: Any) -> list[tuple[str, list[Row]]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["system"], []).append(row)
-    return sorted(groups.items())
+    return sorted(groups.items(), key=lambda group: group[0].lower())
 
 
 def _line(
@@ -190,7 +193,7 @@ def _finish(axes: Any) -> bool:
     axes.grid(True, which="both", alpha=0.25)
     if not axes.lines:
         return False
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return True
 
 

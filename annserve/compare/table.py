@@ -88,7 +88,8 @@ def markdown_table(results: Sequence[Mapping[str, Any]], timed_target: float) ->
         lines = [f"**{table.dataset}**: {table.about}", "", f"| {' | '.join(table.header)} |"]
         lines += [f"|{'---|' * len(table.header)}", *(f"| {' | '.join(line)} |" for line in table.lines)]
         parts.append("\n".join(lines))
-    return "\n\n".join([*parts, *notes])
+    # A star that begins a line would begin a list.
+    return "\n\n".join([*parts, *(note.replace("* ", "\\* ", 1) for note in notes)])
 
 
 def picture_links(results: Sequence[Mapping[str, Any]], pictures: Path, document: Path) -> str:
@@ -179,7 +180,7 @@ def _recall_and_pages(row: Row) -> str:
 def _notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     if any(row["recall"] < row["target"] - _RECALL_SLACK for row in rows):
-        notes.append("\\* no setting of its grid reached the target on the tuning queries, or it fell short here")
+        notes.append("* no setting of its grid reached the target on the tuning queries, or it fell short here")
     if any(row["pages_by"] == "kernel" for row in rows):
         notes.append("† the kernel's count of bytes, in pages of 4 KiB")
     faults = sorted({f"{row['system']}: {fault}" for row in rows for fault in faults_of(row)})
