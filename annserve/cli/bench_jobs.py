@@ -186,20 +186,23 @@ def baseline(results: Path, out: Path) -> None:
 @click.argument("results", nargs=-1, required=True, type=_FOLDER)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the page and the pictures.")
 @click.option("--target", default=0.95, show_default=True, help="Recall target of the table's times.")
+@click.option("--growth", multiple=True, type=_FOLDER, help="Results at several sizes, for the pictures of growth.")
 @click.option("--readme", type=_FOLDER, help="Document that has <!-- bench:readme -->: table and pictures go there.")
 @click.option("--title", default="annserve and its peers", show_default=True, help="Heading of the page.")
-def report(results: tuple[Path, ...], out: Path, target: float, readme: Path | None, title: str) -> None:
+def report(
+    results: tuple[Path, ...], out: Path, target: float, growth: tuple[Path, ...], readme: Path | None, title: str
+) -> None:
     """Draw the pictures of RESULTS (folders or files), and one page with all of them that opens offline."""
     from annserve.compare.page import html_page
-    from annserve.compare.pictures import as_png, draw_all
-    from annserve.compare.results import read_results, rows_of
+    from annserve.compare.pictures import as_png, draw_growth, draw_sets
+    from annserve.compare.results import read_results, read_rows, rows_of
     from annserve.compare.table import markdown_table, picture_links, replace_between, summary_tables
     from annserve.storage.atomic import write_atomically
 
     found = [one for path in results for one in read_results(path)]
     table = markdown_table(found, target)
     rows = rows_of(found)
-    figures = draw_all(rows)
+    figures = draw_sets(rows) | draw_growth([*rows, *(row for path in growth for row in read_rows(path))])
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         write_atomically(out / f"{name}.png", as_png(figure))

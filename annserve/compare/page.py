@@ -71,7 +71,7 @@ def html_page(
         Where the rows came from: machine, versions, commit.
     rows : sequence of row
     figures : mapping
-        Of ``annserve.compare.pictures.draw_all``.
+        Of ``draw_sets`` and ``draw_growth`` in ``annserve.compare.pictures``.
     summary : (tables, notes)
         Of ``annserve.compare.table.summary_tables``.
     """

@@ -32,8 +32,8 @@ _SIZE_INCHES = (9.0, 4.6)
 _RECALL_MIN = 0.7
 
 
-def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
-    """Draw every picture that the rows have numbers for.
+def draw_sets(rows: Sequence[Row]) -> dict[str, Any]:
+    """Draw every picture of one set that the rows have numbers for.
 
     Parameters
     ----------
@@ -43,15 +43,14 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Name (``sift-photos-50000-recall-qps``) → figure, in the order of the table above.
+        Name (``sift-photos-500000-recall-qps``) → figure, in the order of the table above.
 
     Raises
     ------
     InputError
         If matplotlib isn't installed.
     """
-    pyplot = _pyplot()
-    styles = {system: place for place, system in enumerate(sorted({row["system"] for row in rows}, key=str.lower))}
+    pyplot, styles = _pyplot(), _styles(rows)
     figures: dict[str, Any] = {}
     for name, count in dict.fromkeys((row["dataset"], row["count"]) for row in rows):
         of_set = [row for row in rows if (row["dataset"], row["count"]) == (name, count)]
@@ -61,6 +60,13 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Any]:
                 axes.set_title(f"{name}, {count:,} rows")
                 figures[f"{name}-{count}-{what}"] = figure
             pyplot.close(figure)
+    return figures
+
+
+def draw_growth(rows: Sequence[Row]) -> dict[str, Any]:
+    """Draw how pages and codes grow with the rows, for every set that was taken at several sizes."""
+    pyplot, styles = _pyplot(), _styles(rows)
+    figures: dict[str, Any] = {}
     for name in dict.fromkeys(row["dataset"] for row in rows):
         of_name = [row for row in rows if row["dataset"] == name]
         for number, label in (("pages", "pages"), ("codes_scanned_mean", "codes scanned")):
@@ -160,6 +166,11 @@ def _growth(axes: Any, rows: Sequence[Row], styles: dict[str, int], number: str,
             name = f"{system}: n^{exponent:.2f}"
             _line(axes, name, styles, list(fewest), list(fewest.values()), of=system)
     return _finish(axes)
+
+
+def _styles(rows: Sequence[Row]) -> dict[str, int]:
+    """Number the systems, so that each looks the same wherever it stands."""
+    return {system: place for place, system in enumerate(sorted({row["system"] for row in rows}, key=str.lower))}
 
 
 def _counts(rows: Sequence[Row]) -> list[int]:

@@ -53,9 +53,9 @@ def test_of_a_set_at_several_sizes_the_table_shows_the_largest(run):
     assert "400 × 8" in table
     assert "200 × 8" not in table
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'annserve[bench]'")
-    from annserve.compare.pictures import draw_all
+    from annserve.compare.pictures import draw_growth
 
-    growth = draw_all(rows_of(results))["small-growth-pages"]
+    growth = draw_growth(rows_of(results))["small-growth-pages"]
     (label,) = (text.get_text() for text in growth.axes[0].get_legend().get_texts())
     assert label == "exact: n^1.00", "7 and 14 pages"
 
