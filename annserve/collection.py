@@ -21,6 +21,7 @@ from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.results import SearchResult, SearchStats
+from annserve.search.choosers import chooser_for
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain
 from annserve.search.page_model import expected_reading, workload_of
@@ -77,7 +78,8 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page
     reader = open_reader(segment.pages_path, segment.pages_offset, page_bytes, segment.n_pages, io)
     raw = segment.raw
     raw_reader = open_reader(raw.path, raw.offset, raw.layout.page_bytes, raw.n_pages, io) if raw else None
-    return Collection(snapshot, reader, n_threads, cache, raw_reader)
+    vicinity_reader = segment.vicinities.open_reader(io) if segment.vicinities else None
+    return Collection(snapshot, reader, n_threads, cache, raw_reader, vicinity_reader)
 
 
 class Collection:
@@ -93,12 +95,14 @@ class Collection:
         threads: int,
         cache: PageCache | None = None,
         raw_reader: PageReader | None = None,
+        vicinity_reader: PageReader | None = None,
     ) -> None:
         self._snapshot = snapshot
-        self._readers = [reader, *([raw_reader] if raw_reader else [])]
+        self._readers = [one for one in (reader, raw_reader, vicinity_reader) if one is not None]
         self._cache = cache
         norm_max = snapshot.manifest.norm_max
-        self._engine = Engine(snapshot.segment, reader, norm_max, cache=cache, raw_reader=raw_reader)
+        chooser = chooser_for(snapshot.segment, vicinity_reader)
+        self._engine = Engine(snapshot.segment, reader, norm_max, chooser, cache=cache, raw_reader=raw_reader)
         self._n_threads = threads
         self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
 

@@ -3,7 +3,7 @@
 Run it once per format version, and for an index that is new in it; files that exist are never made anew. The tests
 open them with today's code and expect yesterday's answers::
 
-    python tools/make_golden.py tests/golden/v1
+    python tools/make_golden.py tests/golden/v1 [NAME …]
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Index(NamedTuple):
 INDEXES = {
     "uint8-l2": Index(600, 32, "uint8", "l2", "50%", "auto"),
     "float32-cosine": Index(300, 40, "float32", "cosine", "50%", "auto"),
+    "uint8-l2-codes-on-ssd": Index(600, 32, "uint8", "l2", "50%", "ssd"),
     "int8-ip-without-codes": Index(300, 64, "int8", "ip", "100%", "none"),
     "float16-cosine-raw": Index(200, 40, "float16", "cosine", "50%", "auto", "float16"),
     "float32-l2-replicas": Index(300, 100, "float32", "l2", "50%", "none", replicas=4),

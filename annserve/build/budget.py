@@ -29,6 +29,8 @@ _POSTING_BYTES = 8
 _FILL = 0.985
 #: Fewer bytes of code save too few reads to pay for page codes.
 _CODE_BYTES_MIN = 4
+#: Longer codes on the SSD leave fewer pages to read, but fill more vicinities.
+_SSD_DIMS_PER_BYTE = 8
 #: Training takes time in proportion to dim³ (some minutes here) and codebooks 8 · dim² bytes; embeddings have fewer.
 _CODE_DIM_MAX = 4_096
 #: Without codes every page of a posting is read.
@@ -51,12 +53,15 @@ class TierPlan:
         Predicted RAM.
     rows_at_home : int
         Rows that a posting is home of, at most.
+    codes_on_ssd : bool
+        Whether the codes of rows lie on the SSD.
     """
 
     code_bytes: int
     pages_per_posting: int
     bytes_per_vector: float
     rows_at_home: int
+    codes_on_ssd: bool = False
 
 
 def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
@@ -100,7 +105,8 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str, replicas: int
     ram : str
         See `ram_per_vector`.
     codes : str
-        ``auto`` takes codes where the budget allows and vectors have at most 4,096 dimensions; ``none`` forbids them.
+        ``auto`` takes codes where the budget allows and vectors have at most 4,096 dimensions; ``ssd`` puts those of
+        rows on the SSD; ``none`` forbids them.
     replicas : int
         Copies of a row at most; more than one only without codes.
 
@@ -118,6 +124,8 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str, replicas: int
             code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
             ram_bytes = ram_with_codes(spec, code_bytes)
             return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes, PAGES_PER_POSTING * spec.page_capacity)
+    if codes == "ssd":
+        return _plan_ssd(spec, budget)
     if replicas > 1 and head <= budget * per_page * _PAGES_PER_POSTING_MAX:
         return _plan_replicas(spec.page_capacity, head / _FILL, budget, replicas)
     for pages_per_posting in range(1, _PAGES_PER_POSTING_MAX + 1):
@@ -138,6 +146,7 @@ def tier_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> dict[str, float
     if tiers.code_bytes:
         n_pages = n_rows / (spec.page_capacity * _FILL)
         ram_bytes["page_codes"] = n_pages * (PAGE_CODE_BYTES + _PAGE_FACTS_BYTES)
+    if tiers.code_bytes and not tiers.codes_on_ssd:
         ram_bytes["row_codes"] = n_rows * tiers.code_bytes / _FILL
         ram_bytes["row_factors"] = n_rows * FACTOR_BYTES / _FILL
     return ram_bytes
@@ -171,3 +180,24 @@ def _plan_replicas(page_capacity: int, head: float, budget: float, replicas: int
     rows_at_home = max(ceil(head / budget), ceil(page_capacity / replicas))
     pages = max(rows_at_home * replicas // (2 * page_capacity), ceil(_ROOM_MIN * rows_at_home / page_capacity))
     return TierPlan(0, pages, head / rows_at_home, rows_at_home)
+
+
+def _plan_ssd(spec: IndexSpec, budget: float) -> TierPlan:
+    """Spend a budget where the codes of rows lie on the SSD: page codes always, heads as many as there is room for."""
+    if spec.space_dim > _CODE_DIM_MAX:
+        raise InputError(
+            f"codes need at most {_CODE_DIM_MAX:,} dimensions, these rows have {spec.space_dim:,}; choose codes=none",
+            field="codes",
+        )
+    code_bytes = min(max(spec.space_dim // _SSD_DIMS_PER_BYTE, _CODE_BYTES_MIN), CODE_BYTES_MAX, spec.space_dim)
+    for pages_per_posting in (PAGES_PER_POSTING << doublings for doublings in range(5)):
+        of_page = _head_bytes(spec) / pages_per_posting + PAGE_CODE_BYTES + _PAGE_FACTS_BYTES
+        ram_bytes = of_page / (spec.page_capacity * _FILL)
+        if ram_bytes <= budget:
+            rows_at_home = pages_per_posting * spec.page_capacity
+            return TierPlan(code_bytes, pages_per_posting, ram_bytes, rows_at_home, codes_on_ssd=True)
+    raise InputError(
+        f"ram is {budget:.3f} bytes a vector, but with codes on SSD the least is {ceil(1e3 * ram_bytes) / 1e3:.3f}: a "
+        "code for each page, and heads of postings of 256 pages; give more, or choose codes=none",
+        field="ram",
+    )

@@ -108,7 +108,7 @@ def calibrate_reads(
     heads, skip_below = np.empty(shape), np.empty(shape)
     skip_terms = np.zeros((len(ks), 8))
     for a, k in enumerate(ks):
-        heads[a] = [_heads_holding(ranks[:, :k], target) for target in RECALL_TARGETS]
+        heads[a] = [heads_holding(ranks[:, :k], target) for target in RECALL_TARGETS]
     head_terms, head_below = calibrate_heads(segment, space, ranks, heads, ks, np.array(RECALL_TARGETS))
     evenness: F64 = np.ones(1)
     expected: F64 = np.empty((*shape, 1))
@@ -116,10 +116,10 @@ def calibrate_reads(
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
         homes = placement.page[neighbours[:, :k]]
         pages = np.where(kept, homes, -1)
-        most = _heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
+        most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
         full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
-        skip_terms[a] = _fit_skip(full, _hits(full, pages[some]), segment.codes.page_spreads)
+        skip_terms[a] = _fit_skip(full, hits_on_pages(full, pages[some]), segment.codes.page_spreads)
         if a == 0:
             evenness = ends_of(full)
             expected = np.empty((*shape, len(evenness)))
@@ -128,7 +128,7 @@ def calibrate_reads(
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             head_skip = HeadSkip(head_terms[a].astype(np.float32), float(head_below[a, b]))
             rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads, head_skip=head_skip)
-            hits = _hits(rating, homes if target > settle_above else pages)
+            hits = hits_on_pages(rating, homes if target > settle_above else pages)
             curves = Curves.of(rating, hits, k)
             expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
     # Noise must not let a higher target take less.
@@ -154,7 +154,7 @@ def _no_plan() -> ReadPlan:
     return ReadPlan(np.array([1]), np.array([0.9]), one, np.zeros((1, 8)), one, one[0], one[None] / 2, one)
 
 
-def _heads_holding(ranks: F64, target: float) -> int:
+def heads_holding(ranks: F64, target: float) -> int:
     """Give the heads that must be visited to miss no more than the share of misses that heads may cause."""
     ordered = np.sort(ranks, axis=None)
     ordered = ordered[np.isfinite(ordered)]
@@ -185,7 +185,7 @@ def _rate(
         return list(pool.map(one, range(0, len(space), _BLOCK)))
 
 
-def _hits(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def hits_on_pages(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Count the neighbours on each rated page, block by block, as (nq, w) like `Rating.pages`."""
     counted = []
     start = 0

@@ -9,8 +9,8 @@ from pathlib import Path
 from annserve.errors import InputError
 from annserve.spec import METRICS
 
-#: Ways to choose pages: by codes where the budget allows, or by heads alone.
-CODES = ("auto", "none")
+#: Ways to choose pages: by codes where the budget allows, by codes that lie on the SSD, or by heads alone.
+CODES = ("auto", "ssd", "none")
 #: Raw rows kept for re-ranking: where INT8 loses too much, never, or always in a type.
 RERANKS = ("auto", "none", "float32", "float16")
 #: Copies of a row; SPANN's.
@@ -33,7 +33,8 @@ class BuildOptions:
         What a search may keep in RAM: a share of the INT8 size (``25%``), bytes a vector (``20B``) or a total
         (``2GiB``). More RAM, fewer reads.
     codes : str
-        ``auto``: short codes of pages and rows, as the budget allows. ``none``: heads alone choose pages.
+        ``auto``: short codes of pages and rows, as the budget allows. ``ssd``: codes of pages alone in RAM, those of
+        rows on the SSD, read before the pages are chosen. ``none``: heads alone choose pages.
     rerank : str
         Raw rows kept on disk, to settle what INT8 leaves open: ``auto``, as given, where INT8 alone would lose too
         many neighbours; ``none``; or always, as ``float32`` or ``float16``.

@@ -8,6 +8,7 @@ cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
 link        ``heads.graph``            posting centroids (h, d) → navigation graph
 replicate   ``build.replicate``        rows near borders → further postings too, where asked for
 encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
+spread      ``build.vicinities``       codes of rows → vicinities on disk, where RAM holds none
 pack        ``pages.pack``             rows in page order → posting pages on disk
 hold out    ``build.heldout``          rows → queries and their exact neighbours
 keep        ``build.raw_rows``         rows as given → raw pages on disk, where re-ranking wants them
@@ -39,6 +40,7 @@ from annserve.build.budget import TierPlan, plan_tiers
 from annserve.build.calibrate_probes import calibrate_probes
 from annserve.build.calibrate_reach import calibrate_reach
 from annserve.build.calibrate_reads import Placement, calibrate_reads
+from annserve.build.calibrate_vicinities import calibrate_vicinities
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.likeness import hardness_of
@@ -47,10 +49,12 @@ from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_row
 from annserve.build.replicate import replicate
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
+from annserve.build.vicinities import write_vicinities
 from annserve.build.workplace import require_space, workplace
 from annserve.clusters.closure import postings_of_rows
 from annserve.clusters.hierarchy import Packing, pack_rows
 from annserve.codes.tiers import CodeTiers
+from annserve.codes.vicinity_layout import VicinityLayout
 from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import join_heads
@@ -60,6 +64,7 @@ from annserve.index.manifest import Manifest
 from annserve.index.publish import describe_segment, publish
 from annserve.index.sealed import write_sealed
 from annserve.index.segment import Segment, open_segment, pages_writer, write_codes, write_heads
+from annserve.index.vicinities import Vicinities
 from annserve.metric import rows_to_space
 from annserve.pages.layout import PageLayout
 from annserve.pages.pack import pack_pages
@@ -67,6 +72,7 @@ from annserve.pages.rows import quantize_rows
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan
+from annserve.search.vicinity_plan import VicinityPlan
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
@@ -171,7 +177,15 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                         seed=options.seed,
                         listener=listener,
                     )
-                    write_codes(place / names.CODES, codes)
+                    write_codes(place / names.CODES, codes.without_rows() if tiers.codes_on_ssd else codes)
+
+            vicinities = None
+            if codes is not None and tiers.codes_on_ssd:
+                with _timed("spread", seconds), _told("spread", listener, n_pages(packing), "pages"):
+                    layout = VicinityLayout.of(spec, codes.row_book.code_bytes)
+                    path = place / names.VICINITIES
+                    vicinities = write_vicinities(path, space, packing, heads, codes, layout, salt, listener)
+                    codes = codes.without_rows()
             del space
 
             with _timed("pack", seconds), _told("pack", listener, n_pages(packing), "pages"):
@@ -197,7 +211,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             settle_above = raw.settle_above if raw is not None and raw.own else 1.0
 
             with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
-                plan: ProbePlan | ReachPlan | ReadPlan
+                plan: ProbePlan | ReachPlan | ReadPlan | VicinityPlan
                 if options.replicas > 1:
                     postings = postings_of_rows(packing)
                     plan = calibrate_reach(held_out, neighbours, rows, postings, heads, spec, staged.norm_max)
@@ -213,8 +227,9 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                         settle_above=settle_above,
                     )
                 else:
-                    segment = _unfinished(spec, heads, packing, radii, codes, place, salt)
-                    plan = calibrate_reads(
+                    segment = _unfinished(spec, heads, packing, radii, codes, vicinities, place, salt)
+                    calibrate = calibrate_reads if vicinities is None else calibrate_vicinities
+                    plan = calibrate(
                         held_out,
                         neighbours,
                         rows,
@@ -307,6 +322,7 @@ def _unfinished(
     packing: Packing,
     radii: npt.NDArray[np.float32],
     codes: CodeTiers,
+    vicinities: Vicinities | None,
     place: Path,
     salt: int,
 ) -> Segment:
@@ -323,6 +339,7 @@ def _unfinished(
         salt=salt,
         layout=PageLayout.of(spec),
         codes=codes,
+        vicinities=vicinities,
         raw=None,
         plan={},
         report={},

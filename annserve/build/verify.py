@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from annserve.codes.vicinities import check_vicinities
 from annserve.errors import CorruptionError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import reachable
 from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
+from annserve.index.vicinities import Vicinities
 from annserve.pages.check import RowsFound, check_rows
 from annserve.raw.score import find_damage
 from annserve.storage.reader import PageReader, aligned_frames, open_reader
@@ -89,6 +91,8 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     if segment.raw is not None:
         result.raw_pages = segment.raw.n_pages
         result.problems += _raw_problems(segment.raw, segment.salt)
+    if segment.vicinities is not None:
+        result.problems += _problems_of_vicinities(segment, segment.vicinities)
     listener(StageFinished("verify", time.monotonic() - begun, f"{result.rows:,} rows, each at home once"))
     return result
 
@@ -114,6 +118,21 @@ def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> N
     other = ~homeless & (seals[at_home][first[home]] != seals[~at_home])
     if other.any():
         result.problems.append(f"a replica of row {copies[other][0]} isn't what the row is at home")
+
+
+def _problems_of_vicinities(segment: Segment, vicinities: Vicinities) -> list[str]:
+    """Read all vicinities and give a line for each that isn't what it should be."""
+    assert segment.codes is not None, "a segment with vicinities has codes"
+    problems = []
+    reader = vicinities.open_reader()
+    frames = aligned_frames(min(_BATCH_PAGES, segment.n_pages), vicinities.layout.page_bytes)
+    for first in range(0, segment.n_pages, _BATCH_PAGES):
+        page_ids = np.arange(first, min(first + _BATCH_PAGES, segment.n_pages), dtype=np.uint32)
+        reader.read(page_ids, frames)
+        found = frames[: len(page_ids)]
+        problems += check_vicinities(found, page_ids, segment.codes.row_counts, vicinities.layout, segment.salt)
+    reader.close()
+    return problems
 
 
 def _raw_problems(raw: RawFile, salt: int) -> list[str]:

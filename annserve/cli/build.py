@@ -37,7 +37,7 @@ _DEFAULTS = BuildOptions()
     type=click.Choice(CODES),
     default=_DEFAULTS.codes,
     show_default=True,
-    help="Choose pages by codes where the budget allows, or by heads alone.",
+    help="Choose pages by codes in RAM where the budget allows, by codes on the SSD, or by heads alone.",
 )
 @click.option(
     "--replicas",

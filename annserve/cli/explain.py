@@ -70,11 +70,11 @@ def _stages(found: Explanation) -> str:
         return f"{1e6 * found.seconds.get(stage, 0.0):,.0f}"
 
     share = found.pages_read and found.rows_scored / found.pages_read
-    read = (
-        f"{found.pages_read:,} pages, {bytes_text(found.bytes_read)}, in {found.reads:,} reads, all asked for together"
-    )
-    lines = []
     codes = found.codes
+    vicinities = codes.vicinities if codes is not None else 0
+    batches = f"{vicinities:,} vicinities first, then the rest" if vicinities else "all asked for together"
+    read = f"{found.pages_read:,} pages, {bytes_text(found.bytes_read)}, in {found.reads:,} reads, {batches}"
+    lines = []
     if found.recall_target < 1:
         visited = f"{found.heads_visited:,} of {found.heads:,} heads compared; the pages of the nearest "
         lines.append(("navigate", f"{visited}{found.postings_ranked:,} are in question", time("navigate")))

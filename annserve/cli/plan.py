@@ -30,6 +30,8 @@ _WHAT_FOR = {
     "row_factors": "make estimated distances of codes",
     "codebooks": "one size, whatever the count",
 }
+#: The page model was fitted to codes in RAM.
+_FORECAST = tuple(one for one in CODES if one != "ssd")
 
 
 @click.command("plan")
@@ -42,7 +44,13 @@ _WHAT_FOR = {
 @click.option(
     "--ram", default=BuildOptions.ram, show_default=True, help="As for build: 25%, 20B a vector, 32GiB in all."
 )
-@click.option("--codes", type=click.Choice(CODES), default=BuildOptions.codes, show_default=True, help="As for build.")
+@click.option(
+    "--codes",
+    type=click.Choice(_FORECAST),
+    default=BuildOptions.codes,
+    show_default=True,
+    help="As for build; codes on the SSD aren't forecast.",
+)
 @click.option("--page-bytes", type=int, default=0, help="Bytes of a page. [default: smallest that holds a row]")
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option(

@@ -89,11 +89,11 @@ class Rater:
             tiers.page_codes,
             tiers.page_constants,
             tiers.page_spreads,
-            _fields(tiers.page_book),
+            fields_of(tiers.page_book),
             tiers.row_counts,
             tiers.row_codes,
             tiers.row_factors,
-            _fields(tiers.row_book),
+            fields_of(tiers.row_book),
             tiers.estimate.shrinks,
             tiers.estimate.spreads,
             tiers.estimate.scales,
@@ -147,8 +147,8 @@ class Rater:
         rating_kernels.rate_pages(
             head_ids,
             head_distances,
-            *_project(self._tiers.page_book, queries, estimate.origin, self._page_gains),
-            *_project(self._tiers.row_book, queries, estimate.origin, estimate.gains),
+            *project_queries(self._tiers.page_book, queries, estimate.origin, self._page_gains),
+            *project_queries(self._tiers.row_book, queries, estimate.origin, estimate.gains),
             *self._fixed,
             excluded,
             k,
@@ -178,10 +178,10 @@ class Rater:
             tables = (
                 np.empty((page_nibbles, NIBBLE_VALUES), f32),
                 np.empty((1, page_nibbles, NIBBLE_VALUES), u8),
-                np.empty(_whole_steps(self._posting_max), u16),
+                np.empty(whole_steps(self._posting_max), u16),
                 np.empty((row_nibbles, NIBBLE_VALUES), f32),
                 np.empty((passes, row_nibbles, NIBBLE_VALUES), u8),
-                np.empty((passes, _whole_steps(capacity)), u16),
+                np.empty((passes, whole_steps(capacity)), u16),
                 np.empty(rating_kernels.BUCKETS + 2, i32),
                 np.empty(2 * k, f32),
             )
@@ -242,16 +242,19 @@ def best_pages(
     return pages[: offsets[-1]], offsets
 
 
-def _project(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32, F32]:
+def project_queries(book: Codebook, queries: F32, origin: F32, gains: F32) -> tuple[F32, F32]:
+    """Give each query's components, (nq, m), and its inner product with the codebook's mean, (nq,)."""
     components = np.empty((len(queries), book.n_components), np.float32)
     shifts = np.empty(len(queries), np.float32)
     rating_kernels.project(queries, origin, book.synthesis, gains, book.mean, components, shifts)
     return components, shifts
 
 
-def _whole_steps(rows: int) -> int:
+def whole_steps(rows: int) -> int:
+    """Round up to what whole steps of a scan write."""
     return -(-rows // SCAN_ROWS) * SCAN_ROWS
 
 
-def _fields(book: Codebook) -> tuple[npt.NDArray[Any], ...]:
+def fields_of(book: Codebook) -> tuple[npt.NDArray[Any], ...]:
+    """Give the field arrays of a codebook as kernels take them."""
     return (book.field_component, book.field_nibble, book.field_shift, book.field_bits, book.field_levels)

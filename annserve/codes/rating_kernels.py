@@ -63,7 +63,7 @@ def _log(x):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _page_distances(  # type: ignore[no-untyped-def]
+def page_distances(  # type: ignore[no-untyped-def]
     head_ids,
     head_distances,
     offset,
@@ -136,7 +136,7 @@ def _order_by_distance(distances, size, starts, order):  # type: ignore[no-untyp
 
 
 @inline_kernel
-def _exact_distance(  # type: ignore[no-untyped-def]
+def exact_distance(  # type: ignore[no-untyped-def]
     page, head, head_distance, shift, page_offsets, codes, constants, nibbles
 ):
     """Give the squared distance of a page's decoded centroid, by tables that aren't rounded."""
@@ -152,7 +152,7 @@ def _exact_distance(  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _lower_bar(heap, size, value):  # type: ignore[no-untyped-def]
+def lower_bar(heap, size, value):  # type: ignore[no-untyped-def]
     """Replace the largest of the smallest values by `value`, in a largest-first heap."""
     position = 0
     while True:
@@ -280,7 +280,7 @@ def rate_pages(  # type: ignore[no-untyped-def]
     for i in range(head_ids.shape[0]):
         nibble_tables(page_projected[i], *page_fields, page_nibbles)
         step, offset = quantize_tables(page_nibbles, page_tables)
-        size = _page_distances(
+        size = page_distances(
             head_ids[i],
             head_distances[i],
             offset + page_shift[i],
@@ -308,7 +308,7 @@ def rate_pages(  # type: ignore[no-untyped-def]
         while n_scanned < min(size, pages_max):
             page = np.int64(page_ids[order[n_scanned]])
             place = places[order[n_scanned]]
-            distance = _exact_distance(
+            distance = exact_distance(
                 page,
                 head_ids[i, place],
                 head_distances[i, place],
@@ -334,7 +334,7 @@ def rate_pages(  # type: ignore[no-untyped-def]
             if nearest < bar[0]:
                 for slot in range(count):
                     if own[slot] < bar[0]:
-                        _lower_bar(bar, bar_size, own[slot])
+                        lower_bar(bar, bar_size, own[slot])
             out_pages[i, n_scanned] = page
             out_distances[i, n_scanned] = distance
             page_scales[n_scanned] = np.exp(scales[1] * np.log(distance))

@@ -1,12 +1,14 @@
 """Codes of one segment, ready to be scanned: a code per page, and a code per row in the order of the pages.
 
+Codes of rows may lie on the SSD instead (``vicinity_layout``): then their two arrays are there, without a slot.
+
 Sections of ``codes.bin`` (storage/FORMAT.md) are these arrays; those of the two codebooks and of the estimate carry
 a prefix.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ class CodeTiers:
     row_counts : (pages,) uint16
         Rows of each page.
     row_factors : (pages, 2, capacity) uint8
-        See ``estimate``: all constants of a page, then all shrinks.
+        See ``estimate``: all constants of a page, then all shrinks. Capacity 0 where rows' codes are on the SSD.
     estimate : Estimate
         Its `origin` is what queries are taken relative to.
     """
@@ -87,8 +89,18 @@ class CodeTiers:
             and self.estimate.gains.shape == (self.row_book.n_components,)
             and self.estimate.origin.shape == (self.page_book.dim,) == (self.row_book.dim,)
         )
-        if not whole or int(self.row_counts.max(initial=0)) > capacity:
+        if not whole or (capacity and int(self.row_counts.max(initial=0)) > capacity):
             raise CorruptionError("the arrays of the codes disagree; restore them, or build the index anew")
+
+    @property
+    def rows_on_ssd(self) -> bool:
+        """Whether RAM holds no codes of rows."""
+        return bool(self.row_factors.shape[2] == 0)
+
+    def without_rows(self) -> CodeTiers:
+        """Give these tiers without the codes of rows, for an index that has them on the SSD."""
+        none = np.zeros(SCAN_SLACK_BYTES, np.uint8)
+        return replace(self, row_codes=none, row_factors=np.zeros((len(self.row_counts), FACTOR_BYTES, 0), np.uint8))
 
     @property
     def tier_bytes(self) -> dict[str, int]:

@@ -6,6 +6,7 @@
     manifest-000001.json        names the files of that version, with lengths and checksums
     segment-000001/heads.bin    heads, navigation graph, posting table (RAM)
     segment-000001/codes.bin    codes of pages and rows (RAM); absent where an index has none
+    segment-000001/vicinities.bin  codes of the rows near each page (SSD); absent where RAM holds all codes, or none
     segment-000001/pages.bin    posting pages (SSD)
     segment-000001/raw.bin      raw rows for a second look (SSD); absent where an index keeps none
     segment-000001/plan.json    what calibration found
@@ -20,11 +21,13 @@ import re
 CURRENT = "CURRENT"
 BUILD_FOLDER = ".build"
 HEADS, PAGES, PLAN, REPORT = "heads.bin", "pages.bin", "plan.json", "report.json"
-CODES = "codes.bin"
+CODES, VICINITIES = "codes.bin", "vicinities.bin"
 RAW = "raw.bin"
 #: Files that every segment has, and those that it may have.
 SEGMENT_FILES = (HEADS, PAGES, PLAN, REPORT)
-OPTIONAL_FILES = (CODES, RAW)
+OPTIONAL_FILES = (CODES, VICINITIES, RAW)
+#: Files whose pages each carry their own checksum.
+PAGED_FILES = (PAGES, VICINITIES, RAW)
 
 _MANIFEST = re.compile(r"manifest-[0-9]{6,}\.json")
 _SEGMENT = re.compile(r"segment-[0-9]{6,}")

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes.tiers import ENCODER_ARRAYS, CodeTiers
+from annserve.codes.vicinity_layout import VicinityLayout
 from annserve.errors import CorruptionError, ReadError
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
 from annserve.index import names
 from annserve.index.manifest import FileEntry, SegmentEntry
 from annserve.index.raw_file import RawFile, open_raw
 from annserve.index.sealed import read_sealed
+from annserve.index.vicinities import Vicinities, open_vicinities
 from annserve.pages.layout import PageLayout
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
@@ -50,6 +52,8 @@ class Segment:
     layout : PageLayout
     codes : CodeTiers or None
         None where the index was built without.
+    vicinities : Vicinities or None
+        Where the codes of rows lie on the SSD.
     raw : RawFile or None
         None where the index keeps no raw rows.
     plan, report : dict
@@ -67,6 +71,7 @@ class Segment:
     salt: int
     layout: PageLayout
     codes: CodeTiers | None
+    vicinities: Vicinities | None
     raw: RawFile | None
     plan: dict[str, Any]
     report: dict[str, Any]
@@ -128,9 +133,9 @@ def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:
 
 
 def file_checksum(path: Path) -> int:
-    """Sum a segment's file for the manifest: all of it, or only the header where pages carry their own sums."""
+    """Sum a segment's file for the manifest: all of it, or only the header where each page carries its own."""
     with path.open("rb") as file:
-        if path.name in (names.PAGES, names.RAW):
+        if path.name in names.PAGED_FILES:
             return crc32c(file.read(BLOCK_BYTES))
         total = 0
         while piece := file.read(1 << 22):
@@ -166,6 +171,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
     with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
         pages_offset, pages_bytes = file.extent("pages")
     codes = _open_codes(place / names.CODES, entry, spec) if names.CODES in entry.files else None
+    vicinities = _open_vicinities(place, entry, spec, codes)
     n_places = entry.n_pages * spec.page_capacity
     raw = open_raw(place / names.RAW, spec, n_places) if names.RAW in entry.files else None
     if pages_bytes != entry.n_pages * spec.page_bytes or not _fit(entry, heads, page_offsets, radii):
@@ -186,6 +192,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
         salt=entry.salt,
         layout=PageLayout.of(spec),
         codes=codes,
+        vicinities=vicinities,
         raw=raw,
         plan=read_sealed(place / names.PLAN),
         report=read_sealed(place / names.REPORT),
@@ -202,13 +209,27 @@ def _open_codes(path: Path, entry: SegmentEntry, spec: IndexSpec) -> CodeTiers:
             }
         )
     n_pages, _, capacity = codes.row_factors.shape
-    if (n_pages, capacity, codes.page_book.dim) != (entry.n_pages, spec.page_capacity, spec.space_dim):
+    # Codes of rows lie here or among the vicinities, never at both.
+    expected = 0 if names.VICINITIES in entry.files else spec.page_capacity
+    if (n_pages, capacity, codes.page_book.dim) != (entry.n_pages, expected, spec.space_dim):
         raise CorruptionError(
             f"{path} holds codes of {n_pages} pages of {capacity} rows, but the index has {entry.n_pages} of "
-            f"{spec.page_capacity}; restore it, or build the index anew",
+            f"{expected}; restore it, or build the index anew",
             path=path,
         )
     return codes
+
+
+def _open_vicinities(place: Path, entry: SegmentEntry, spec: IndexSpec, codes: CodeTiers | None) -> Vicinities | None:
+    if names.VICINITIES not in entry.files:
+        return None
+    if codes is None or int(codes.row_counts.max(initial=0)) > spec.page_capacity:
+        raise CorruptionError(
+            f"{place} has {names.VICINITIES}, but no {names.CODES} that fits it; restore it, or build the index anew",
+            path=place,
+        )
+    layout = VicinityLayout.of(spec, codes.row_book.code_bytes)
+    return open_vicinities(place / names.VICINITIES, entry.n_pages, layout)
 
 
 def _prove_file(path: Path, facts: FileEntry) -> None:

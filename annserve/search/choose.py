@@ -63,12 +63,21 @@ class Choice:
     heads_visited, codes_scanned : (nq,) int64
     evidence : Evidence, optional
         None where heads alone decided.
+    vicinities : PageSelection, optional
+        What was read to choose by, where the codes of rows lie on the SSD.
     """
 
     selection: PageSelection
     heads_visited: I64
     codes_scanned: I64
     evidence: Evidence | None = None
+    vicinities: PageSelection | None = None
+
+    def read_before(self) -> tuple[I64, I64]:
+        """Give the pages and the reads that choosing itself took, by query."""
+        if self.vicinities is None:
+            return np.zeros_like(self.heads_visited), np.zeros_like(self.heads_visited)
+        return self.vicinities.counts, self.vicinities.reads()
 
 
 class Chooser(Protocol):
@@ -95,21 +104,13 @@ class Chooser(Protocol):
         """Give about the most pages that a query reads, to size blocks by."""
 
 
-def chooser_for(segment: Segment) -> Chooser:
-    """Give the way of choosing that the segment's tiers allow, with what its calibration found."""
-    if segment.codes is None:
-        plan_kind = ReachPlan if "limits" in segment.plan else ProbePlan
-        return ProbeChooser(segment, plan_kind.of(segment.plan))
-    return CodeChooser(segment, segment.codes, ReadPlan.of(segment.plan))
-
-
 class ProbeChooser:
     """Reads the postings of the nearest heads, as many as the plan says for the query."""
 
     def __init__(self, segment: Segment, plan: ProbePlan | ReachPlan) -> None:
         self._segment = segment
         self._plan = plan
-        self._walks = _Walks(segment.heads)
+        self._walks = Walks(segment.heads)
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose all pages of each query's nearest heads."""
@@ -142,7 +143,7 @@ class CodeChooser:
         # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
         self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
         self._head_skip = lru_cache(_EFFORTS_KEPT)(plan.head_skip)
-        self._walks = _Walks(segment.heads)
+        self._walks = Walks(segment.heads)
         self._threads = threading.local()
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
@@ -205,7 +206,7 @@ class CodeChooser:
         return 8.0 * k
 
 
-class _Walks:
+class Walks:
     """Scratch of walks, one per thread."""
 
     def __init__(self, heads: HeadNodes) -> None:

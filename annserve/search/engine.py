@@ -30,7 +30,8 @@ from annserve.metric import METRIC_CODES, queries_to_space
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
 from annserve.results import SearchStats
-from annserve.search.choose import Choice, Chooser, chooser_for
+from annserve.search.choose import Choice, Chooser
+from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock
 from annserve.search.overlap import Journey, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
@@ -251,18 +252,19 @@ class Engine:
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
-        pages = to_read.counts
+        pages, reads = choice.read_before()
+        pages = pages + to_read.counts
         result = BlockResult(
             ids=ids,
             distances=distances,
             short=ids[:, -1] == NO_ID,
             pages_read=pages,
-            reads=to_read.reads(),
+            reads=reads + to_read.reads(),
             bytes_read=pages * segment.spec.page_bytes,
             heads_visited=choice.heads_visited,
             rows_scored=scored,
             codes_scanned=choice.codes_scanned,
-            pages_cached=selection.counts - pages,
+            pages_cached=selection.counts - to_read.counts,
             rows_reranked=np.zeros_like(pages),
         )
         if look is not None and candidates is not None:

@@ -50,12 +50,14 @@ class PageExplained:
 
 @dataclass(frozen=True)
 class CodesExplained:
-    """What codes said before anything was read.
+    """What codes said before any page of rows was read.
 
     Attributes
     ----------
     page_codes : int
         Pages that were ranked by their own codes.
+    vicinities : int
+        Vicinities that were read for codes of rows; 0 where RAM holds those.
     pages_passed_over, pages_rated : int
         Those whose rows' codes weren't worth a look, and those whose were looked at.
     row_codes : int
@@ -66,6 +68,7 @@ class CodesExplained:
     """
 
     page_codes: int
+    vicinities: int
     pages_passed_over: int
     pages_rated: int
     row_codes: int
@@ -207,8 +210,9 @@ def _pages(
     worths: dict[int, tuple[float, int]] = {}
     if choice is not None and choice.evidence is not None:
         rating = choice.evidence.rating
-        rated = range(int(rating.sizes[0]))
-        worths = {int(rating.pages[0, i]): (float(rating.worths[0, i]), i + 1) for i in rated}
+        size = int(rating.sizes[0])
+        nearest = np.argsort(rating.distances[0, :size], kind="stable")
+        worths = {int(rating.pages[0, i]): (float(rating.worths[0, i]), rank) for rank, i in enumerate(nearest, 1)}
     frame = aligned_frames(1, segment.spec.page_bytes)
     pages = []
     for page_id, posting in zip(page_ids, postings):
@@ -238,6 +242,7 @@ def _codes(
     threshold = distances_from_space(rating.thresholds[:1], query, engine.segment.spec, engine.norm_max)
     return CodesExplained(
         page_codes=int(rating.page_codes[0]),
+        vicinities=0 if choice.vicinities is None else len(choice.vicinities.page_ids),
         pages_passed_over=int(rating.page_codes[0]) - size,
         pages_rated=size,
         row_codes=int(rating.row_codes[0]),

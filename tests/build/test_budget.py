@@ -80,7 +80,7 @@ def test_the_widest_vectors_have_no_codes(metric, dim, has_codes):
 def test_codes_can_be_forbidden():
     plan = plan_tiers(SPEC, 1_000_000, "100%", "none")
     assert (plan.code_bytes, plan.pages_per_posting) == (0, 1)
-    with pytest.raises(InputError, match="codes is 'some'; use one of auto, none"):
+    with pytest.raises(InputError, match="codes is 'some'; use one of auto, ssd, none"):
         BuildOptions(codes="some")
 
 
@@ -107,3 +107,23 @@ def test_what_was_predicted_is_what_an_index_takes(built):
     encoder = 2 * 4 * built.rows.shape[1] ** 2
     assert in_ram <= (segment / "codes.bin").stat().st_size <= in_ram + encoder + 40 * 4_096
     assert np.sum(list(tiers.values())) == info["ram_bytes"]
+
+
+def test_codes_on_ssd_take_page_codes_alone():
+    plan = plan_tiers(SPEC, 1_000_000, "3B", "ssd")
+    assert plan.codes_on_ssd
+    assert plan.code_bytes >= 8
+    assert plan.bytes_per_vector < 2
+    tight = plan_tiers(SPEC, 1_000_000, "1.6B", "ssd")
+    assert tight.pages_per_posting > plan.pages_per_posting
+    assert tight.bytes_per_vector <= 1.6
+    wide = plan_tiers(IndexSpec(768, "float32", "cosine"), 1_000_000, "12B", "ssd")
+    assert wide.bytes_per_vector <= 12
+
+
+def test_a_budget_too_small_for_codes_on_ssd_says_what_the_least_is():
+    with pytest.raises(InputError, match=r"with codes on SSD the least is 1\.\d+") as caught:
+        plan_tiers(SPEC, 1_000_000, "1B", "ssd")
+    assert caught.value.field == "ram"
+    with pytest.raises(InputError, match="at most 4,096 dimensions"):
+        plan_tiers(IndexSpec(5_000, "float32", "l2"), 1_000, "50%", "ssd")

@@ -123,7 +123,7 @@ def test_a_segment_of_another_index_is_found(copy_index, tmp_path):
         answer(folder)
 
 
-@pytest.mark.parametrize("file", [*names.SEGMENT_FILES, *names.OPTIONAL_FILES])
+@pytest.mark.parametrize("file", [*names.SEGMENT_FILES, names.CODES])
 @pytest.mark.parametrize("change", ["missing", "short", "long", "empty", "folder", "another"])
 def test_a_file_that_is_not_the_one_published_is_found(copy_index, file, change):
     folder = copy_index("changed")

@@ -23,12 +23,15 @@ from annserve.codes.layout import (
 )
 from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.codes.tiers import ENCODER_ARRAYS
+from annserve.codes.vicinity_kernels import MEASURE_RANK
+from annserve.codes.vicinity_layout import FLAG_VICINITY, VicinityLayout
 from annserve.heads.layout import DEGREE, NO_HEAD, NODE_PAGE_BYTES, HeadNodes, NodeLayout, lay_out
 from annserve.index import names
 from annserve.index.manifest import FileEntry, Manifest, SegmentEntry, read_current
 from annserve.index.raw_file import FACTS, RAW_MAGIC, raw_writer
 from annserve.index.sealed import read_sealed
 from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, PAGES_MAGIC, pages_writer, write_heads
+from annserve.index.vicinities import VICINITIES_MAGIC, vicinities_writer
 from annserve.metric import queries_to_space, rows_to_space
 from annserve.pages.check import check_pages
 from annserve.pages.layout import HEADER, PageLayout
@@ -39,6 +42,7 @@ from annserve.raw.pack import pack_raw_pages
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan
 from annserve.search.read_plan import ReadPlan
+from annserve.search.vicinity_plan import VicinityPlan
 from annserve.spec import IndexSpec
 from annserve.storage.container import ContainerWriter, open_container
 from annserve.storage.layout import (
@@ -151,6 +155,23 @@ def test_the_page_dump_is_a_real_page():
     assert_dump_is(hex_dump_of("### A page worked by hand"), pages[0])
 
 
+@pytest.mark.parametrize(("page_bytes", "code_bytes"), [(4_096, 1), (4_096, 20), (8_192, 128)])
+def test_the_vicinity_table_is_the_vicinity_layout(page_bytes, code_bytes):
+    layout = VicinityLayout(page_bytes, 30, code_bytes)
+    table = table_of("### Vicinity")
+    assert [row["field"] for row in table] == list(layout.dtype.names)
+    symbols = {"v": layout.capacity, "b": code_bytes}
+    end = 0
+    for row in table:
+        field, offset = layout.dtype.fields[row["field"]][:2]
+        at, n_bytes = (value(row[name].replace("b'", "b"), **symbols) for name in ("offset", "bytes"))
+        assert (at, n_bytes) == (offset, field.itemsize) == (end, n_bytes), row["field"]
+        end += n_bytes
+    assert end <= page_bytes < end + code_bytes + 6
+    flags = next(row for row in table if row["field"] == "flags")
+    assert flags["meaning and invariant"].startswith(f"{FLAG_VICINITY};")
+
+
 @pytest.mark.parametrize("dim", [1, 4, 129, 4_001])
 def test_the_node_table_is_the_node_layout(dim):
     table = {row["field"]: row for row in table_of("### Node")}
@@ -215,7 +236,12 @@ def test_the_section_tables_are_those_of_the_files(tmp_path):
     assert_sections_are(table_of("## raw.bin"), tmp_path / "r", RAW_MAGIC)
     for name in ("uint8-l2", "float32-cosine"):
         assert_sections_are(table_of("## codes.bin"), GOLDEN / name / SEGMENT / names.CODES, CODES_MAGIC)
+    with vicinities_writer(tmp_path / "v", VicinityLayout(4_096, 30, 20)) as writer:
+        writer.append(np.zeros((3, 4_096), np.uint8))
+        writer.end()
+    assert_sections_are(table_of("## vicinities.bin"), tmp_path / "v", VICINITIES_MAGIC)
     magics = {"heads": HEADS_MAGIC, "codes": CODES_MAGIC, "pages": PAGES_MAGIC, "raw": RAW_MAGIC}
+    magics["vicinities"] = VICINITIES_MAGIC
     for heading, magic in ((f"## {name}.bin", magic) for name, magic in magics.items()):
         assert f"magic `{magic.decode()}`" in section_of(heading)
 
@@ -337,6 +363,7 @@ def test_the_field_tables_are_those_of_the_json_files():
     assert {row["field"] for row in table_of("### CURRENT")} == set(current)
     for heading, plan, name in (
         ("### plan.json, with codes", ReadPlan, "uint8-l2"),
+        ("### plan.json, with codes on the SSD", VicinityPlan, "uint8-l2-codes-on-ssd"),
         ("### plan.json, without codes", ProbePlan, "int8-ip-without-codes"),
         ("### plan.json, with replicas", ReachPlan, "float32-l2-replicas"),
     ):
@@ -346,6 +373,7 @@ def test_the_field_tables_are_those_of_the_json_files():
         may_be_absent = {field for field, meaning in described.items() if meaning.startswith("where present")}
         assert set(described) - may_be_absent <= written <= set(described)
     assert f"the first {PAGES_FIRST} pages" in section_of("### plan.json, with codes")
+    assert f"Of fewer than {MEASURE_RANK} pages" in section_of("### plan.json, with codes on the SSD")
 
 
 def test_every_file_of_a_segment_may_be_listed_and_only_optional_ones_may_not():
@@ -353,7 +381,12 @@ def test_every_file_of_a_segment_may_be_listed_and_only_optional_ones_may_not():
     always, optional = row["meaning and invariant"].split("; ")
     assert set(re.findall(r"[a-z]+\.[a-z]+", always)) == set(names.SEGMENT_FILES)
     assert set(re.findall(r"[a-z]+\.[a-z]+", optional)) == set(names.OPTIONAL_FILES)
-    more = {"uint8-l2": {names.CODES}, "int8-ip-without-codes": set(), "float16-cosine-raw": {names.CODES, names.RAW}}
+    more = {
+        "uint8-l2": {names.CODES},
+        "uint8-l2-codes-on-ssd": {names.CODES, names.VICINITIES},
+        "int8-ip-without-codes": set(),
+        "float16-cosine-raw": {names.CODES, names.RAW},
+    }
     for name, optional in more.items():
         listed = set(read_current(GOLDEN / name / "index").segments[0].files)
         assert listed == set(names.SEGMENT_FILES) | optional
@@ -362,7 +395,7 @@ def test_every_file_of_a_segment_may_be_listed_and_only_optional_ones_may_not():
 def test_every_file_of_an_index_is_in_the_picture_and_covered():
     picture = section_of("## The index folder")
     covered = [row["file"] for row in table_of("### What covers each byte")]
-    files = [names.HEADS, names.CODES, names.PAGES, names.RAW, names.PLAN, names.REPORT]
+    files = [names.HEADS, names.CODES, names.VICINITIES, names.PAGES, names.RAW, names.PLAN, names.REPORT]
     assert set(files) == {*names.SEGMENT_FILES, *names.OPTIONAL_FILES}
     assert covered == [names.CURRENT, "manifest", *files]
     for name in files:
