@@ -3,9 +3,9 @@
     python bench/rerank.py --out bench/results/<date>-rerank/rerank.json [--only squad-minilm …] [--threads 2]
 
 Two indexes of each set, alike but for raw rows, answer the set's own queries at each recall target; calibration saw
-none of them. In the last case the first encoder is the first principal components of the vectors, and the vectors
-themselves are the second, stronger one. Counts only; the sets lie in the folder that ANNSERVE_SHARED names (default
-../shared).
+none of them. In the case ``components`` the first encoder is the first principal components of the vectors, and the
+vectors themselves are the second, stronger one; the case ``limits`` scans all rows and needs no index. Counts only; the
+sets lie in the folder that ANNSERVE_SHARED names (default ../shared).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.measure.recall import recall_k_at_k
 from annserve.measure.truth import Truth
+from annserve.pages.rows import quantize_rows
 from annserve.results import SearchResult
+from annserve.spec import IndexSpec
 from annserve.storage.atomic import write_atomically
 from annserve.vectors.formats import read_matrix, read_truth
 
@@ -35,19 +37,21 @@ RAM, K = "64B", 10
 #: Queries; fewer where every page is read.
 QUERIES, QUERIES_OF_ALL_PAGES = 2_000, 200
 COMPONENTS, CANDIDATES = 128, (10, 20, 50, 100)
+#: Typical errors that limits allow for; the last is the worst case.
+ERRORS_ALLOWED = (0.5, 1, 1.5, 2, 3, 4, 384**0.5)
+QUERIES_OF_LIMITS = 800
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", choices=[*SETS, "components"], default=[*SETS, "components"])
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
-            measure = of_components if name == "components" else of_set
-            found[name] = measure(Path(folder), name, arguments.threads)
+            found[name] = CASES[name](Path(folder), name, arguments.threads)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.out, json.dumps(found, indent=1).encode() + b"\n")
 
@@ -99,6 +103,33 @@ def of_components(folder: Path, name: str, threads: int) -> dict[str, Any]:
     return {"components": COMPONENTS, "raw_rows": info["raw_rows"], "results": rows}
 
 
+def of_limits(folder: Path, name: str, threads: int) -> dict[str, Any]:
+    """Rows that limits leave undecided, and recall once those are settled, all rows scanned; no index."""
+    return {one: [_limits(one, errors) for errors in ERRORS_ALLOWED] for one in SETS}
+
+
+def _limits(name: str, errors_allowed: float) -> dict[str, float]:
+    base, queries = (read_matrix(SHARED / name / f"{part}.f16.npy") for part in ("base", "queries"))
+    queries, truth = queries[:QUERIES_OF_LIMITS].astype(np.float64), truth_of(name).ids
+    stored = quantize_rows(base, IndexSpec(base.shape[1], "float16", "cosine"))
+    errors, rows = stored.errors.astype(np.float64), base.astype(np.float64)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    true = queries @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+    cosines = queries @ (stored.elements * stored.scales[:, None].astype(np.float64)).T
+    half = errors_allowed / base.shape[1] ** 0.5 * errors * np.sqrt(np.maximum(1 - cosines**2, 0))
+    middle = 1 - cosines * np.sqrt(1 - errors**2)
+    read, hits = 0, 0
+    for low, high, exact, nearest in zip(middle - half, middle + half, 1 - true, truth):
+        candidates = np.flatnonzero(low <= np.partition(high, K - 1)[K - 1])
+        decided = high[candidates] < np.partition(low, K)[K]
+        sure, others = candidates[decided], candidates[~decided]
+        best = others[np.argsort(exact[others], kind="stable")[: K - len(sure)]]
+        read += len(others)
+        hits += len({*sure.tolist(), *best.tolist()} & set(nearest[:K].tolist()))
+    count = len(queries)
+    return {"errors_allowed": round(errors_allowed, 2), "rows_read": read / count, "recall": hits / count / K}
+
+
 def truth_of(name: str) -> Truth:
     """Ids alone: of rows at the same distance the smaller id counts."""
     return Truth(read_truth(SHARED / name / "gt.ids.npy")[0][:QUERIES].astype(np.uint64))
@@ -117,6 +148,8 @@ def told(result: SearchResult, truth: Truth) -> dict[str, float]:
         "rows_reranked": round(float(stats.rows_reranked.mean()), 3),
     }
 
+
+CASES = {**dict.fromkeys(SETS, of_set), "components": of_components, "limits": of_limits}
 
 if __name__ == "__main__":
     main()
