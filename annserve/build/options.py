@@ -89,12 +89,6 @@ class BuildOptions:
                 "--codes none too, or leave replicas at 1",
                 field="replicas",
             )
-        if self.replicas > 1 and (self.rerank not in ("auto", "none") or self.rerank_with is not None):
-            raise InputError(
-                f"replicas is {self.replicas}, but raw rows lie where their only copy does; leave rerank out, or "
-                "replicas at 1",
-                field="replicas",
-            )
         if self.rerank_with is not None and self.rerank == "none":
             raise InputError("rerank is 'none', but rerank_with names vectors; leave one of them out", field="rerank")
         if self.rerank_with is None and self.rerank_metric is not None:

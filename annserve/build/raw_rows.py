@@ -2,7 +2,7 @@
 
 Integer rows need none: they are stored as given. Of float rows the build knows, from held-out rows, which share of
 true neighbours INT8 alone would lose. Another encoder's vectors are kept whatever INT8 loses. A row lies at the place
-that it has on the posting pages. Peak RAM: the rows of that encoder, held as the build's own are.
+that it has on the posting pages, a replica at its own. Peak RAM: the rows of that encoder, held as the build's own are.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ def plan_raw_rows(options: BuildOptions, spec: IndexSpec, count: int) -> RawLayo
     InputError
         If the options don't fit the rows, or the other encoder's vectors don't match them one by one.
     """
-    if options.replicas > 1:
-        return None
     if options.rerank_with is None:
         if options.rerank == "none" or (options.rerank == "auto" and spec.lossless):
             return None

@@ -41,7 +41,7 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
     staged = count * spec.dim * np.dtype(spec.row_type).itemsize
     pages = int(copies * count / spec.page_capacity + 1) * spec.page_bytes
     if raw is not None:
-        pages += raw.n_pages(count) * raw.page_bytes
+        pages += raw.n_pages(int(copies * count)) * raw.page_bytes
         staged += 0 if raw.own else count * raw.row_bytes
     needed = int(1.1 * (staged + pages)) + (16 << 20)
     free = free_bytes(folder)

@@ -74,6 +74,15 @@ def test_at_recall_target_1_the_answer_is_that_of_brute_force_over_the_rows_as_g
     assert (result.stats.rows_reranked >= K).all()
 
 
+def test_replicas_have_their_raw_rows_too(folder):
+    rows, queries = np.load(folder / "rows.npy"), np.load(folder / "queries.npy")
+    expected = oracle.nearest(queries, rows, "l2", K)
+    with annserve.open(built(folder, "replicas", codes="none", replicas=4, rerank="float32")) as index:
+        assert index.report["copies"] > 1.2
+        np.testing.assert_array_equal(index.search(queries, K, recall_target=1.0).ids, expected)
+        assert recall(index.search(queries, K, recall_target=0.95).ids, expected) >= 0.93
+
+
 def test_without_raw_rows_the_same_rows_lose_many_neighbours(folder):
     rows, queries = np.load(folder / "rows.npy"), np.load(folder / "queries.npy")
     with annserve.open(built(folder, "none", rerank="none")) as index:
