@@ -27,7 +27,7 @@ from annserve.vectors.formats import open_vectors
 from annserve.vectors.staging import stage
 
 #: With ``auto``, raw rows are kept where INT8 loses more than this share of the 10 nearest: where no number of pages
-#: would deliver the highest recall target. Embeddings lose 0.002 to 0.004.
+#: would deliver the highest recall target. Embeddings lose 0.004 to 0.005.
 _LOSS_SUFFERED = 1 - RECALL_TARGETS[-1]
 #: Raw rows settle what INT8 leaves open at recall targets of whose misses INT8 would make more than this share. On
 #: paragraphs (0.004 of the held-out queries' neighbours lost) 8.3 pages gave recall 0.980 with it and 8.1 without (a
