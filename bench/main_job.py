@@ -46,7 +46,7 @@ CASES = {
         ("sift", ("none", "12B", "20B", "32B", "48B", "80B")),
         ("squad", ("48B", "64B", "25%")),
         ("sgd", ("48B", "64B")),
-        ("clinc", ("64B",)),
+        ("clinc", ("48B", "64B")),
     )
     for ram in budgets
 }

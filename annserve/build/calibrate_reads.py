@@ -127,9 +127,8 @@ def calibrate_reads(
             skip_below[a, b] = np.log(_SKIP_SHARE * (1 - target))
             skip = Skip(skip_terms[a].astype(np.float32), float(skip_below[a, b]))
             head_skip = HeadSkip(head_terms[a].astype(np.float32), float(head_below[a, b]))
-            rating = _rate(chooser, space, own, k, int(heads[a, b]), skip, threads, head_skip=head_skip)
-            hits = hits_on_pages(rating, homes if target > settle_above else pages)
-            curves = Curves.of(rating, hits, k)
+            counted = homes if target > settle_above else pages
+            curves = rated_curves(chooser, space, own, counted, k, int(heads[a, b]), skip, threads, head_skip)
             expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
     # Noise must not let a higher target take less.
     expected = np.maximum.accumulate(expected, axis=1)
@@ -146,6 +145,33 @@ def calibrate_reads(
         head_terms,
         head_below,
     )
+
+
+def rated_curves(
+    chooser: CodeChooser,
+    space: npt.NDArray[np.float32],
+    own: npt.NDArray[np.int64] | None,
+    pages: npt.NDArray[np.int64],
+    k: int,
+    heads_wanted: int,
+    skip: Skip,
+    threads: int,
+    head_skip: HeadSkip | None,
+) -> Curves:
+    """Rate queries, and set what their pages promise against what they hold.
+
+    Parameters
+    ----------
+    chooser : CodeChooser
+    space : (m, d) float32
+        Queries in the index space.
+    own : (m, 2) int64, optional
+        Page and slot of the row that each was made from.
+    pages : (m, k) int64
+        Page of each of their neighbours; −1 for one that can't be found.
+    """
+    rating = _rate(chooser, space, own, k, heads_wanted, skip, threads, head_skip=head_skip)
+    return Curves.of(rating, hits_on_pages(rating, pages), k)
 
 
 def _no_plan() -> ReadPlan:
@@ -165,7 +191,7 @@ def heads_holding(ranks: F64, target: float) -> int:
 def _rate(
     chooser: CodeChooser,
     space: npt.NDArray[np.float32],
-    own: npt.NDArray[np.int64],
+    own: npt.NDArray[np.int64] | None,
     k: int,
     heads_wanted: int,
     skip: Skip,
@@ -177,8 +203,9 @@ def _rate(
 
     def one(first: int) -> Rating:
         block = slice(first, first + _BLOCK)
+        excluded = None if own is None else own[block]
         return chooser.rate(
-            space[block], k, heads_wanted, skip, Clock(), head_skip, pages_max=pages_max, excluded=own[block]
+            space[block], k, heads_wanted, skip, Clock(), head_skip, pages_max=pages_max, excluded=excluded
         )[0]
 
     with ThreadPoolExecutor(threads) as pool:

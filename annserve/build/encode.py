@@ -99,9 +99,11 @@ def encode_rows(
 
     codes = np.empty((n_rows, row_book.code_bytes), np.uint8)
     spreads = np.empty(n_pages, np.float32)
+    drafts = np.empty((n_rows, 3), np.float32)
     for first, stop, block in _blocks(offsets):
         own = residuals(block)
         codes[block] = encode(row_book, own)
+        drafts[block] = _drafts(own, decode(row_book, codes[block]), centroids[page_of_position[block]] - origin)
         squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), offsets[first:stop] - offsets[first])
         spreads[first:stop] = np.log(np.maximum(squares / counts[first:stop], 1e-12))
         listener(StageProgressed("encode", stop))
@@ -109,7 +111,8 @@ def encode_rows(
     position_of_row = np.empty(n_rows, np.int64)
     position_of_row[packing.order] = np.arange(n_rows)
     own_positions = position_of_row[stand_ins]
-    near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, residuals)
+    near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, drafts, origin)
+    del drafts
     if not len(near):
         # No row has another near it, such as a single one: fit to rows asked for as they are.
         near, directions = drawn, residuals(drawn)
@@ -198,6 +201,23 @@ def _directions(queries: F32, centroids: F32) -> F64:
     return moment
 
 
+def _drafts(residuals: F32, kept: F32, references: F32) -> F32:
+    """Give what a first estimate of distances needs of each row, between plain and unbiased: good enough to choose by.
+
+    Returns
+    -------
+    (n, 3) float32
+        Constant, shrink and squared norm of what the code has left out.
+    """
+    norms, lengths_kept = (np.einsum("ij,ij->i", of, of) for of in (residuals, kept))
+    lengths_kept = np.maximum(lengths_kept, 1e-12)
+    scale = np.einsum("ij,ij->i", residuals, kept) / lengths_kept
+    projected = np.maximum(scale**2 * lengths_kept, 1e-12)
+    shrink = (0.8 + 0.2 * np.minimum(norms / projected, 4)) * scale
+    constant = norms + 2 * shrink * np.einsum("ij,ij->i", references, kept)
+    return np.column_stack((constant, shrink, np.maximum(norms - projected, 1e-6 * norms.mean() + 1e-12)))
+
+
 def _rows_that_matter(
     queries: F32,
     own_positions: npt.NDArray[np.int64],
@@ -205,7 +225,8 @@ def _rows_that_matter(
     offsets: npt.NDArray[np.int64],
     book: Codebook,
     codes: npt.NDArray[np.uint8],
-    residuals: Any,
+    drafts: F32,
+    origin: F32,
 ) -> tuple[npt.NDArray[np.int64], F32]:
     """Find rows whose estimated distance is about that of the k-th neighbour.
 
@@ -226,18 +247,11 @@ def _rows_that_matter(
         positions = np.repeat(offsets[pages] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
         offset = query - decoded[pages]
         page = np.repeat(np.arange(len(pages)), counts)
-        kept = decode_components(book, codes[positions]) @ book.synthesis + book.mean
-        own_residuals = residuals(positions)
-        norms = np.einsum("ij,ij->i", own_residuals, own_residuals)
-        lengths_kept = np.maximum(np.einsum("ij,ij->i", kept, kept), 1e-12)
-        scale = np.einsum("ij,ij->i", own_residuals, kept) / lengths_kept
-        projected = np.maximum(scale**2 * lengths_kept, 1e-12)
         squares = np.einsum("ij,ij->i", offset, offset)[page]
-        inner = np.einsum("ij,ij->i", offset[page], kept)
-        # A first estimate, good enough to choose by: between plain and unbiased.
-        shrink = (0.8 + 0.2 * np.minimum(norms / projected, 4)) * scale
-        estimates = (squares + norms - 2 * shrink * inner).astype(np.float32)
-        missed = np.maximum(norms - projected, 1e-6 * norms.mean() + 1e-12)
+        constants, shrink, missed = drafts[positions].T
+        centred = query - origin
+        inner = decode_components(book, codes[positions]) @ (book.synthesis @ centred) + book.mean @ centred
+        estimates = (squares + constants - 2 * shrink * inner).astype(np.float32)
         errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)
         estimates[positions == own] = np.inf
         finite = np.isfinite(estimates)

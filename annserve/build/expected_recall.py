@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ _ROUNDS, _HALVINGS = 40, 14
 _STEP = 0.7
 #: What lies beyond is spread over so many pages that a search for it never ends.
 _EXPECTED_MAX = 0.998
+#: Worth, as a share of k, below which no page is worth a read.
+_WORTH_MIN = 1e-4
 #: Promised recall of each query lies in a band of its own, so that one search finds the places of all.
 _BAND = 4.0
 
@@ -42,12 +45,14 @@ class Curves:
     promised, found : (starts[-1],) float64
         Sums over its best pages so far, as shares of k.
     evenness : (m,) float64
+    k : int
     """
 
     starts: I64
     promised: F64
     found: F64
     evenness: F64
+    k: int
 
     @classmethod
     def of(cls, rating: Sequence[Rating], hits: Sequence[I64], k: int) -> Curves:
@@ -70,11 +75,21 @@ class Curves:
             sizes.append(block.sizes)
         starts = np.concatenate(([0], np.cumsum(np.concatenate(sizes))))
         evenness = np.concatenate([evenness_of(block) for block in rating])
-        return cls(starts, np.concatenate(promised).astype(np.float64), np.concatenate(found), evenness)
+        return cls(starts, np.concatenate(promised).astype(np.float64), np.concatenate(found), evenness, k)
 
     def __len__(self) -> int:
         """Count the queries."""
         return len(self.evenness)
+
+    def recall(self, ends: F64, values: F64) -> F64:
+        """Give each query's recall if it reads until its pages promise the expected recall, (m,).
+
+        Parameters
+        ----------
+        ends, values : (c,) float64
+            Evenness and expected recall there, linear between.
+        """
+        return self._found_at(self._places(_shares(self.evenness, ends) @ values))
 
     def fit(self, ends: F64, target: float, margin_queries: float = np.inf) -> F64:
         """Find the least expected recall that delivers a target, whatever a query's evenness.
@@ -93,11 +108,9 @@ class Curves:
         (c,) float64
         """
         shares = _shares(self.evenness, ends)
-        bands: F64 = _BAND * np.arange(len(self), dtype=np.float64)
-        everything = self.promised + np.repeat(bands, np.diff(self.starts))
 
         def recall_at(values: F64) -> F64:
-            return self._recall(everything, bands, shares @ values)
+            return self._found_at(self._places(shares @ values))
 
         values = _solve(recall_at, shares, target)
         margin = float(recall_at(values).std()) / np.sqrt(max(margin_queries, 1.0))
@@ -105,9 +118,50 @@ class Curves:
             values = _solve(recall_at, shares, min(target + margin, (1 + target) / 2))
         return values
 
-    def _recall(self, everything: F64, bands: F64, expected: F64) -> F64:
-        places = np.searchsorted(everything, bands + expected)
-        return np.asarray(self.found[np.minimum(places, self.starts[1:] - 1)])
+    def fit_worth(self, ends: F64, values: F64, target: float) -> float:
+        """Find the largest worth such that reading all pages worth more delivers a target.
+
+        Parameters
+        ----------
+        ends, values : (c,) float64
+            Expected recall, below which no query stops.
+        target : float
+
+        Returns
+        -------
+        float
+            In hits; at most k.
+        """
+        least = self._places(_shares(self.evenness, ends) @ values)
+        shares = np.diff(self.promised, prepend=0.0)
+        shares[self.starts[:-1]] = self.promised[self.starts[:-1]]
+        worths = np.repeat(self._bands, np.diff(self.starts)) - shares
+        low, high = np.log(_WORTH_MIN), 0.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            # The last page worth more than this.
+            places = np.searchsorted(worths, self._bands - np.exp(middle)) - 1
+            if self._found_at(np.maximum(least, places)).mean() >= target:
+                low = middle
+            else:
+                high = middle
+        return float(np.exp(low)) * self.k
+
+    @cached_property
+    def _bands(self) -> F64:
+        return _BAND * np.arange(len(self), dtype=np.float64)
+
+    @cached_property
+    def _banded(self) -> F64:
+        return np.asarray(self.promised + np.repeat(self._bands, np.diff(self.starts)))
+
+    def _places(self, expected: F64) -> I64:
+        """Give the last page that each query reads, as its place among all."""
+        places = np.searchsorted(self._banded, self._bands + expected)
+        return np.asarray(np.minimum(places, self.starts[1:] - 1))
+
+    def _found_at(self, places: I64) -> F64:
+        return np.asarray(self.found[places])
 
 
 def ends_of(rating: Sequence[Rating]) -> F64:

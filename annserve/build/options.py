@@ -47,6 +47,8 @@ class BuildOptions:
         too. More disk, fewer reads.
     page_bytes : int
         Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
+    calibrate_with : Path, optional
+        File with some hundreds of queries as they will be asked: recall is then delivered to such, in fewer reads.
     calibration_queries : int
         Rows that calibration holds out and asks for.
     seed : int
@@ -65,6 +67,7 @@ class BuildOptions:
     rerank_metric: str | None = None
     replicas: int = 1
     page_bytes: int = 0
+    calibrate_with: Path | None = None
     calibration_queries: int = 3_000
     seed: int = 0
     threads: int = 0

@@ -40,6 +40,7 @@ from annserve.build.budget import TierPlan, plan_tiers
 from annserve.build.calibrate_probes import calibrate_probes
 from annserve.build.calibrate_reach import calibrate_reach
 from annserve.build.calibrate_reads import Placement, calibrate_reads
+from annserve.build.calibrate_sample import calibrate_sample, read_sample
 from annserve.build.calibrate_vicinities import calibrate_vicinities
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
@@ -118,6 +119,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
         spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
         ids = _row_ids(options, source.count)
         tiers = plan_tiers(spec, source.count, options.ram, options.codes, options.replicas)
+        sample = read_sample(options.calibrate_with, spec, tiers, options.seed)
         raw = plan_raw_rows(options, spec, source.count)
         require_space(folder, source.count, spec, raw, copies=options.replicas)
         with workplace(folder) as work:
@@ -228,17 +230,22 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                     )
                 else:
                     segment = _unfinished(spec, heads, packing, radii, codes, vicinities, place, salt)
+                    placement = _place(packing)
                     calibrate = calibrate_reads if vicinities is None else calibrate_vicinities
                     plan = calibrate(
                         held_out,
                         neighbours,
                         rows,
-                        _place(packing),
+                        placement,
                         segment,
                         staged.norm_max,
                         options.n_threads,
                         settle_above=settle_above,
                     )
+                    if sample is not None and isinstance(plan, ReadPlan):
+                        plan = calibrate_sample(
+                            plan, sample, rows, placement, segment, staged.norm_max, options.n_threads, settle_above
+                        )
                 write_sealed(place / names.PLAN, plan.as_dict())
 
             write_sealed(
@@ -412,7 +419,7 @@ def _report(
     errors: dict[str, float],
     loss: float,
 ) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in ("ids", "rerank_with")}
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "calibrate_with")}
     told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
     return {
         "annserve_version": __version__,

@@ -64,6 +64,11 @@ _DEFAULTS = BuildOptions()
     help="Bytes of a page. [default: smallest that holds a row]",
 )
 @click.option(
+    "--calibrate-with",
+    type=click.Path(path_type=Path),
+    help="File with some hundreds of real queries: recall is delivered to such, in fewer reads. [default: none]",
+)
+@click.option(
     "--calibration-queries",
     type=int,
     default=_DEFAULTS.calibration_queries,

@@ -103,3 +103,25 @@ def test_queries_that_are_all_alike_have_one_expected_recall(rng):
     ends = ends_of([rating])
     assert ends == pytest.approx([0.7])
     assert Curves.of([rating], [hits], 10).fit(ends, 0.9).shape == (1,)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.85])
+def test_one_limit_on_worth_gives_the_target_and_takes_fewer_pages(rng, least):
+    """Pages counted by hand; none stops before its pages promise `least`."""
+    rating, hits = some_queries(rng, 10)
+    curves, ends = Curves.of([rating], [hits], 10), np.array([0.1, 0.9])
+    enough = curves.fit_worth(ends, np.full(2, least), 0.9)
+    order = np.argsort(-rating.worths, axis=1, kind="stable")
+    worths, found = (np.take_along_axis(of, order, axis=1) for of in (rating.worths, hits))
+    promised = np.cumsum(worths, axis=1)
+
+    def counted(taken):
+        taken = np.maximum(taken, 1)
+        return np.cumsum(found, axis=1)[np.arange(M), taken - 1].mean() / 10, taken.mean()
+
+    recall, pages = counted(np.maximum((worths > enough).sum(axis=1), (promised < 10 * least).sum(axis=1) + 1))
+    plain, plain_pages = counted((promised / 10 < (curves_values := curves.fit(np.ones(1), 0.9))).sum(axis=1) + 1)
+    assert curves_values.shape == (1,)
+    assert recall == pytest.approx(0.9, abs=0.005)
+    assert plain == pytest.approx(0.9, abs=0.005)
+    assert pages < plain_pages
