@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PAGE_BYTES = 4_096
+#: Times that differ by less than this factor are one time: a setting isn't preferred for the noise of a clock.
+_SAME_TIME = 1.25
 
 
 def pages_of(record: Mapping[str, Any], lies: str) -> tuple[float | None, str | None]:
@@ -25,12 +27,14 @@ def pages_of(record: Mapping[str, Any], lies: str) -> tuple[float | None, str | 
 
 
 def cost_of(record: Mapping[str, Any]) -> float:
-    """Give what a query costs under a setting: pages where they are counted, else microseconds."""
-    return float(record["latency_us_mean"] if record["pages"] is None else record["pages"])
+    """Give what a query costs under a setting: pages where they are counted, else the median of its microseconds."""
+    return float(record["latency_us_p50"] if record["pages"] is None else record["pages"])
 
 
 def cheapest(tuned: Sequence[Mapping[str, Any]], recall_target: float, k: int) -> int:
     """Choose the cheapest setting that reaches a target; if none does, the one of highest recall.
+
+    Of settings that take the same time, as far as a clock can tell, the one of lowest recall does the least work.
 
     Parameters
     ----------
@@ -47,7 +51,12 @@ def cheapest(tuned: Sequence[Mapping[str, Any]], recall_target: float, k: int) -
     name = f"recall_{k}_at_{k}"
     reaching = [place for place, record in enumerate(tuned) if record[name] >= recall_target]
     if reaching:
-        return min(reaching, key=lambda place: cost_of(tuned[place]))
+        least = min(reaching, key=lambda place: cost_of(tuned[place]))
+        if tuned[least]["pages"] is not None:
+            return least
+        limit = cost_of(tuned[least]) * _SAME_TIME
+        near = (place for place in reaching if cost_of(tuned[place]) <= limit)
+        return min(near, key=lambda place: (tuned[place][name], cost_of(tuned[place])))
     return max(range(len(tuned)), key=lambda place: (tuned[place][name], -cost_of(tuned[place])))
 
 

@@ -99,6 +99,20 @@ def test_the_frontier_holds_what_nothing_beats():
     assert frontier(tuned((0.9, 10), (0.8, 12), (0.95, 20), (0.7, 1), (0.95, 21)), 10) == [3, 0, 2]
 
 
+def by_time(*pairs):
+    return [{"recall_10_at_10": recall, "pages": None, "latency_us_p50": us} for recall, us in pairs]
+
+
 def test_systems_without_pages_are_chosen_by_time():
-    settings = [{"recall_10_at_10": 0.95, "pages": None, "latency_us_mean": us} for us in (30, 20)]
-    assert cheapest(settings, 0.9, 10) == 1
+    assert cheapest(by_time((0.95, 30), (0.95, 20)), 0.9, 10) == 1
+
+
+def test_the_noise_of_a_clock_chooses_no_setting():
+    """A wider beam that looked a little faster stays behind the narrower one that reaches the target too."""
+    assert cheapest(by_time((0.89, 10), (0.91, 21), (0.97, 20), (0.99, 60)), 0.9, 10) == 1
+    assert cheapest(by_time((0.91, 40), (0.97, 20)), 0.9, 10) == 1
+
+
+def test_counts_of_open_loads_are_not_compared():
+    verdict = compare([row(load="open")], [row(load="open", recall=0.5, pages_read_mean=500.0)])
+    assert verdict.passed
