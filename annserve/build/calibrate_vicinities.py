@@ -30,6 +30,9 @@ F64 = npt.NDArray[np.float64]
 
 #: Reaches that are tried. At 1 a query reads four vicinities; a step changes what is read by about a quarter.
 _REACHES = tuple(np.round(0.9 * 1.03 ** np.arange(36), 3).tolist())
+#: Where held-out queries read more, on average, no farther reach is tried: far off embeddings all pages lie at about
+#: one distance, and calibration would read the whole file for each of them.
+_VICINITIES_MAX = 500
 _BLOCK = 64
 
 
@@ -120,11 +123,11 @@ def calibrate_vicinities(
                 if cost < best:
                     best, least = cost, i
                     reach[a, b], expected[a, b] = one, at
-                elif cost > 1.1 * best and np.isfinite(best):
+                elif 1.1 * best < cost < np.inf or tried[one, settled].vicinities.mean() > _VICINITIES_MAX:
                     break
             if not np.isfinite(best):
-                # No reach delivers: the farthest comes nearest.
-                reach[a, b], expected[a, b] = _REACHES[-1], 1 - 1e-6
+                # No reach delivers: the farthest that was tried comes nearest.
+                reach[a, b], expected[a, b] = one, 1 - 1e-6
     reader.close()
     return VicinityPlan(np.array(ks), np.array(RECALL_TARGETS), heads, reach, expected)
 
