@@ -53,12 +53,14 @@ def test_recall_is_what_was_asked_for_on_queries_that_calibration_never_saw(jour
 
 
 def test_every_page_read_finds_the_exact_neighbours(journey: Journey):
-    """At recall target 1 nothing is left out but what INT8 rows blur, which is nothing for whole numbers."""
+    """At recall target 1 nothing is left out but what INT8 rows blur: nothing for whole numbers, or with raw rows."""
     with product.open(journey.index, threads=2) as index:
         result = index.search(journey.queries, 10, recall_target=1.0)
-        assert (result.stats.pages_read == index.info()["pages"]).all()
+        info = index.info()
+    more = result.stats.pages_read - info["pages"]
+    assert ((more > 0) if info["raw_rows"] else (more == 0)).all()
     share = recall(result.ids, journey.truth)
-    if journey.base.dtype == np.uint8:
+    if journey.base.dtype == np.uint8 or info["raw_rows"]:
         np.testing.assert_array_equal(result.ids, journey.truth)
     else:
         assert share >= 0.985
