@@ -250,7 +250,11 @@ def _rows_that_matter(
         squares = np.einsum("ij,ij->i", offset, offset)[page]
         constants, shrink, missed = drafts[positions].T
         centred = query - origin
-        inner = decode_components(book, codes[positions]) @ (book.synthesis @ centred) + book.mean @ centred
+        # Not a product of the library: its threads wait for each other longer than so small a product takes.
+        inner = np.einsum(
+            "ij,j->i", decode_components(book, codes[positions]), np.einsum("ij,j->i", book.synthesis, centred)
+        )
+        inner += np.einsum("i,i", book.mean, centred)
         estimates = (squares + constants - 2 * shrink * inner).astype(np.float32)
         errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)
         estimates[positions == own] = np.inf

@@ -57,6 +57,6 @@ def kept_by_storage(
             if spec.metric == "l2":
                 distance = ((values[nearest] - query) ** 2).sum(axis=1)
             else:
-                distance = -(values[nearest] @ query)
+                distance = -np.einsum("ij,j->i", values[nearest], query)
             kept[first + i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
     return kept
