@@ -1,6 +1,6 @@
 """From a sample of a user's own queries to a plan that reads fewer pages for what these queries ask.
 
-Where real queries are known, reading pages by one limit on worth takes 3 to 18 % fewer of them than reading until
+Where real queries are known, reading pages by one limit on worth takes 2 to 14 % fewer of them than reading until
 worths add up: hard queries get less, easy ones more, and the target on average. The limit is the largest at which the
 sample gets the target. Two things stand against a sample that misleads:
 
@@ -34,7 +34,7 @@ from annserve.vectors.truth import exact_neighbours
 
 F64 = npt.NDArray[np.float64]
 
-#: By how much targets were missed without a sample, on queries of five sets at eleven budgets: this times
+#: By how much targets were missed without a sample, on public queries of five sets at twelve budgets: about this times
 #: √(target · (1 − target)), which is 0.006 at 0.90.
 _MISSED = 0.02
 #: Queries of a sample that are looked at; by then luck counts for nothing.

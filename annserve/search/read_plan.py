@@ -7,7 +7,7 @@ The last page read brings more than was missing, and the more so the fewer pages
 anything is read in the *evenness* of a query, how near its nearest page is against its 20th: a query amid a cluster
 has one page much nearer than the rest, a query off the data has all at about one distance. So expected recall is a
 function of evenness. With one expected recall for all, which the most even queries must bear, 0.90 delivered 0.90 to
-0.93; with this one, 0.895 to 0.91.
+0.93; with this one, 0.887 to 0.907.
 
 Worths are calibrated wherever a query lies. A limit on the worth of a single page, the same for all queries, reads 3 to
 8 % fewer pages on queries like those that it was set on, and delivers 0.02 to 0.1 less recall on others. So a plan has
