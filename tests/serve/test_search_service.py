@@ -6,7 +6,7 @@ import fake
 import grpc
 import numpy as np
 import pytest
-from conftest import METRICS, Served
+from serve.conftest import METRICS, Served
 
 from annserve.client import Client
 from annserve.errors import InputError, NotFoundError
