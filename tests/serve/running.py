@@ -63,4 +63,4 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 def run(*arguments: str, engine: str = "fake") -> subprocess.CompletedProcess[str]:
     """Run one ``annserve`` command to its end."""
-    return subprocess.run([*LAUNCH[engine], *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*LAUNCH[engine], *arguments], capture_output=True, text=True, timeout=280)
