@@ -42,7 +42,7 @@ from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
 BLOCK_PAGES = 2_048
 #: Queries of a block: more gain little and make a deadline coarser; fewer share the cost of a call among too few.
-BLOCK_QUERIES = 16
+BLOCK_QUERIES = 32
 BLOCK_QUERIES_LEAST = 4
 #: Blocks of one thread under way: one is rated or scored while the disk reads for the others.
 BLOCKS_UNDER_WAY = 3
