@@ -117,7 +117,8 @@ class DiskPrices:
 
 
 #: A virtual disk over NVMe, where no other is named: bench/results/2026-11-21-storage says 11.4, 38, 59 and 64 thousand
-#: reads of 4 KB a second at depths 1, 8, 32 and 128; reads of 16 KB came at 8.9 and 38.7 thousand, at 1 and 32.
+#: reads of 4 KB a second at depths 1, 8, 32 and 128. Those of 16 KB, 8.9 and 38.7 thousand at 1 and 32, were counted
+#: once, by hand.
 TYPICAL = DiskPrices(80.0, 2 / 1024, 12.0, 0.7 / 1024, "uring", True, (), 0.0, 0.0)
 
 

@@ -166,11 +166,11 @@ def test_a_failing_read_leaves_nothing_in_flight_and_the_next_search_works(open_
     collection, watched = open_watched(fail_at, io)
     expected, _ = open_watched()
     with pytest.raises(ReadError, match="byte 4096"):
-        collection.search(rows[:100], 5)
+        collection.search(rows[:300], 5)
     assert watched.in_flight == 0
-    assert watched.started < 100 / engine.BLOCK_QUERIES_LEAST
-    found = collection.search(rows[:100], 5)
-    np.testing.assert_array_equal(found.ids, expected.search(rows[:100], 5).ids)
+    assert watched.started < 300 / engine.BLOCK_QUERIES_LEAST
+    found = collection.search(rows[:300], 5)
+    np.testing.assert_array_equal(found.ids, expected.search(rows[:300], 5).ids)
 
 
 def test_a_deadline_that_passes_during_a_read_leaves_nothing_in_flight(open_watched, rows, monkeypatch):
