@@ -131,8 +131,7 @@ def calibrate_reads(
             curves = rated_curves(chooser, space, own, counted, k, int(heads[a, b]), skip, threads, head_skip)
             expected[a, b] = curves.fit(evenness, target, margin_queries=len(space) * SHARES[-1])
     # Noise must not let a higher target take less.
-    # Its last digits depend on the order of sums; the same seed gives the same plan.
-    expected = np.round(np.maximum.accumulate(expected, axis=1), 3)
+    expected = np.maximum.accumulate(expected, axis=1)
     no_limit = np.full(shape, np.inf)
     return ReadPlan(
         np.array(ks),

@@ -54,7 +54,9 @@ class HeadSkip:
         """
         if head_ids.shape[1] <= NEAREST:
             return head_ids, distances
-        kept = features(head_ids, distances, radii) @ self.terms >= np.float32(self.below)
+        # A matrix product of the library would round a query's promises by what else is in its block.
+        promises = np.einsum("qhf,f->qh", features(head_ids, distances, radii), self.terms)
+        kept = promises >= np.float32(self.below)
         kept[:, :NEAREST] = True
         kept &= head_ids >= 0
         counts = kept.sum(axis=1)
@@ -70,6 +72,7 @@ def features(head_ids: npt.NDArray[np.int32], distances: F32, radii: F32) -> F32
     near = np.mean(distances[:, :NEAREST], axis=1, where=found, keepdims=True, dtype=np.float32)
     log_near = np.log(np.maximum(near, _SMALLEST))
     x = np.log(np.maximum(distances, _SMALLEST)) - log_near
-    y = np.log(np.maximum(radii * radii, _SMALLEST))[head_ids] - log_near
+    own = radii[head_ids]
+    y = np.log(np.maximum(own * own, _SMALLEST)) - log_near
     r = np.broadcast_to(np.log1p(np.arange(head_ids.shape[1], dtype=np.float32)), x.shape)
     return np.stack((np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x), axis=-1)
