@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import CALIBRATED_KS, PUSHES, SHORTFALL, HeldOut
+from annserve.build.heldout import PUSHES, SHORTFALL, HeldOut, calibrated_ks
 from annserve.build.ranks import HEADS_MAX, head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.heads.layout import HeadNodes
@@ -66,7 +66,7 @@ def calibrate_probes(
     bins = np.searchsorted(edges, difficulty)
     centres = np.array([np.median(difficulty[bins == b]) for b in np.unique(bins)])
 
-    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    ks = calibrated_ks(neighbours.shape[1])
     probes = np.empty((len(ks), len(RECALL_TARGETS), len(centres)))
     for a, k in enumerate(ks):
         # A neighbour that the stored rows don't rank among the k nearest is found at no rank.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.heldout import CALIBRATED_KS, PUSHES, HeldOut
+from annserve.build.heldout import PUSHES, HeldOut, calibrated_ks
 from annserve.build.ranks import HEADS_MAX
 from annserve.build.storage_loss import kept_by_storage
 from annserve.heads.layout import HeadNodes
@@ -80,7 +80,7 @@ def calibrate_reach(
     centres = log_of(np.array([np.median(difficulty[bins == b]) for b in np.unique(bins)]))
     # Alone, or all alike: there is no line through one point.
     ends = np.unique(centres[[0, -1]])
-    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    ks = calibrated_ks(neighbours.shape[1])
     limits = np.empty((len(ks), len(RECALL_TARGETS), len(ends)))
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, spec, k)

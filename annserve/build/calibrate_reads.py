@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from annserve.build.calibrate_heads import calibrate_heads
 from annserve.build.expected_recall import Curves, ends_of
-from annserve.build.heldout import CALIBRATED_KS, SHARES, HeldOut
+from annserve.build.heldout import SHARES, HeldOut, calibrated_ks
 from annserve.build.log_hits import fit_log_hits
 from annserve.build.ranks import head_ranks
 from annserve.build.storage_loss import kept_by_storage
@@ -103,7 +103,7 @@ def calibrate_reads(
     space = queries_to_space(held_out.queries, segment.spec, norm_max)
     own = np.column_stack((placement.page[held_out.rows], placement.slot[held_out.rows]))
     ranks, _ = head_ranks(segment.heads, space, placement.head[neighbours])
-    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    ks = calibrated_ks(neighbours.shape[1])
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
     skip_terms = np.zeros((len(ks), 8))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.calibrate_reads import Placement, heads_holding, hits_on_pages
-from annserve.build.heldout import CALIBRATED_KS, HeldOut
+from annserve.build.heldout import HeldOut, calibrated_ks
 from annserve.build.ranks import head_ranks
 from annserve.build.storage_loss import kept_by_storage
 from annserve.index.segment import Segment
@@ -99,7 +99,7 @@ def calibrate_vicinities(
     space = queries_to_space(held_out.queries, segment.spec, norm_max)
     own = placement.page[held_out.rows] * segment.spec.page_capacity + placement.slot[held_out.rows]
     ranks, _ = head_ranks(segment.heads, space, placement.head[neighbours])
-    ks = [k for k in CALIBRATED_KS if k <= neighbours.shape[1]] or [neighbours.shape[1]]
+    ks = calibrated_ks(neighbours.shape[1])
     shape = len(ks), len(RECALL_TARGETS)
     heads, reach, expected = np.empty(shape), np.empty(shape), np.empty(shape)
     reader = segment.vicinities.open_reader()

@@ -22,7 +22,7 @@ SHARES = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
 _NOISE_ROWS = 4_096
 
 #: k that are calibrated; a plan interpolates between them and goes on beyond.
-CALIBRATED_KS = (1, 10, 100)
+_CALIBRATED_KS = (1, 10, 100)
 #: Exact neighbours to know for each query: enough that a row which quantization lets in is among them.
 NEIGHBOURS = 150
 #: What a group of pushed queries may fall short of a target: one standard error of its recall.
@@ -78,6 +78,11 @@ def hold_out(rows: npt.NDArray[Any], spec: IndexSpec, n_queries: int, seed: int)
     # Rows may be as large as a query may be; a push must not lead beyond that.
     queries = np.where(alpha == 0, exact, pushed).clip(-VALUE_MAX, VALUE_MAX).astype(np.float32)
     return HeldOut(queries, drawn.astype(np.int64), push)
+
+
+def calibrated_ks(n_neighbours: int) -> list[int]:
+    """Give the k to calibrate where so many neighbours of a query are known: one at least, ascending."""
+    return [k for k in _CALIBRATED_KS if k <= n_neighbours] or [n_neighbours]
 
 
 def _directions(rows: npt.NDArray[Any], spec: IndexSpec) -> npt.NDArray[np.float64]:

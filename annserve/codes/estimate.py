@@ -252,7 +252,8 @@ def _row_terms(
     norms, scale, ratio = _row_shape(codebook, residuals, codes)
     terms = estimate.shrink_terms
     shrink = terms[0] + terms[1] * scale + terms[2] * scale * ratio
-    step = estimate.shrinks[1] - estimate.shrinks[0]
+    # Where all rows shrink alike, there is one step, of no width.
+    step = max(float(estimate.shrinks[1] - estimate.shrinks[0]), 1e-30)
     chosen = np.clip(np.rint((shrink - estimate.shrinks[0]) / step), 0, FACTOR_VALUES - 1).astype(np.int64)
     gained = (decode_components(codebook, codes) * estimate.gains) @ codebook.synthesis + codebook.mean
     crossing = _dots(references - estimate.origin, gained)

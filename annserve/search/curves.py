@@ -27,6 +27,18 @@ def at_request(ks: npt.NDArray[np.int64], targets: F64, values: F64, k: int, rec
     return _along(-np.log1p(-targets), by_target, float(-np.log1p(-recall_target)), extrapolate=False)
 
 
+def heads_at(ks: npt.NDArray[np.int64], targets: F64, heads: F64, k: int, recall_target: float, n_heads: int) -> int:
+    """Give the whole heads that this k and target take, 1 … n_heads; as `at_request`, of their logarithm."""
+    log_heads = at_request(ks, targets, np.log(heads), k, recall_target)
+    return int(np.clip(np.ceil(np.exp(log_heads) - 1e-9), 1, n_heads))
+
+
+def expected_at(ks: npt.NDArray[np.int64], targets: F64, expected: F64, k: int, recall_target: float) -> F64:
+    """Give the expected recall for this k and target, 0 … 1; as `at_request`, of the logarithm of what is missed."""
+    log_missed = at_request(ks, targets, np.log1p(-expected), k, recall_target)
+    return np.asarray(np.clip(-np.expm1(log_missed), 0.0, 1.0))
+
+
 def at_difficulty(difficulties: F64, values: F64, of_queries: F64) -> F64:
     """Give the value at each query's difficulty: linear in its logarithm, constant beyond the ends."""
     return np.interp(log_of(of_queries), log_of(difficulties), values)

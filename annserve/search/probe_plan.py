@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError
 from annserve.search.curves import at_difficulty, at_request
+from annserve.search.plan_fields import arrays_of, check_shapes
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,6 @@ class ProbePlan:
         CorruptionError
             If a field is missing or the shapes disagree.
         """
-        try:
-            plan = cls(
-                np.array(content["ks"], np.int64),
-                np.array(content["targets"], np.float64),
-                np.array(content["difficulties"], np.float64),
-                np.array(content["probes"], np.float64),
-            )
-        except (KeyError, ValueError) as error:
-            raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
-        if plan.probes.shape != (len(plan.ks), len(plan.targets), len(plan.difficulties)):
-            raise CorruptionError(f"the plan's probes have shape {plan.probes.shape}, which fits not its axes")
+        plan = cls(**arrays_of(content, "ks", "targets", "difficulties", "probes"))
+        check_shapes(plan, {"probes": (len(plan.ks), len(plan.targets), len(plan.difficulties))})
         return plan

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError
 from annserve.search.curves import at_difficulty, at_request
+from annserve.search.plan_fields import arrays_of, check_shapes
 
 F64 = npt.NDArray[np.float64]
 
@@ -111,17 +111,7 @@ class ReachPlan:
         CorruptionError
             If a field is missing or the shapes disagree.
         """
-        try:
-            plan = cls(
-                np.array(content["ks"], np.int64),
-                np.array(content["targets"], np.float64),
-                np.array(content["difficulties"], np.float64),
-                np.array(content["limits"], np.float64),
-                np.array(content["postings"], np.float64),
-            )
-        except (KeyError, ValueError) as error:
-            raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
+        plan = cls(**arrays_of(content, "ks", "targets", "difficulties", "limits", "postings"))
         requests = (len(plan.ks), len(plan.targets))
-        if plan.limits.shape != (*requests, len(plan.difficulties)) or plan.postings.shape != (*requests, 2):
-            raise CorruptionError(f"the plan's limits have shape {plan.limits.shape}, which fits not its axes")
+        check_shapes(plan, {"limits": (*requests, len(plan.difficulties)), "postings": (*requests, 2)})
         return plan

@@ -24,14 +24,15 @@ import numpy.typing as npt
 
 from annserve.codes.rate import Rating, Skip
 from annserve.errors import CorruptionError
-from annserve.search.curves import at_request
+from annserve.search.curves import at_request, expected_at, heads_at
 from annserve.search.head_skip import HeadSkip
+from annserve.search.plan_fields import arrays_of, check_shapes
 
 F64 = npt.NDArray[np.float64]
 
 #: The page, by distance, that the nearest is compared with; the 5th, 10th, 50th and 100th did as well.
 _FAR_PAGE = 20
-_GRIDS = ("heads", "skip_below", "worth_enough")
+_OPTIONAL = ("evenness", "worth_enough", "head_terms", "head_below")
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ class ReadPlan:
 
     def heads_wanted(self, k: int, recall_target: float, n_heads: int) -> int:
         """Give the heads whose pages are ranked, 1 … n_heads."""
-        log_heads = at_request(self.ks, self.targets, np.log(self.heads), k, recall_target)
-        return int(np.clip(np.ceil(np.exp(log_heads) - 1e-9), 1, n_heads))
+        return heads_at(self.ks, self.targets, self.heads, k, recall_target, n_heads)
 
     def skip(self, k: int, recall_target: float) -> Skip:
         """Give the rule by which pages are passed over; its terms are those of the nearest calibrated k."""
@@ -95,8 +95,7 @@ class ReadPlan:
 
     def stop(self, k: int, recall_target: float) -> Stop:
         """Give the rule by which a query has read enough."""
-        log_missed = at_request(self.ks, self.targets, np.log1p(-self.expected), k, recall_target)
-        expected = np.clip(-np.expm1(log_missed), 0.0, 1.0)
+        expected = expected_at(self.ks, self.targets, self.expected, k, recall_target)
         if np.isinf(self.worth_enough).all():
             return Stop(self.evenness, expected, np.inf)
         log_worth = at_request(self.ks, self.targets, np.log(self.worth_enough), k, recall_target)
@@ -126,32 +125,19 @@ class ReadPlan:
         CorruptionError
             If a field is missing or the shapes disagree.
         """
-        try:
-            ks = np.array(content["ks"], np.int64)
-            targets, heads, skip_terms, skip_below, expected = (
-                np.array(content[name], np.float64)
-                for name in ("targets", "heads", "skip_terms", "skip_below", "expected")
-            )
-            evenness = np.array(content.get("evenness", [1.0]), np.float64)
-            grid = len(ks), len(targets)
-            worth_enough = np.array(content.get("worth_enough", np.full(grid, np.inf)), np.float64)
-            if "evenness" not in content:
-                expected = expected[..., None]
-            of_heads = {
-                name: np.array(content[name], np.float64) for name in ("head_terms", "head_below") if name in content
-            }
-        except (KeyError, ValueError, TypeError) as error:
-            raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
-        plan = cls(ks, targets, heads, skip_terms, skip_below, evenness, expected, worth_enough, **of_heads)
-        if not (
-            all(getattr(plan, name).shape == grid for name in _GRIDS)
-            and plan.evenness.ndim == 1
-            and plan.expected.shape == (*grid, len(plan.evenness))
-            and plan.skip_terms.shape == (grid[0], 8)
-            and {name: array.shape for name, array in of_heads.items()}
-            in ({}, {"head_terms": (grid[0], 8), "head_below": grid})
-        ):
-            raise CorruptionError("the arrays of the plan disagree in shape; build the index anew")
+        optional = [name for name in _OPTIONAL if name in content]
+        fields = arrays_of(content, "ks", "targets", "heads", "skip_terms", "skip_below", "expected", *optional)
+        grid = len(fields["ks"]), len(fields["targets"])
+        if "evenness" not in fields:
+            fields |= {"evenness": np.ones(1), "expected": fields["expected"][..., None]}
+        plan = cls(**{"worth_enough": np.full(grid, np.inf), **fields})
+        check_shapes(plan, dict.fromkeys(("heads", "skip_below", "worth_enough"), grid))
+        check_shapes(plan, {"skip_terms": (grid[0], 8), "evenness": (plan.evenness.size,)})
+        check_shapes(plan, {"expected": (*grid, plan.evenness.size)})
+        if (plan.head_terms is None) != (plan.head_below is None):
+            raise CorruptionError("the plan holds half of a rule for heads; build the index anew")
+        if plan.head_terms is not None:
+            check_shapes(plan, {"head_terms": (grid[0], 8), "head_below": grid})
         return plan
 
 

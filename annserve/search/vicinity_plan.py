@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError
-from annserve.search.curves import at_request
+from annserve.search.curves import at_request, expected_at, heads_at
+from annserve.search.plan_fields import arrays_of, check_shapes
 
 F64 = npt.NDArray[np.float64]
 _TABLES = ("heads", "reach", "expected")
@@ -48,8 +48,7 @@ class VicinityPlan:
 
     def heads_wanted(self, k: int, recall_target: float, n_heads: int) -> int:
         """Give the heads whose pages are ranked, 1 … n_heads."""
-        log_heads = at_request(self.ks, self.targets, np.log(self.heads), k, recall_target)
-        return int(np.clip(np.ceil(np.exp(log_heads) - 1e-9), 1, n_heads))
+        return heads_at(self.ks, self.targets, self.heads, k, recall_target, n_heads)
 
     def reach_wanted(self, k: int, recall_target: float) -> float:
         """Give how far vicinities are read."""
@@ -57,8 +56,7 @@ class VicinityPlan:
 
     def expected_wanted(self, k: int, recall_target: float) -> float:
         """Give the expected recall that a query's pages must add up to."""
-        log_missed = at_request(self.ks, self.targets, np.log1p(-self.expected), k, recall_target)
-        return float(np.clip(-np.expm1(log_missed), 0.0, 1.0))
+        return float(expected_at(self.ks, self.targets, self.expected, k, recall_target))
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for the plan file."""
@@ -73,13 +71,6 @@ class VicinityPlan:
         CorruptionError
             If a field is missing or the shapes disagree.
         """
-        try:
-            plan = cls(
-                np.array(content["ks"], np.int64),
-                *(np.array(content[name], np.float64) for name in ("targets", *_TABLES)),
-            )
-        except (KeyError, ValueError) as error:
-            raise CorruptionError(f"the plan lacks a field or holds a wrong one: {error}") from error
-        if any(getattr(plan, name).shape != (len(plan.ks), len(plan.targets)) for name in _TABLES):
-            raise CorruptionError("the arrays of the plan disagree in shape; build the index anew")
+        plan = cls(**arrays_of(content, "ks", "targets", *_TABLES))
+        check_shapes(plan, dict.fromkeys(_TABLES, (len(plan.ks), len(plan.targets))))
         return plan
