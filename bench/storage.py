@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from annserve.kernels.jit import kernel
-from annserve.storage import kernels
+from annserve.storage import crc_kernels
 from annserve.storage.probe import empty_cache, file_of_pages, measure_reads
 from annserve.storage.reader import open_reader
 
@@ -86,9 +86,9 @@ def sum_pages(pages: np.ndarray, n_times: int, portable: bool) -> int:
     for i in range(n_times):
         page = pages[i % len(pages)]
         if portable:
-            total ^= kernels.crc32c_of_portable(page, 4, len(page), np.uint32(0))
+            total ^= crc_kernels.crc32c_of_portable(page, 4, len(page), np.uint32(0))
         else:
-            total ^= kernels.crc32c_of(page, 4, len(page), np.uint32(0))
+            total ^= crc_kernels.crc32c_of(page, 4, len(page), np.uint32(0))
     return total
 
 
@@ -104,7 +104,7 @@ def measure_checksum() -> list[dict[str, Any]]:
             sum_pages(pages, 50_000, portable)
             seconds.append(time.perf_counter() - start)
         page_ns = 1e9 * min(seconds) / 50_000
-        name = "tables" if portable else "instruction" if kernels.HAS_CRC_INSTRUCTION else "tables (no SSE4.2)"
+        name = "tables" if portable else "instruction" if crc_kernels.HAS_CRC_INSTRUCTION else "tables (no SSE4.2)"
         found.append({"kernel": name, "page_ns": page_ns, "gb_per_second": (PAGE_BYTES - 4) / page_ns})
     return found
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import settings
 
 # The same examples in every run, so that a red build is about the change. ANNSERVE_FUZZ=1 looks for new ones.
-settings.register_profile("steady", derandomize=True)
-settings.register_profile("fuzz", print_blob=True)
+# No deadline: the first example of a kernel compiles it.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("fuzz", print_blob=True, deadline=None)
 settings.load_profile("fuzz" if os.environ.get("ANNSERVE_FUZZ") else "steady")
 
 ROOT = Path(__file__).resolve().parent.parent

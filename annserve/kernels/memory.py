@@ -1,4 +1,7 @@
-"""A hint to the processor: bring memory near before it is needed."""
+"""Memory at an address: loads and stores, and a hint to bring it near before it is needed.
+
+Addresses to load and store at are trusted: whoever computes one answers for it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,51 @@ from numba.extending import intrinsic
 from annserve.kernels.jit import inline_kernel
 
 _intrinsic: Any = intrinsic
+
+
+@_intrinsic
+def load_u64(typing_context: Any, address: Any) -> Any:
+    """Load 8 bytes from any address, aligned or not."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@_intrinsic
+def store_u64(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store 8 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@_intrinsic
+def load_acquire(typing_context: Any, address: Any) -> Any:
+    """Load a u32; nothing after it moves before it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        return builder.load_atomic(pointer, "acquire", 4)
+
+    return types.uint32(types.int64), generate
+
+
+@_intrinsic
+def store_release(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store a u32; nothing before it moves after it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        builder.store_atomic(args[1], pointer, "release", 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint32), generate
 
 
 @_intrinsic

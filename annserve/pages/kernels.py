@@ -11,7 +11,7 @@ from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.topk import push_distinct, sort_nearest
 from annserve.pages.layout import FLAG_FACTORS, REPLICAS_SHIFT
-from annserve.storage.kernels import crc32c_of
+from annserve.storage.crc_kernels import crc32c_of
 from annserve.storage.page_kernels import WHOLE, check_seal
 
 _COSINE = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.storage.kernels import crc32c_of
+from annserve.storage.crc_kernels import crc32c_of
 
 #: What a seal can say of a page.
 WHOLE, BAD_CHECKSUM, WRONG_PAGE = 0, 1, 2

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import storage as oracle
 
-from annserve.storage import kernels
+from annserve.storage import crc_kernels
 from annserve.storage.checksum import crc32c
 
-KERNELS = [kernels.crc32c_of, kernels.crc32c_of_portable]
+KERNELS = [crc_kernels.crc32c_of, crc_kernels.crc32c_of_portable]
 BYTES = np.random.default_rng(7).integers(0, 256, 20_000, dtype=np.uint8)
 
 
@@ -53,4 +53,4 @@ def test_a_sum_continues_where_it_stopped():
 
 def test_long_buffers_are_summed_in_pieces_that_join():
     data = np.tile(BYTES, 200)
-    assert crc32c(data) == kernels.crc32c_of(data, 0, len(data), np.uint32(0))
+    assert crc32c(data) == crc_kernels.crc32c_of(data, 0, len(data), np.uint32(0))
