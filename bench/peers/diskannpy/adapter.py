@@ -25,8 +25,9 @@ class Adapter(Peer):
             index_directory=str(self.folder),
             complexity=self.parameters["complexity"],
             graph_degree=self.parameters["graph_degree"],
-            # The package takes the size of a row's code from the memory that all of them may take.
-            search_memory_maximum=self.parameters["code_bytes"] * len(base) / _GIB,
+            # The package takes the size of a row's code from the memory that all of them may take, rounded down: half a
+            # byte more, or rows get a byte less than they were promised.
+            search_memory_maximum=(self.parameters["code_bytes"] + 0.5) * len(base) / _GIB,
             build_memory_maximum=8,
             num_threads=self.threads,
             pq_disk_bytes=0,
@@ -36,9 +37,14 @@ class Adapter(Peer):
 
     def open(self):
         self._dtype = json.loads((self.folder / "dtype.json").read_text())
-        # With one thread it waits for itself.
         self._index = diskannpy.StaticDiskIndex(
-            index_directory=str(self.folder), num_threads=max(2, self.threads), num_nodes_to_cache=0, index_prefix="ann"
+            index_directory=str(self.folder),
+            # With one thread it waits for itself.
+            num_threads=max(2, self.threads),
+            num_nodes_to_cache=0,
+            # By default it asks a tenth of the rows to find which nodes to cache, though it is to cache none.
+            cache_mechanism=0,
+            index_prefix="ann",
         )
 
     def configure(self, point):
