@@ -140,7 +140,7 @@ def measure(folder: Path, queries: Rows, truth: Any) -> list[dict[str, float]]:
     points = []
     for target in TARGETS:
         ids, costs = [], []
-        size = engine.block_queries(K, target)
+        size = engine.block_queries(len(queries), K, target)
         for first in range(0, len(queries), size):
             block = slice(first, first + size)
             found = engine.search(queries[block], K, target)

@@ -110,7 +110,8 @@ class Loads:
     arrivals : str
         ``poisson`` or ``fixed``.
     cold : bool
-        Whether the first pass after the page cache was emptied is measured too, once; not of systems in RAM.
+        Whether the first pass after the page cache was emptied is measured too, once; not of systems in RAM, and at one
+        target only of systems that read past it anyway.
     build_threads : int
         CPUs of a build.
     code_rows : int

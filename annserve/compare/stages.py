@@ -178,8 +178,10 @@ class ActiveRun:
         return [ask for ask in first if ask["chosen_for"] and ask["load"] != "cold"]
 
     def _cold(self, asks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """List the cold loads; what reads past the page cache is always cold, so one of its targets shows it."""
         first = min(self.run.job.loads.threads)
-        return [{**ask, "load": "cold"} for ask in asks if ask["chosen_for"] and ask["threads"] == first]
+        chosen = [{**ask, "load": "cold"} for ask in asks if ask["chosen_for"] and ask["threads"] == first]
+        return chosen[:1] if self.run.card.lies == "disk" else chosen
 
     def _ask_cold(self, ask: dict[str, Any], out: str) -> None:
         """Ask once after the page cache was emptied of the index; the small index has warmed the code."""

@@ -60,15 +60,15 @@ SPOILED = {
 
 @pytest.fixture(scope="session")
 def peers(tmp_path_factory):
-    """Folder of systems: exact, and each way to spoil it."""
+    """Folder of systems: exact, the same said to read past the page cache, and each way to spoil it."""
     folder = tmp_path_factory.mktemp("peers")
-    for name, method in {"exact": "", **SPOILED}.items():
+    for name, method in {"exact": "", "direct": "", **SPOILED}.items():
         place = folder / name
         place.mkdir()
         (place / "adapter.py").write_text(ADAPTER + "\n" + textwrap.indent(method, "    "))
         (place / "peer.toml").write_text(
-            f'name = "{name}"\nabout = "brute force"\nrow_types = ["uint8"]\nmetrics = ["l2"]\nlies = "mapped"\n'
-            "[search]\nshare = [0.25, 0.5, 1.0]\n"
+            f'name = "{name}"\nabout = "brute force"\nrow_types = ["uint8"]\nmetrics = ["l2"]\n'
+            f'lies = "{"disk" if name == "direct" else "mapped"}"\n[search]\nshare = [0.25, 0.5, 1.0]\n'
         )
     return folder
 

@@ -52,6 +52,11 @@ def test_open_and_cold_loads_are_measured_beside_closed_ones(run):
     assert {row["target"] for row in rows_by(results, load="cold")} == {0.4, 0.9}
 
 
+def test_what_reads_past_the_page_cache_is_cold_at_one_target(run):
+    _, results = run(job_text("direct", loads="rounds = 1\ncold = true"))
+    assert [row["target"] for row in rows_by(results, load="cold")] == [0.4]
+
+
 def test_a_result_says_what_it_came_from(run):
     _, results = run(job_text("exact"))
     result = read_results(results)[0]
