@@ -24,7 +24,7 @@ def rankings(draw):
 
 
 @given(rankings())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_vicinity_holds_its_own_rows_and_then_those_that_rank_its_page_highest(case):
     offsets, pages, distances, layout = case
     places = fill(offsets, pages, distances, layout)

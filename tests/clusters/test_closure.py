@@ -28,7 +28,7 @@ def neighbourhoods(draw):
 
 
 @given(neighbourhoods(), st.sampled_from([0.5, 1.0, 1.5, 8.0]), st.integers(1, 7))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_row_is_offered_to_the_heads_of_the_rule(neighbourhood, slack, most):
     rows, homes, candidates, heads = neighbourhood
     offers = offer_rows(rows, homes, candidates, heads, most, slack)
@@ -73,7 +73,7 @@ def postings_of(packing):
 
 
 @given(offered())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_home_is_cut_and_no_posting_overflows(case):
     """Homes stay, in their order; what room there is goes to the offers of the least margin; pages are full."""
     packing, offers, pages, capacity = case
@@ -92,7 +92,7 @@ def test_no_home_is_cut_and_no_posting_overflows(case):
 
 
 @given(offered())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_postings_of_rows_is_what_postings_hold(case):
     filed = file_replicas(*case)
     found = [set(row[row >= 0].tolist()) for row in postings_of_rows(filed)]

@@ -44,7 +44,7 @@ def as_lists(pages):
 
 
 @given(matrices(), matrices(n_max=9), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_row_goes_to_the_centroid_with_the_least_distance_and_price(rows, centroids, seed):
     centroids = np.resize(centroids, (len(centroids), rows.shape[1]))
     prices = np.random.default_rng(seed).random(len(centroids)).astype(np.float32)
@@ -55,7 +55,7 @@ def test_a_row_goes_to_the_centroid_with_the_least_distance_and_price(rows, cent
 
 
 @given(matrices(n_min=2), st.integers(1, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_neighbours_are_the_nearest_other_pages(centroids, k):
     p, k = len(centroids), min(k, len(centroids) - 1)
     neighbours = np.empty((p, k), np.int32)
@@ -69,7 +69,7 @@ def test_neighbours_are_the_nearest_other_pages(centroids, k):
 
 
 @given(matrices(), st.integers(1, 12), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bisection_puts_each_row_on_one_page_within_capacity(rows, capacity, seed):
     order, offsets = bisect_rows(rows, capacity, seed=seed)
     assert sorted(order.tolist()) == list(range(len(rows)))
@@ -91,7 +91,7 @@ def test_bisection_finds_clusters_that_fit_pages(rng):
 
 
 @given(matrices(), st.integers(1, 9), st.integers(0, 99), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_groups_share_all_rows_out_about_evenly(rows, n_groups, seed, random_planes):
     n_groups = min(n_groups, len(rows))
     groups = group_evenly(rows, n_groups, seed=seed, random_planes=random_planes)
@@ -101,7 +101,7 @@ def test_groups_share_all_rows_out_about_evenly(rows, n_groups, seed, random_pla
 
 
 @given(matrices(n_min=2), st.integers(1, 12), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_trading_loses_no_row_and_never_raises_the_sum_of_squares(rows, capacity, seed):
     pages = pages_of(rows, capacity, seed)
     before = oracle.sum_of_squares(rows, as_lists(pages))

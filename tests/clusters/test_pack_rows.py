@@ -67,7 +67,7 @@ def test_degenerate_rows_are_packed_whole(name, dtype, capacity, pages_per_posti
     n_places=st.integers(1, 300),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_row_is_lost_and_no_page_is_over_capacity(n, dim, capacity, pages_per_posting, n_places, seed):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, 256, (n_places, dim), dtype=np.uint8)[rng.integers(0, n_places, n)]

@@ -44,7 +44,7 @@ def draw_residuals(kind: str, n: int, dim: int, seed: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(KINDS, DIMS, BYTES, st.integers(0, 10_000))
 def test_a_code_is_the_nearest_that_its_codebook_has(kind: str, dim: int, code_bytes: int, seed: int) -> None:
     """Equal to the oracle wherever float32 can't have turned a near tie."""
@@ -58,7 +58,7 @@ def test_a_code_is_the_nearest_that_its_codebook_has(kind: str, dim: int, code_b
     np.testing.assert_array_equal(codes[clear], expected[clear])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(KINDS, DIMS, BYTES, st.integers(0, 10_000))
 def test_decoding_adds_the_levels_that_the_code_names(kind: str, dim: int, code_bytes: int, seed: int) -> None:
     residuals = draw_residuals(kind, 150, dim, seed)
@@ -70,7 +70,7 @@ def test_decoding_adds_the_levels_that_the_code_names(kind: str, dim: int, code_
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([1, 3, 10, 30, 31, 32, 33, 64, 70]),
     st.sampled_from([1, 2, 8, 17, CODE_BYTES_MAX]),
@@ -106,7 +106,7 @@ def rounded_tables(book: Codebook, query: np.ndarray, gains: np.ndarray) -> tupl
     return exact, entries, *kernels.quantize_tables(exact, entries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(KINDS, DIMS, st.sampled_from([1, 2, 5, 12, NARROW_BYTES_MAX + 8]), st.integers(0, 10_000))
 def test_rounded_tables_add_up_to_inner_products(kind: str, dim: int, code_bytes: int, seed: int) -> None:
     """Exact tables are the oracle's; sums of rounded ones are off by half a step a nibble at most."""

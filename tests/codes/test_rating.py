@@ -216,7 +216,7 @@ def is_clear(distances):
 
 
 @given(cases())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_ratings_are_those_of_the_oracle(case):
     """Pages and their order exactly; the threshold where the oracle's rows expect k; worths at that threshold."""
     tiers, k = case[0], case[6]
@@ -255,7 +255,7 @@ def test_ratings_are_those_of_the_oracle(case):
 
 
 @given(cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_worths_add_up_to_k_where_there_are_enough_rows(case):
     case = (*case[:9], np.full((3, 2), -1))
     rating, k = rated(case), case[6]

@@ -78,7 +78,7 @@ def expected_worths(tiers, near, i, rows, places, k, excluded):
 
 
 @given(cases(), st.sampled_from([0.0, 0.2, 1.0]), st.sampled_from([0.5, 1.0, 1.3, 9.0]), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pages_are_worth_what_the_rows_in_the_vicinities_promise(case, share, reach, seed):
     """Each row counts once however many vicinities it stands in, and not at all if its page is of no near head."""
     tiers, page_offsets, codes, queries, heads, head_ids, k, *_ = case
@@ -117,7 +117,7 @@ def test_pages_are_worth_what_the_rows_in_the_vicinities_promise(case, share, re
 
 
 @given(cases())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_vicinities_that_hold_everything_say_what_codes_in_ram_say(case):
     """Two ways to the same rows: the worth of each page, and the threshold, to the order of float32 sums."""
     tiers, page_offsets, _, queries, heads, head_ids, k, *_ = case

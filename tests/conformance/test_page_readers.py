@@ -69,7 +69,7 @@ def test_what_it_is_can_be_told(reader):
 
 
 @given(page_ids=st.lists(st.integers(0, N_PAGES - 1), max_size=300))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_pages_in_any_order_come_back(reader, page_path, page_ids):
     check(reader, page_path, np.array(page_ids, np.uint32))
 
@@ -121,7 +121,7 @@ def test_read_only_and_strided_ids_and_inner_frames_are_fine(reader, page_path):
     seed=st.integers(0, 2**32 - 1),
     spread=st.integers(0, 3),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_come_to_the_frames_that_were_named(reader, page_path, page_ids, seed, spread):
     """Frames that weren't named stay untouched; neighbours share an operation only where their frames are too."""
     ids, n_frames = np.array(page_ids, np.uint32), len(page_ids) + spread

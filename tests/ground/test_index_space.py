@@ -31,7 +31,7 @@ def test_integers_under_l2_stay_as_they_are(rng, row_type):
     st.sampled_from([1, 3, 40]),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_order_is_kept(metric, row_type, dim, seed):
     """Nearer by the metric is nearer in the space, up to float32; and its type and dimension are the spec's."""
     rng = np.random.default_rng(seed)

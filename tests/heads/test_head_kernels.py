@@ -37,7 +37,7 @@ def shape_of(layout):
 
 
 @given(head_vectors(), st.integers(0, 2**32 - 1), st.integers(1, 70))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_scan_gives_the_exact_nearest_heads(vectors, seed, wanted):
     """`wanted` near or above the number of heads, so that every head is compared; more than there are is −1."""
     heads = join_heads(vectors, vectors.dtype)
@@ -54,7 +54,7 @@ def test_a_scan_gives_the_exact_nearest_heads(vectors, seed, wanted):
 
 
 @given(head_vectors(), st.integers(0, 2**32 - 1))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_walk_gives_heads_once_in_order_with_their_true_distances(vectors, seed):
     """One twelfth of the heads, so that the graph is walked and not scanned."""
     heads = join_heads(vectors, vectors.dtype)
@@ -69,7 +69,7 @@ def test_a_walk_gives_heads_once_in_order_with_their_true_distances(vectors, see
 
 
 @given(head_vectors(), st.integers(0, 2**32 - 1))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_neighbours_are_chosen_by_the_rule(vectors, seed):
     rng = np.random.default_rng(seed)
     n_heads, dim = vectors.shape
@@ -92,7 +92,7 @@ def test_neighbours_are_chosen_by_the_rule(vectors, seed):
 
 
 @given(st.integers(1, 50), st.integers(0, 24), st.integers(0, 2**32 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_reach_follows_every_link(n_heads, links_max, seed):
     rng = np.random.default_rng(seed)
     layout = NodeLayout(3)
@@ -134,7 +134,7 @@ def test_the_largest_distance_fits_beside_a_head(dtype):
 
 
 @given(head_vectors(), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.037, 1e-9, 250.0]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_exact_distances_are_to_the_stored_heads_from_queries_as_they_are(vectors, seed, scale):
     """In float64; the queries lie between the steps of the grid, where those of a walk are rounded to it."""
     rng = np.random.default_rng(seed)

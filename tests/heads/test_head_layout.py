@@ -23,7 +23,7 @@ DIMS = [1, 2, 3, 5, 100, 128, 4_000, 4_001, 9_000]
 
 
 @given(st.integers(1, 60), st.sampled_from(DIMS), st.sampled_from(["uint8", "int8"]), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nodes_come_back_as_they_were(n_heads, dim, dtype, seed):
     rng = np.random.default_rng(seed)
     layout, info = NodeLayout(dim), np.iinfo(dtype)

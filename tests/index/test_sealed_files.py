@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_sealed_comes_back(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "sealed.json"
     write_sealed(path, content)

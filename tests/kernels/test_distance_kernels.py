@@ -30,7 +30,7 @@ def pairs(draw, limit):
 
 
 @given(pairs(limit=32_767))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_inner_product_and_norm_are_exact(pair):
     query, rows, start = pair
     dim = len(query)
@@ -38,7 +38,7 @@ def test_inner_product_and_norm_are_exact(pair):
 
 
 @given(pairs(limit=2_500))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_squared_distance_is_exact(pair):
     query, rows, start = pair
     dim = len(query)

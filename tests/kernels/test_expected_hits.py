@@ -33,7 +33,7 @@ def rows(draw):
 
 
 @given(rows(), st.integers(1, 70))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_threshold_is_where_k_rows_are_expected(case, k):
     """Counted in float64; the bracket is that of a rating: four errors below and above all rows."""
     estimates, errors = case
@@ -45,7 +45,7 @@ def test_the_threshold_is_where_k_rows_are_expected(case, k):
 
 
 @given(rows(), st.floats(-3, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_expected_rows_are_the_sum_of_their_chances(case, share):
     estimates, errors = case
     threshold = F32(np.median(estimates) + share * errors.max())

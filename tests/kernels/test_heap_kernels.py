@@ -25,13 +25,13 @@ def offered(push, entries, capacity):
 
 
 @given(st.lists(st.tuples(DISTANCES, IDS), max_size=60), st.integers(1, 20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_heap_keeps_the_nearest_and_breaks_ties_by_id(entries, capacity):
     assert offered(push_nearest, entries, capacity) == oracle.nearest(entries, capacity)
 
 
 @given(st.dictionaries(IDS, DISTANCES, max_size=15), st.data(), st.integers(1, 20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_distinct_heap_takes_replicas_once(distance_of, data, capacity):
     ids = data.draw(st.lists(st.sampled_from(sorted(distance_of)), max_size=60)) if distance_of else []
     entries = [(distance_of[id_], id_) for id_ in ids]
@@ -43,7 +43,6 @@ def test_an_empty_heap_stays_empty():
 
 
 @given(st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 3), min_size=1, max_size=60), st.data())
-@settings(deadline=None)
 def test_the_smallest_keys_come_to_the_front(values, data):
     """Sorted or not, alike or not; none is lost, and what lies behind the size stays."""
     size = data.draw(st.integers(1, len(values)))

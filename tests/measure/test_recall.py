@@ -106,7 +106,7 @@ def judged_answers(draw):
 
 
 @given(judged_answers())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_recall_agrees_with_its_definition(case):
     k, ids, distances, answers = case
     truth = truth_of(ids, distances, k)

@@ -79,7 +79,7 @@ def limits(rows, queries, metric, share):
 
 
 @given(cases(), METRICS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_limits_always_hold_the_true_distance(case, metric):
     """The true one by the widest floats, of row and query as they were given; no tolerance."""
     rows, queries, _ = case
@@ -91,7 +91,7 @@ def test_limits_always_hold_the_true_distance(case, metric):
 
 
 @given(cases(), METRICS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_smaller_share_gives_narrower_limits_around_the_same_middle(case, metric):
     rows, queries, _ = case
     assume(nonzero(rows, queries, metric))
@@ -113,7 +113,7 @@ def test_limits_of_embeddings_are_as_narrow_as_the_formula_says(rng):
 
 
 @given(cases(), METRICS, st.integers(1, 15), st.sampled_from([0.2, 1.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_candidates_are_those_whose_limits_reach_into_the_k_nearest(case, metric, k, share):
     """Against the definition, on pages with replicas of rows; at full share the true neighbours are among them."""
     rows, queries, rng = case

@@ -51,7 +51,7 @@ def packings(draw):
 
 
 @given(packings(), st.integers(0, 2**31))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_row_comes_back_from_its_page(packing, first_page_id):
     spec, rows, ids, counts, salt = packing
     layout, stored = PageLayout.of(spec), quantize_rows(rows, spec)
@@ -85,7 +85,7 @@ def test_every_row_comes_back_from_its_page(packing, first_page_id):
 
 
 @given(packings(), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_replicas_are_told_from_rows_at_home_and_each_row_has_its_seal(packing, seed):
     """The seal is the sum of the row's elements, then of its scale and error, as the oracle parses them."""
     spec, rows, ids, counts, salt = packing

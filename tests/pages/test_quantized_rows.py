@@ -35,7 +35,7 @@ def float_rows(draw):
 
 
 @given(float_rows(), st.sampled_from(["l2", "ip", "cosine"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_error_bound_is_never_less_than_the_true_error(rows, metric):
     if metric == "cosine":
         rows = rows[rows.any(axis=1)]
@@ -55,7 +55,7 @@ def test_the_error_bound_is_never_less_than_the_true_error(rows, metric):
 
 
 @given(float_rows())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_scale_is_the_best_of_its_direction(rows):
     """Under L2 no other scale brings the stored row nearer (to float32); under cosine it has length one."""
     stored = quantize_rows(rows, IndexSpec(rows.shape[1], str(rows.dtype), "l2"))
@@ -85,7 +85,7 @@ def test_integer_rows_are_stored_bit_by_bit(rng, row_type, metric):
 
 
 @given(float_rows())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_query_is_within_a_32768th_of_its_largest_coordinate(rows):
     queries = quantize_queries(rows.astype(np.float32))
     assert queries.elements.dtype == np.int16

@@ -77,7 +77,7 @@ def cases(draw):
 
 
 @given(cases(), st.integers(1, 30))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_the_k_nearest_are_those_of_the_oracle(case, k):
     """Integers by value and id, exactly; floats by distance, and by id where no other is as near."""
     spec, layout, rows, ids, counts, queries, rng = case

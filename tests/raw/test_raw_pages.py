@@ -33,7 +33,7 @@ def random_rows(rng, n, dim, row_type):
     st.sampled_from(["l2", "ip", "cosine"]),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_lie_at_their_places_and_score_as_the_oracle_says(row_type, dim, metric, seed):
     rng = np.random.default_rng(seed)
     layout = RawLayout(IndexSpec(dim, row_type, metric), own=False)

@@ -46,7 +46,7 @@ def rating_of(pages, worths, sizes):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(0, 48), st.integers(1, 60))
 def test_the_best_pages_are_read_until_they_promise_and_hold_enough(seed, width, quarters, rows_least):
     """The fewest of the best: without the last of them it wouldn't suffice, unless there are no more."""

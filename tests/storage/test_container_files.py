@@ -29,7 +29,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @given(arrays=st.lists(ARRAYS, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_arrays_come_back_as_they_were(arrays, tmp_path_factory):
     path = tmp_path_factory.mktemp("container") / "f"
     with ContainerWriter(path, MAGIC) as writer:

@@ -33,7 +33,7 @@ def content(page_ids: np.ndarray, frames: np.ndarray) -> None:
     skew=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_holds_what_its_plain_twin_holds_and_gives_the_right_bytes(n_slots, n_pages, skew, seed):
     """Streams long enough to fill the cache, fade the counts and decide many ties."""
     random = np.random.default_rng(seed)

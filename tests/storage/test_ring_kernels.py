@@ -109,7 +109,7 @@ def pages_of(content: np.ndarray) -> np.ndarray:
     ),
     wrap=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_short_and_interrupted_reads_are_completed(content, page_ids, choices, wrap):
     device = PlayedDevice(content)
     if wrap:

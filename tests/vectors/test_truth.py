@@ -18,7 +18,7 @@ METRICS = ("l2", "ip", "cosine")
 EXTREME = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dim=st.integers(1, 70),
