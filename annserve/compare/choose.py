@@ -60,6 +60,28 @@ def cheapest(tuned: Sequence[Mapping[str, Any]], recall_target: float, k: int) -
     return max(range(len(tuned)), key=lambda place: (tuned[place][name], -cost_of(tuned[place])))
 
 
+def outdone(point: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]], highest_target: float, k: int) -> bool:
+    """Say whether a setting needn't be tried, as one that asks for no more has recall to spare at the highest target.
+
+    That is half of what the target may miss. Of the numbers in a grid, more finds more and costs more; so the setting
+    can't be the cheapest at any target.
+
+    Parameters
+    ----------
+    point : mapping
+        The setting.
+    tuned : sequence of mapping
+        One record for each setting that was tried.
+    highest_target : float
+    k : int
+    """
+    plenty = (1 + highest_target) / 2
+    return any(
+        record[f"recall_{k}_at_{k}"] >= plenty and all(value <= point[name] for name, value in record["point"].items())
+        for record in tuned
+    )
+
+
 def frontier(tuned: Sequence[Mapping[str, Any]], k: int) -> list[int]:
     """Give the settings that no other beats in both recall and cost, by ascending recall."""
     name = f"recall_{k}_at_{k}"

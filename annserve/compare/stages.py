@@ -4,7 +4,7 @@
 stage      what it leaves
 =========  ===========================================================================================
 build      the index (`annserve.compare.builds`), which other runs may share
-tune       ``tune.json``: every setting once, on the tuning queries, one caller
+tune       ``tune.json``: every setting once that isn't outdone, on the tuning queries, one caller
 measure    ``round-N.json`` and its passes: every load once; cold ones and the frontier in the first round
 compose    the result file (`annserve.compare.compose`); the work folder goes
 =========  ===========================================================================================
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from annserve.compare.builds import BuiltIndex, told
 from annserve.compare.cards import Point
-from annserve.compare.choose import cheapest, frontier, pages_of
+from annserve.compare.choose import cheapest, frontier, outdone, pages_of
 from annserve.compare.compose import compose_result
 from annserve.compare.job import PASS_QUERIES_MIN, Run
 from annserve.compare.passes import load_pass
@@ -68,17 +68,20 @@ class ActiveRun:
         self.built.build(listener)
 
     def tune(self, listener: Listener) -> None:
-        """Ask the tuning queries once under every setting."""
+        """Ask the tuning queries once under every setting that may be the best at some target."""
         if (self.folder / "tune.json").exists():
             return
+        job = self.run.job
         rows, _ = self._split()
         truth = self.run.dataset.truth.of(rows)
-        tuned = []
+        tuned: list[dict[str, Any]] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         with told(listener, f"tune {self.run.name}"), self.built.worker(1, 1) as worker:
             queries = self._queries("tuning", rows)
             self._open(worker, queries)
             for point in self.run.search:
+                if not self.run.card.plans_itself and outdone(point, tuned, max(job.recall_targets), job.k):
+                    continue
                 ask: dict[str, Any] = {
                     "load": "closed",
                     "point": point,
@@ -86,7 +89,7 @@ class ActiveRun:
                     "recall_target": self._target_of(point),
                 }
                 one = self._ask(worker, ask, queries, "tuning.npz")[0]
-                record = summarize(Load(ask["recall_target"], 1), [one], truth, k=self.run.job.k)
+                record = summarize(Load(ask["recall_target"], 1), [one], truth, k=job.k)
                 record.pop("passes")
                 tuned.append({"point": point, "pages": pages_of(record, self.run.card.lies)[0], **record})
         self._keep("tune.json", tuned)

@@ -34,6 +34,13 @@ def test_each_target_gets_its_cheapest_setting(run):
     assert [row["point"] for row in frontier] == [{"share": 0.25}]
 
 
+def test_what_asks_for_more_than_plenty_is_not_tried(run):
+    grid = "[systems.search]\nshare = [0.25, 1.0, 2.0, 0.5]\n"
+    _, results = run(job_text("exact", loads="rounds = 1") + grid)
+    tried = [record["point"]["share"] for record in read_results(results)[0]["tuned"]]
+    assert tried == [0.25, 1.0, 0.5]
+
+
 def test_tuning_queries_count_in_no_result(run):
     _, results = run(job_text("exact", loads="rounds = 1\ntuning_share = 0.2"))
     result = read_results(results)[0]
