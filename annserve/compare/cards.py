@@ -11,8 +11,8 @@
     lies          "ram", "mapped" or "disk"
     plans_itself  true if a recall target is all that it is told (then there is no [search])
     [build]       parameter → list of values; every combination is an index of its own
-    [search]      parameter → list of numbers, of which more finds more and costs more; every combination is a setting of
-                  each index, tried until one has recall to spare
+    [search]      parameter → list of numbers, of which more finds more and costs more; every combination is a setting
+                  of each index, tried until one has recall to spare
 """
 
 from __future__ import annotations

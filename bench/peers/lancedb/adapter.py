@@ -12,7 +12,7 @@ _METRICS = {"l2": "l2", "ip": "dot", "cosine": "cosine"}
 
 
 class Adapter(Peer):
-    """Parameter index_type; settings nprobes and refine_factor."""
+    """Parameters index_type and code_bytes (of a row's product code, at most); settings nprobes and refine_factor."""
 
     def build(self, base, base_path):
         dim = base.shape[1]
@@ -25,7 +25,10 @@ class Adapter(Peer):
                 yield pa.RecordBatch.from_arrays([pa.array(np.arange(start, start + len(rows))), values], schema=schema)
 
         table = lancedb.connect(str(self.folder)).create_table("rows", batches(), schema=schema)
-        table.create_index(metric=_METRICS[self.metric], index_type=self.parameters["index_type"])
+        # A byte for each part of a row, and all parts have the same number of dimensions.
+        code_bytes = max(n for n in range(1, self.parameters["code_bytes"] + 1) if dim % n == 0)
+        index_type = self.parameters["index_type"]
+        table.create_index(metric=_METRICS[self.metric], index_type=index_type, num_sub_vectors=code_bytes)
 
     def open(self):
         self._table = lancedb.connect(str(self.folder)).open_table("rows")
