@@ -26,7 +26,7 @@ from annserve.build.storage_loss import kept_by_storage
 from annserve.index.snapshot import open_snapshot
 from annserve.metric import queries_to_space
 from annserve.pages.check import check_pages
-from annserve.search.choose import CodeChooser
+from annserve.search.choose_codes import CodeChooser
 from annserve.storage.container import open_container
 from annserve.vectors.formats import read_matrix
 from annserve.vectors.truth import exact_neighbours

@@ -31,7 +31,7 @@ from annserve.measure.machine import describe_machine, describe_software
 from annserve.measure.recall import recall_k_at_k
 from annserve.measure.truth import check_truth
 from annserve.metric import queries_to_space
-from annserve.search.choose import CodeChooser
+from annserve.search.choose_codes import CodeChooser
 from annserve.search.clock import Clock
 from annserve.search.engine import Engine
 from annserve.storage.reader import open_reader
@@ -146,7 +146,7 @@ def measure(folder: Path, queries: Rows, truth: Any) -> list[dict[str, float]]:
             found = engine.search(queries[block], K, target)
             evidence = engine.chooser.choose(space[block], K, target, Clock()).evidence
             assert evidence is not None, "pages are chosen by codes"
-            rating = evidence.rating
+            rating = evidence().rating
             ids.append(found.ids)
             counts = (found.pages_read, found.reads, rating.page_codes, rating.row_codes)
             costs.append(np.stack((*counts, found.codes_scanned, found.heads_visited), axis=1))

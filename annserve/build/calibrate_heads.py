@@ -8,7 +8,8 @@ import numpy.typing as npt
 from annserve.build.log_hits import fit_log_hits
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.index.segment import Segment
-from annserve.search.head_skip import NEAREST, features
+from annserve.search.choose_kernels import NEAREST
+from annserve.search.head_skip import features
 
 F64 = npt.NDArray[np.float64]
 

@@ -31,7 +31,7 @@ from annserve.codes.rate import SKIP_NONE, Rating, Skip
 from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
-from annserve.search.choose import PAGES_RATED_MAX, CodeChooser
+from annserve.search.choose_codes import PAGES_RATED_MAX, CodeChooser
 from annserve.search.clock import Clock
 from annserve.search.head_skip import HeadSkip
 from annserve.search.read_plan import ReadPlan

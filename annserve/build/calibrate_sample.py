@@ -26,7 +26,7 @@ from annserve.build.storage_loss import kept_by_storage
 from annserve.errors import InputError
 from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
-from annserve.search.choose import CodeChooser
+from annserve.search.choose_codes import CodeChooser
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec, check_vectors
 from annserve.vectors.formats import read_matrix

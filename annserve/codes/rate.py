@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes import rating_kernels
+from annserve.codes import centroid_kernels, rating_kernels
 from annserve.codes.layout import NIBBLE_VALUES, SCAN_ROWS, Codebook, table_passes
 from annserve.codes.tiers import CodeTiers
 
@@ -83,20 +83,29 @@ class Rater:
     def __init__(self, tiers: CodeTiers, page_offsets: npt.NDArray[np.uint32]) -> None:
         self._tiers = tiers
         self._posting_max = int(np.diff(page_offsets).max(initial=1))
-        self._page_gains = np.ones(tiers.page_book.n_components, np.float32)
-        self._fixed = (
-            page_offsets,
-            tiers.page_codes,
-            tiers.page_constants,
-            tiers.page_spreads,
-            fields_of(tiers.page_book),
-            tiers.row_counts,
-            tiers.row_codes,
-            tiers.row_factors,
-            fields_of(tiers.row_book),
-            tiers.estimate.shrinks,
-            tiers.estimate.spreads,
-            tiers.estimate.scales,
+        estimate, page_book, row_book = tiers.estimate, tiers.page_book, tiers.row_book
+        no_gains = np.ones(page_book.n_components, np.float32)
+        #: What kernels take: what queries are taken from, what is known of pages, and of rows.
+        self.tiers = (
+            estimate.origin,
+            (
+                axes_of(page_book, no_gains),
+                fields_of(page_book),
+                page_offsets,
+                tiers.page_codes,
+                tiers.page_constants,
+                tiers.page_spreads,
+            ),
+            (
+                axes_of(row_book, estimate.gains),
+                fields_of(row_book),
+                tiers.row_counts,
+                tiers.row_codes,
+                tiers.row_factors,
+                estimate.shrinks,
+                estimate.spreads,
+                estimate.scales,
+            ),
         )
         self._sized = (0, 0, 0)
         self._scratch: tuple[tuple[npt.NDArray[Any], ...], ...] = ()
@@ -134,7 +143,7 @@ class Rater:
         Rating
         """
         n_queries = len(queries)
-        n_pages = min(head_ids.shape[1] * self._posting_max, len(self._tiers.row_counts))
+        n_pages = self.pages_at_most(head_ids.shape[1])
         width = min(pages_max, n_pages)
         pages = np.zeros((n_queries, width), np.uint32)
         worths, distances = np.zeros((2, n_queries, width), np.float32)
@@ -143,19 +152,17 @@ class Rater:
         looked_at = np.zeros((n_queries, 2), np.int64)
         if excluded is None:
             excluded = np.full((n_queries, 2), -1, np.int64)
-        estimate = self._tiers.estimate
         rating_kernels.rate_pages(
+            np.ascontiguousarray(queries),
             head_ids,
             head_distances,
-            *project_queries(self._tiers.page_book, queries, estimate.origin, self._page_gains),
-            *project_queries(self._tiers.row_book, queries, estimate.origin, estimate.gains),
-            *self._fixed,
+            self.tiers,
             excluded,
             k,
             width,
             skip.terms,
             np.float32(skip.below),
-            *self._scratch_for(n_pages, width, k),
+            self.scratch(n_pages, width, k),
             pages,
             worths,
             distances,
@@ -166,8 +173,12 @@ class Rater:
         )
         return Rating(pages, worths, distances, sizes, bars, thresholds, looked_at[:, 0], looked_at[:, 1])
 
-    def _scratch_for(self, n_pages: int, n_scanned: int, k: int) -> tuple[tuple[npt.NDArray[Any], ...], ...]:
-        """Give the kernel's scratch, grown where this request is larger than those before."""
+    def pages_at_most(self, n_heads: int) -> int:
+        """Give how many pages so many heads may have."""
+        return min(n_heads * self._posting_max, len(self._tiers.row_counts))
+
+    def scratch(self, n_pages: int, n_scanned: int, k: int) -> tuple[tuple[npt.NDArray[Any], ...], ...]:
+        """Give the kernels' scratch, grown where this request is larger than those before."""
         if any(size < need for size, need in zip(self._sized, (n_pages, n_scanned, k))):
             self._sized = (max(n_pages, self._sized[0]), max(n_scanned, self._sized[1]), max(k, self._sized[2]))
             n_pages, n_scanned, k = self._sized
@@ -175,14 +186,16 @@ class Rater:
             page_nibbles, row_nibbles = self._tiers.page_book.n_nibbles, self._tiers.row_book.n_nibbles
             passes = table_passes(self._tiers.row_book.code_bytes)
             f32, i32, u8, u16 = np.float32, np.int32, np.uint8, np.uint16
+            components = max(self._tiers.page_book.n_components, self._tiers.row_book.n_components)
             tables = (
+                np.empty(components, f32),
                 np.empty((page_nibbles, NIBBLE_VALUES), f32),
                 np.empty((1, page_nibbles, NIBBLE_VALUES), u8),
                 np.empty(whole_steps(self._posting_max), u16),
                 np.empty((row_nibbles, NIBBLE_VALUES), f32),
                 np.empty((passes, row_nibbles, NIBBLE_VALUES), u8),
                 np.empty((passes, whole_steps(capacity)), u16),
-                np.empty(rating_kernels.BUCKETS + 2, i32),
+                np.empty(centroid_kernels.BUCKETS + 2, i32),
                 np.empty(2 * k, f32),
             )
             log_ranks = np.log1p(np.arange(n_pages, dtype=f32))
@@ -246,8 +259,13 @@ def project_queries(book: Codebook, queries: F32, origin: F32, gains: F32) -> tu
     """Give each query's components, (nq, m), and its inner product with the codebook's mean, (nq,)."""
     components = np.empty((len(queries), book.n_components), np.float32)
     shifts = np.empty(len(queries), np.float32)
-    rating_kernels.project(queries, origin, book.synthesis, gains, book.mean, components, shifts)
+    centroid_kernels.project(np.ascontiguousarray(queries), origin, axes_of(book, gains), components, shifts)
     return components, shifts
+
+
+def axes_of(book: Codebook, gains: F32) -> tuple[F32, F32, F32]:
+    """Give what kernels project queries by, each component times its gain."""
+    return book.synthesis, gains, book.mean
 
 
 def whole_steps(rows: int) -> int:

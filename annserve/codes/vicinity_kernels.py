@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from annserve.codes.centroid_kernels import exact_distance, page_distances
 from annserve.codes.kernels import nibble_tables, quantize_tables, scan_page
-from annserve.codes.rating_kernels import exact_distance, lower_bar, page_distances
+from annserve.codes.rating_kernels import REACH, lower_bar, settle
 from annserve.codes.vicinity_layout import FLAG_VICINITY
-from annserve.kernels.expected import normal_cdf, solve_threshold
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.storage.page_kernels import WHOLE, check_seal
 
 #: What `rate_vicinities` found wrong with a vicinity, beside what a seal can say.
 BAD_COUNT = 3
-#: A row whose estimate exceeds the threshold by this many of its errors can't be expected to be a hit.
-_REACH = np.float32(4)
 #: The page whose distance is the measure of how far vicinities are read; see `search.vicinity_plan`.
 MEASURE_RANK = 4
 _FREE = np.uint32(0xFFFF_FFFF)
@@ -204,7 +202,7 @@ def rate_vicinities(  # type: ignore[no-untyped-def]
                     - np.float32(2) * shrinks[chosen[row]] * (offset + step * total)
                 )
                 error = spreads[chosen[row]] * spread
-                if estimate - _REACH * error < bar[0] and place != excluded[i] and _take_once(seen, mask, place):
+                if estimate - REACH * error < bar[0] and place != excluded[i] and _take_once(seen, mask, place):
                     if estimate < bar[0]:
                         lower_bar(bar, bar_size, estimate)
                     estimates[n_rows] = estimate
@@ -214,22 +212,12 @@ def rate_vicinities(  # type: ignore[no-untyped-def]
         out_counts[i] = n_codes
         out_bars[i] = bar[0]
 
-        # Half of each of the 2k rows below the bar is expected within it: the threshold can't lie beyond.
         near = 0
-        low = np.float32(np.inf)
-        high = np.float32(-np.inf)
         for r in range(n_rows):
-            if estimates[r] - _REACH * errors[r] < bar[0]:
+            if estimates[r] - REACH * errors[r] < bar[0]:
                 estimates[near] = estimates[r]
                 errors[near] = errors[r]
                 owners[near] = owners[r]
-                low = min(low, estimates[r] - _REACH * errors[r])
-                high = max(high, estimates[r] + _REACH * errors[r])
                 near += 1
-        if near == 0 or bar[0] < high:
-            high = bar[0]
-        threshold = solve_threshold(estimates, errors, near, k, low, high)
-        out_thresholds[i] = threshold
-        for r in range(near):
-            out_worths[i, owners[r]] += normal_cdf((threshold - estimates[r]) / errors[r])
+        out_thresholds[i] = settle(estimates, errors, owners, near, k, bar[0], out_worths[i])
     return WHOLE

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from annserve.heads.layout import HEADS_MAX
+from annserve.heads.layout import HEADS_MAX, QUERY_LIMIT
 from annserve.kernels.distance import squared_l2
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import prefetch
@@ -147,7 +147,7 @@ def walk(  # type: ignore[no-untyped-def]
 def _scan(  # type: ignore[no-untyped-def]
     query, vectors, n_heads, dim, degree, per_page, page_bytes, stride, wanted, candidates, out_keys
 ):
-    """Compare every head: the exact `wanted` nearest; give how many there are. Arguments as in `_walk`."""
+    """Compare every head: the exact `wanted` nearest; give how many there are. Arguments as in `walk`."""
     for head in range(n_heads):
         base = node_offset(head, per_page, page_bytes, stride)
         candidates[head] = key_of(squared_l2(query, vectors, base + 4 * degree, dim), head)
@@ -157,65 +157,75 @@ def _scan(  # type: ignore[no-untyped-def]
     return found
 
 
+@inline_kernel
+def nearest_keys(query, nodes, wanted, scan, stamp, scratch):  # type: ignore[no-untyped-def]
+    """Find the `wanted` nearest heads of one query, by a walk or by a scan of all.
+
+    Parameters
+    ----------
+    query : (dim,) float32  # IN
+        In the index space; rounded to the heads' grid, and clipped to ±`QUERY_LIMIT`, before it is compared.
+    nodes : tuple  # IN
+        ``HeadNodes.views``.
+    scan : bool
+        Whether to compare every head.
+    stamp : uint32
+        Not used in `visited` yet.
+    scratch : tuple  # SCRATCH
+        ``WalkScratch.arrays``: visited, candidates, fresh, the query on the grid, and keys, OUT, ascending.
+
+    Returns
+    -------
+    (found, distances computed)
+    """
+    neighbours, vectors, n_heads, scale, dim, degree, per_page, page_bytes, stride, entry = nodes
+    visited, candidates, fresh, rounded, keys = scratch
+    for x in range(dim):
+        # In float64: a scale may be smaller than any float32.
+        steps = np.rint(np.float64(query[x]) / scale)
+        rounded[x] = np.int16(min(max(steps, np.float64(-QUERY_LIMIT)), np.float64(QUERY_LIMIT)))
+    if scan:
+        found = _scan(
+            rounded, vectors, n_heads, dim, degree, per_page, page_bytes, stride, wanted, candidates, keys[:wanted]
+        )
+        return found, np.int64(n_heads)
+    found, computed = walk(
+        rounded,
+        neighbours,
+        vectors,
+        dim,
+        degree,
+        per_page,
+        page_bytes,
+        stride,
+        entry,
+        wanted,
+        visited,
+        stamp,
+        candidates,
+        fresh,
+        keys[:wanted],
+    )
+    return found, np.int64(computed)
+
+
 @kernel
 def nearest(  # type: ignore[no-untyped-def]
-    queries,  # IN (nq, dim) int16: on the heads' grid
-    neighbours,  # IN uint32 view of the nodes
-    vectors,  # IN uint8 or int8 view of the nodes
-    n_heads,
-    dim,
-    degree,
-    per_page,
-    page_bytes,
-    stride,
-    entry,
+    queries,  # IN (nq, dim) float32
+    nodes,  # IN tuple, see `nearest_keys`
     wanted,  # nearest heads asked for
     scan,  # whether to compare every head
-    unit,  # float64: squared distance of one step of the grid
-    visited,  # SCRATCH (h,) uint32
     stamp,  # uint32: this and the next nq − 1 aren't used in `visited` yet
-    candidates,  # SCRATCH (h,) int64
-    keys,  # SCRATCH (wanted,) int64
-    fresh,  # SCRATCH (degree,) int64
+    scratch,  # SCRATCH tuple, see `nearest_keys`
     out_ids,  # OUT (nq, wanted) int32, nearest first; -1 where fewer were found
     out_distances,  # OUT (nq, wanted) float64; infinity where fewer were found
     out_computed,  # OUT (nq,) int64: distances computed
 ):
-    """Find the `wanted` nearest heads of each query, by a walk or by a scan of all."""
+    """Find the `wanted` nearest heads of each query."""
+    unit = nodes[3] * nodes[3]
+    keys = scratch[4]
     for i in range(queries.shape[0]):
-        if scan:
-            found = _scan(
-                queries[i],
-                vectors,
-                n_heads,
-                dim,
-                degree,
-                per_page,
-                page_bytes,
-                stride,
-                wanted,
-                candidates,
-                keys,
-            )
-            out_computed[i] = n_heads
-        else:
-            found, out_computed[i] = walk(
-                queries[i],
-                neighbours,
-                vectors,
-                dim,
-                degree,
-                per_page,
-                page_bytes,
-                stride,
-                entry,
-                wanted,
-                visited,
-                np.uint32(stamp + i),
-                candidates,
-                fresh,
-                keys,
-            )
+        found, out_computed[i] = nearest_keys(queries[i], nodes, wanted, scan, np.uint32(stamp + i), scratch)
         for j in range(found):
             out_ids[i, j] = keys[j] & HEAD_MASK
             out_distances[i, j] = np.float64(keys[j] >> HEAD_BITS) * unit
@@ -223,30 +233,33 @@ def nearest(  # type: ignore[no-untyped-def]
         out_distances[i, found:] = np.inf
 
 
+@inline_kernel
+def distance_to(query, head, nodes):  # type: ignore[no-untyped-def]
+    """Give the squared distance from a query, not rounded, to the stored vector of a head, as float32."""
+    _, vectors, _, scale, dim, degree, per_page, page_bytes, stride, _ = nodes
+    start = node_offset(head, per_page, page_bytes, stride) + 4 * degree
+    row = vectors[start : start + dim]
+    step = np.float32(scale)
+    total = np.float32(0)
+    for x in range(dim):
+        diff = query[x] - step * np.float32(row[x])
+        total += diff * diff
+    return total
+
+
 @kernel
-def distances_to(  # type: ignore[no-untyped-def]
-    queries,  # IN (nq, dim) float32, not rounded
-    head_ids,  # IN (nq, w) int32; negative where there is none
-    vectors,  # IN uint8 or int8 view of the nodes
-    scale,  # float32: step of the grid
-    dim,
-    degree,
-    per_page,
-    page_bytes,
-    stride,
-    out_distances,  # OUT (nq, w) float32
-):
-    """Squared distances from queries to the stored vectors of some heads."""
+def distances_to(queries, head_ids, nodes, out_distances):  # type: ignore[no-untyped-def]
+    """Give squared distances from queries to some heads.
+
+    Parameters
+    ----------
+    queries : (nq, dim) float32  # IN
+    head_ids : (nq, w) int32; negative where there is none  # IN
+    nodes : tuple, see `nearest_keys`  # IN
+    out_distances : (nq, w) float32  # OUT
+    """
     for i in range(head_ids.shape[0]):
         query = queries[i]
         for j in range(head_ids.shape[1]):
-            head = np.int64(head_ids[i, j])
-            if head < 0:
-                continue
-            start = node_offset(head, per_page, page_bytes, stride) + 4 * degree
-            row = vectors[start : start + dim]
-            total = np.float32(0)
-            for x in range(dim):
-                diff = query[x] - scale * np.float32(row[x])
-                total += diff * diff
-            out_distances[i, j] = total
+            if head_ids[i, j] >= 0:
+                out_distances[i, j] = distance_to(query, np.int64(head_ids[i, j]), nodes)

@@ -13,6 +13,7 @@ integer data under L2), so distances between them are integers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,14 @@ class HeadNodes:
     scale: float
     dtype: np.dtype[Any]
 
+    @cached_property
+    def views(self) -> tuple[Any, ...]:
+        """What kernels take: nodes as neighbours and as vectors, heads, scale, layout, entry."""
+        layout = self.layout
+        sizes = (layout.dim, layout.degree, layout.nodes_per_page, layout.page_bytes, layout.stride)
+        nodes = self.nodes
+        return nodes.view(np.uint32), nodes.view(self.dtype), self.n_heads, float(self.scale), *sizes, self.entry
+
     @property
     def ram_bytes(self) -> int:
         """Bytes that the nodes take in RAM."""
@@ -118,13 +127,6 @@ def to_grid(vectors: npt.NDArray[Any], scale: float, dtype: np.dtype[Any]) -> np
     """Round vectors of the index space to the heads' grid, as (h, dim) of `dtype`."""
     info = np.iinfo(dtype)
     return np.clip(np.rint(np.asarray(vectors, np.float64) / scale), info.min, info.max).astype(dtype)
-
-
-def queries_to_grid(queries: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.int16]:
-    """Round queries of the index space to the heads' grid, clipped to ±`QUERY_LIMIT`."""
-    # In float64: a scale may be smaller than any float32.
-    clipped = np.clip(np.rint(queries / np.float64(scale)), -QUERY_LIMIT, QUERY_LIMIT)
-    return np.asarray(clipped, np.int16)
 
 
 def lay_out(vectors: npt.NDArray[Any], neighbours: npt.NDArray[np.uint32], layout: NodeLayout) -> npt.NDArray[np.uint8]:

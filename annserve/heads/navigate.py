@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.heads import kernels
-from annserve.heads.layout import DEGREE, HeadNodes, queries_to_grid
+from annserve.heads.layout import DEGREE, HeadNodes
 
 #: A walk that wants h heads computes some six distances for each; a scan of all is then as cheap, and exact.
 SCAN_FACTOR = 6
+_STAMP_MAX = 2**32 - 1
 
 
-@dataclass
 class WalkScratch:
-    """What one thread needs to walk the heads of one segment; grows to the largest request."""
+    """What one thread needs to walk the heads of one segment; grows to the largest request.
 
-    n_heads: int
-    visited: npt.NDArray[np.uint32] = field(init=False)
-    candidates: npt.NDArray[np.int64] = field(init=False)
-    fresh: npt.NDArray[np.int64] = field(init=False)
-    keys: npt.NDArray[np.int64] = field(init=False)
-    stamp: int = 0
+    Attributes
+    ----------
+    visited : (h,) uint32
+        Stamp of the last walk that came by.
+    stamp : int
+        The last one that was given.
+    """
 
-    def __post_init__(self) -> None:
-        self.visited = np.zeros(self.n_heads, np.uint32)
-        self.candidates = np.empty(self.n_heads, np.int64)
-        self.fresh = np.empty(DEGREE, np.int64)
-        self.keys = np.empty(0, np.int64)
+    def __init__(self, n_heads: int) -> None:
+        self.visited = np.zeros(n_heads, np.uint32)
+        self.stamp = 0
+        self._candidates = np.empty(n_heads, np.int64)
+        self._fresh = np.empty(DEGREE, np.int64)
+        self._rounded = np.empty(0, np.int16)
+        self._keys = np.empty(0, np.int64)
 
-    def nearest(self, wanted: int) -> npt.NDArray[np.int64]:
-        """Give room for so many keys."""
-        if len(self.keys) < wanted:
-            self.keys = np.empty(wanted, np.int64)
-        return self.keys[:wanted]
+    def arrays(self, dim: int, wanted: int) -> tuple[npt.NDArray[Any], ...]:
+        """Give what kernels take, with room for `wanted` keys."""
+        if len(self._keys) < wanted:
+            self._keys = np.empty(wanted, np.int64)
+        if len(self._rounded) < dim:
+            self._rounded = np.empty(dim, np.int16)
+        return self.visited, self._candidates, self._fresh, self._rounded, self._keys
 
     def next_stamps(self, count: int) -> np.uint32:
         """Give the first of `count` stamps that make every earlier visit stale."""
-        if self.stamp + count > np.iinfo(np.uint32).max:
+        if self.stamp + count > _STAMP_MAX:
             self.visited[:] = 0
             self.stamp = 0
         first = np.uint32(self.stamp + 1)
         self.stamp += count
         return first
+
+
+def scans(heads: HeadNodes, wanted: int) -> bool:
+    """Say whether all heads are compared where `wanted` are asked for."""
+    return wanted * SCAN_FACTOR >= heads.n_heads
 
 
 def nearest_heads(
@@ -71,29 +81,16 @@ def nearest_heads(
     computed : (nq,) int64
         Distances computed.
     """
-    layout = heads.layout
     head_ids = np.empty((len(queries), wanted), np.int32)
     distances = np.empty((len(queries), wanted))
     computed = np.empty(len(queries), np.int64)
     kernels.nearest(
-        queries_to_grid(queries, heads.scale),
-        heads.nodes.view(np.uint32),
-        heads.nodes.view(heads.dtype),
-        heads.n_heads,
-        layout.dim,
-        layout.degree,
-        layout.nodes_per_page,
-        layout.page_bytes,
-        layout.stride,
-        heads.entry,
+        np.ascontiguousarray(queries),
+        heads.views,
         wanted,
-        wanted * SCAN_FACTOR >= heads.n_heads,
-        heads.scale**2,
-        scratch.visited,
+        scans(heads, wanted),
         scratch.next_stamps(len(queries)),
-        scratch.candidates,
-        scratch.nearest(wanted),
-        scratch.fresh,
+        scratch.arrays(heads.layout.dim, wanted),
         head_ids,
         distances,
         computed,
@@ -119,18 +116,6 @@ def exact_distances(
     (nq, w) float32
         Anything where there is no head.
     """
-    layout = heads.layout
     distances = np.empty(head_ids.shape, np.float32)
-    kernels.distances_to(
-        np.ascontiguousarray(queries),
-        head_ids,
-        heads.nodes.view(heads.dtype),
-        np.float32(heads.scale),
-        layout.dim,
-        layout.degree,
-        layout.nodes_per_page,
-        layout.page_bytes,
-        layout.stride,
-        distances,
-    )
+    kernels.distances_to(np.ascontiguousarray(queries), head_ids, heads.views, distances)
     return distances

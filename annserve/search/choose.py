@@ -1,38 +1,31 @@
-"""Two ways to choose pages before any is read: by the distance of heads alone, or by codes.
+"""What it is to choose pages before any is read, and the way that needs the least RAM: by the distance of heads alone.
 
-Both give a ``Choice``. ``ProbeChooser`` reads the whole postings of the nearest heads; it needs the least RAM.
-``CodeChooser`` rates single pages by the codes of their rows and reads the few that are worth it.
+``ProbeChooser`` reads the whole postings of the nearest heads. ``choose_codes`` rates single pages by the codes of
+their rows and reads the few that are worth it; ``choose_vicinity`` does so with codes that lie on the SSD.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.rate import Rater, Rating, Skip
-from annserve.codes.tiers import CodeTiers
+from annserve.codes.rate import Rating
 from annserve.heads.layout import HeadNodes
-from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
+from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.index.segment import Segment
 from annserve.search.clock import Clock
-from annserve.search.head_skip import HeadSkip
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan
-from annserve.search.read_plan import ReadPlan, Stop
-from annserve.search.selection import PageSelection, pages_of_heads, pages_worth_reading
+from annserve.search.selection import PageSelection, pages_of_heads
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-
-#: Pages whose rows' codes one query looks at, at most.
-PAGES_RATED_MAX = 8_192
-_EFFORTS_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -61,8 +54,8 @@ class Choice:
     ----------
     selection : PageSelection
     heads_visited, codes_scanned : (nq,) int64
-    evidence : Evidence, optional
-        None where heads alone decided.
+    evidence : callable, optional
+        Gives what the choice rests on, found anew where the search didn't keep it. None where heads alone decided.
     vicinities : PageSelection, optional
         What was read to choose by, where the codes of rows lie on the SSD.
     """
@@ -70,7 +63,7 @@ class Choice:
     selection: PageSelection
     heads_visited: I64
     codes_scanned: I64
-    evidence: Evidence | None = None
+    evidence: Callable[[], Evidence] | None = None
     vicinities: PageSelection | None = None
 
     def read_before(self) -> tuple[I64, I64]:
@@ -131,79 +124,6 @@ class ProbeChooser:
         """Give the pages of the hardest query."""
         high = self.postings_range(k, recall_target)[1]
         return high * self._segment.n_pages / self._segment.heads.n_heads
-
-
-class CodeChooser:
-    """Rates the pages of the nearest heads by codes in RAM, and reads those that are worth it."""
-
-    def __init__(self, segment: Segment, tiers: CodeTiers, plan: ReadPlan) -> None:
-        self._segment = segment
-        self._tiers = tiers
-        self._plan = plan
-        # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
-        self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
-        self._head_skip = lru_cache(_EFFORTS_KEPT)(plan.head_skip)
-        self._walks = Walks(segment.heads)
-        self._threads = threading.local()
-
-    def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
-        """Choose the best pages until they promise what the plan expects."""
-        n_heads = self._segment.heads.n_heads
-        heads_wanted, skip, stop = self._effort(k, recall_target)
-        postings = min(effort * heads_wanted, n_heads)
-        head_skip = self._head_skip(k, recall_target) if effort == 1 else None
-        rating, visited = self.rate(queries, k, postings, skip, clock, head_skip)
-        with clock.stage("choose"):
-            hits_wanted = stop.hits_wanted(rating, k)
-            if effort > 1:
-                # Pages held too few rows before: promises count no longer, read all that was rated.
-                hits_wanted[:] = np.inf
-            selection = pages_worth_reading(rating, hits_wanted, stop.worth_enough, self._tiers.row_counts, k)
-        return Choice(selection, visited, rating.page_codes + rating.row_codes, Evidence(rating, postings, hits_wanted))
-
-    def rate(
-        self,
-        queries: F32,
-        k: int,
-        heads_wanted: int,
-        skip: Skip,
-        clock: Clock,
-        head_skip: HeadSkip | None = None,
-        *,
-        pages_max: int = PAGES_RATED_MAX,
-        excluded: I64 | None = None,
-    ) -> tuple[Rating, I64]:
-        """Rate the pages of the `heads_wanted` nearest heads that `head_skip` keeps; give the heads visited too."""
-        heads = self._segment.heads
-        with clock.stage("navigate"):
-            head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, self._walks.mine())
-            distances = exact_distances(heads, queries, head_ids)
-            if head_skip is not None:
-                head_ids, distances = head_skip.keep(head_ids, distances, self._segment.radii)
-        with clock.stage("rate"):
-            if not hasattr(self._threads, "rater"):
-                self._threads.rater = Rater(self._tiers, self._segment.page_offsets)
-            rating = self._threads.rater.rate(
-                queries, head_ids, distances, k, pages_max=pages_max, skip=skip, excluded=excluded
-            )
-        return rating, visited
-
-    def _effort_of(self, k: int, recall_target: float) -> tuple[int, Skip, Stop]:
-        n_heads = self._segment.heads.n_heads
-        return (
-            self._plan.heads_wanted(k, recall_target, n_heads),
-            self._plan.skip(k, recall_target),
-            self._plan.stop(k, recall_target),
-        )
-
-    def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
-        """Give the postings in question, the same for every query; of the far ones, not all are looked into."""
-        wanted = self._effort(k, recall_target)[0]
-        return wanted, wanted
-
-    def pages_expected(self, k: int, recall_target: float) -> float:
-        """Give a generous guess: few queries read more than eight pages a result."""
-        return 8.0 * k
 
 
 class Walks:

@@ -91,7 +91,7 @@ class VicinityChooser:
             selection,
             survey.heads_visited,
             rating.page_codes + rating.row_codes,
-            Evidence(rating, postings, hits_wanted),
+            lambda: Evidence(rating, postings, hits_wanted),
             survey.vicinities,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from annserve.index.segment import Segment
-from annserve.search.choose import Chooser, CodeChooser, ProbeChooser
+from annserve.search.choose import Chooser, ProbeChooser
+from annserve.search.choose_codes import CodeChooser
 from annserve.search.choose_vicinity import VicinityChooser
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan

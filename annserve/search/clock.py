@@ -34,13 +34,27 @@ class Clock:
         DeadlineError
             If the deadline has passed.
         """
+        self.begin(name)
+        return Stage(self, name)
+
+    def begin(self, name: str) -> None:
+        """Make sure that a stage may begin, and leave its time to whoever carries it out (`add`).
+
+        Raises
+        ------
+        DeadlineError
+            If the deadline has passed.
+        """
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
-        return Stage(self.seconds, name)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def waiting(self, name: str) -> Stage:
         """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""
-        return Stage(self.seconds, name)
+        return Stage(self, name)
 
 
 class Stage:
@@ -49,10 +63,10 @@ class Stage:
     A class, not a generator: a query passes through ten of them, and each would cost it two microseconds more.
     """
 
-    __slots__ = ("_begun", "_name", "_seconds")
+    __slots__ = ("_begun", "_clock", "_name")
 
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds = seconds
+    def __init__(self, clock: Clock, name: str) -> None:
+        self._clock = clock
         self._name = name
 
     def __enter__(self) -> None:
@@ -64,4 +78,4 @@ class Stage:
     ) -> None:
         """End."""
         if kind is None:
-            self._seconds[self._name] = self._seconds.get(self._name, 0.0) + time.monotonic() - self._begun
+            self._clock.add(self._name, time.monotonic() - self._begun)

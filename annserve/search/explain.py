@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from annserve.metric import distances_from_space
 from annserve.pages.check import check_pages
-from annserve.search.choose import Choice, Chooser
+from annserve.search.choose import Choice, Chooser, Evidence
 from annserve.search.clock import Clock
 from annserve.search.engine import Engine
 from annserve.storage.reader import aligned_frames
@@ -158,14 +158,15 @@ def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: floa
     choice = watched.choices[-1] if watched.choices else None
     page_ids = np.arange(segment.n_pages, dtype=np.uint32) if choice is None else choice.selection.page_ids
     answer = [int(one) for one in result.ids[0]]
-    pages = _pages(engine, page_ids, choice, answer)
+    evidence = choice.evidence() if choice is not None and choice.evidence is not None else None
+    pages = _pages(engine, page_ids, evidence, answer)
     return Explanation(
         k=k,
         recall_target=recall_target,
         heads=segment.heads.n_heads,
         heads_visited=int(result.heads_visited[0]),
-        postings_ranked=_postings_ranked(engine, choice, pages),
-        codes=_codes(engine, query, choice, pages),
+        postings_ranked=_postings_ranked(evidence, pages),
+        codes=_codes(engine, query, choice, evidence, pages),
         rounds=max(len(watched.choices), 1),
         pages=pages,
         pages_read=int(result.pages_read[0]),
@@ -201,15 +202,15 @@ class _Watched:
 
 
 def _pages(
-    engine: Engine, page_ids: npt.NDArray[np.uint32], choice: Choice | None, answer: list[int]
+    engine: Engine, page_ids: npt.NDArray[np.uint32], evidence: Evidence | None, answer: list[int]
 ) -> tuple[PageExplained, ...]:
     """Say of each page why it was read and what it brought."""
     segment = engine.segment
     place_of = {row_id: place for place, row_id in enumerate(answer, 1)}
     postings = np.searchsorted(segment.page_offsets, page_ids, side="right") - 1
     worths: dict[int, tuple[float, int]] = {}
-    if choice is not None and choice.evidence is not None:
-        rating = choice.evidence.rating
+    if evidence is not None:
+        rating = evidence.rating
         size = int(rating.sizes[0])
         nearest = np.argsort(rating.distances[0, :size], kind="stable")
         worths = {int(rating.pages[0, i]): (float(rating.worths[0, i]), rank) for rank, i in enumerate(nearest, 1)}
@@ -226,18 +227,20 @@ def _pages(
     return tuple(sorted(pages, key=lambda page: (-(page.worth or 0.0), page.page_id)))
 
 
-def _postings_ranked(engine: Engine, choice: Choice | None, pages: tuple[PageExplained, ...]) -> int:
-    if choice is None or choice.evidence is None:
-        return len({page.posting for page in pages})
-    return choice.evidence.postings_ranked
+def _postings_ranked(evidence: Evidence | None, pages: tuple[PageExplained, ...]) -> int:
+    return len({page.posting for page in pages}) if evidence is None else evidence.postings_ranked
 
 
 def _codes(
-    engine: Engine, query: npt.NDArray[Any], choice: Choice | None, pages: tuple[PageExplained, ...]
+    engine: Engine,
+    query: npt.NDArray[Any],
+    choice: Choice | None,
+    evidence: Evidence | None,
+    pages: tuple[PageExplained, ...],
 ) -> CodesExplained | None:
-    if choice is None or choice.evidence is None:
+    if choice is None or evidence is None:
         return None
-    rating = choice.evidence.rating
+    rating = evidence.rating
     size = int(rating.sizes[0])
     threshold = distances_from_space(rating.thresholds[:1], query, engine.segment.spec, engine.norm_max)
     return CodesExplained(
@@ -248,6 +251,6 @@ def _codes(
         row_codes=int(rating.row_codes[0]),
         threshold=float(threshold[0]),
         hits_expected=float(rating.worths[0, :size].sum()),
-        hits_wanted=float(choice.evidence.hits_wanted[0]),
+        hits_wanted=float(evidence.hits_wanted[0]),
         hits_promised=sum(page.worth or 0.0 for page in pages),
     )

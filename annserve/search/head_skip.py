@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+from annserve.search.choose_kernels import NEAREST, SMALLEST, keep_heads_of_each
 
-#: Heads that are never passed over; the others are measured against the mean of their distances.
-NEAREST = 8
-_SMALLEST = np.float32(1e-12)
+F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,27 @@ class HeadSkip:
         """
         if head_ids.shape[1] <= NEAREST:
             return head_ids, distances
-        # A matrix product of the library would round a query's promises by what else is in its block.
-        promises = np.einsum("qhf,f->qh", features(head_ids, distances, radii), self.terms)
-        kept = promises >= np.float32(self.below)
-        kept[:, :NEAREST] = True
-        kept &= head_ids >= 0
-        counts = kept.sum(axis=1)
-        places = np.arange(counts.max(initial=1)) < counts[:, None]
-        left_ids, left_distances = np.full(places.shape, -1, np.int32), np.zeros(places.shape, np.float32)
-        left_ids[places], left_distances[places] = head_ids[kept], distances[kept]
-        return left_ids, left_distances
+        left_ids, left_distances = head_ids.copy(), distances.copy()
+        sizes = np.empty(len(head_ids), np.int64)
+        log_ranks = np.log1p(np.arange(head_ids.shape[1], dtype=np.float32))
+        keep_heads_of_each(
+            left_ids, left_distances, log_squares(radii), log_ranks, self.terms, np.float32(self.below), sizes
+        )
+        width = sizes.max(initial=1)
+        return np.ascontiguousarray(left_ids[:, :width]), np.ascontiguousarray(left_distances[:, :width])
+
+
+def log_squares(radii: F32) -> F32:
+    """Give the logarithms of squared radii, which may be zero, (heads,) float32."""
+    return np.asarray(np.log(np.maximum(radii * radii, SMALLEST)))
 
 
 def features(head_ids: npt.NDArray[np.int32], distances: F32, radii: F32) -> F32:
     """Give what a head's promise is a function of, (nq, h, 8) float32; see `HeadSkip.keep` for the rest."""
     found = head_ids[:, :NEAREST] >= 0
     near = np.mean(distances[:, :NEAREST], axis=1, where=found, keepdims=True, dtype=np.float32)
-    log_near = np.log(np.maximum(near, _SMALLEST))
-    x = np.log(np.maximum(distances, _SMALLEST)) - log_near
-    own = radii[head_ids]
-    y = np.log(np.maximum(own * own, _SMALLEST)) - log_near
+    log_near = np.log(np.maximum(near, SMALLEST))
+    x = np.log(np.maximum(distances, SMALLEST)) - log_near
+    y = log_squares(radii)[head_ids] - log_near
     r = np.broadcast_to(np.log1p(np.arange(head_ids.shape[1], dtype=np.float32)), x.shape)
     return np.stack((np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x), axis=-1)

@@ -24,14 +24,13 @@ import numpy.typing as npt
 
 from annserve.codes.rate import Rating, Skip
 from annserve.errors import CorruptionError
+from annserve.search.choose_kernels import evenness_of_each
 from annserve.search.curves import at_request, expected_at, heads_at
 from annserve.search.head_skip import HeadSkip
 from annserve.search.plan_fields import arrays_of, check_shapes
 
 F64 = npt.NDArray[np.float64]
 
-#: The page, by distance, that the nearest is compared with; the 5th, 10th, 50th and 100th did as well.
-_FAR_PAGE = 20
 _OPTIONAL = ("evenness", "worth_enough", "head_terms", "head_below")
 
 
@@ -168,7 +167,6 @@ def evenness_of(rating: Rating) -> F64:
 
     Of the last where fewer pages were looked at. The first 32 never are passed over, so the 20th is the 20th of all.
     """
-    distances = rating.distances.astype(np.float64)
-    far = np.clip(rating.sizes, 1, _FAR_PAGE) - 1
-    shares = distances[:, 0] / np.maximum(distances[np.arange(len(far)), far], 1e-30)
-    return np.asarray(np.clip(shares, 0.0, 1.0))
+    evenness = np.empty(len(rating.sizes))
+    evenness_of_each(rating.distances, rating.sizes, evenness)
+    return evenness

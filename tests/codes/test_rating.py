@@ -13,6 +13,7 @@ from oracles import codes as oracle
 from oracles.kernels import is_threshold
 
 from annserve.codes import kernels
+from annserve.codes.centroid_kernels import BUCKETS
 from annserve.codes.estimate import FACTOR_BYTES, FACTOR_VALUES, Estimate, centroid_constants
 from annserve.codes.layout import (
     Codebook,
@@ -24,7 +25,7 @@ from annserve.codes.layout import (
     unflatten_postings,
 )
 from annserve.codes.rate import SKIP_NONE, Rater, Skip
-from annserve.codes.rating_kernels import BUCKETS, PAGES_FIRST
+from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.codes.tiers import CodeTiers
 
 F32 = np.float32

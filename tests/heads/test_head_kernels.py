@@ -151,3 +151,19 @@ def test_exact_distances_are_to_the_stored_heads_from_queries_as_they_are(vector
     exact = oracle.real_distances(queries, vectors * np.float64(scale))
     there = head_ids >= 0
     np.testing.assert_allclose(found[there], np.take_along_axis(exact, head_ids, axis=1)[there], rtol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [2, 30])
+@pytest.mark.parametrize("scale", [1.0, 0.37, 1e-40, 1e-47, 1e13])
+def test_queries_are_compared_on_the_grid_and_clipped_to_its_limit(rng, scale, wanted):
+    """By a walk and by a scan; whatever the scale, even one below the least float32: clipped, never wrapped around."""
+    vectors = rng.integers(-128, 128, (30, 3)).astype(np.int8)
+    joined = join_heads(vectors, vectors.dtype)
+    heads = HeadNodes(joined.layout, joined.nodes, 30, joined.entry, scale, joined.dtype)
+    queries = np.concatenate((np.array([[1e15, -1e15, 0.0]]), rng.normal(0, 90 * max(scale, 1e-40), (4, 3)))).astype(
+        np.float32
+    )
+    ids, distances, _ = nearest_heads(heads, queries, wanted, WalkScratch(30))
+    for query, found, distance in zip(oracle.query_on_grid(queries, scale, QUERY_LIMIT), ids, distances):
+        expected = oracle.squared_distances(query, vectors)[found]
+        np.testing.assert_array_equal(distance, expected * (scale * scale))

@@ -17,6 +17,11 @@ def real_distances(queries, vectors):
     return ((np.asarray(queries, np.float64)[:, None] - vectors) ** 2).sum(axis=2)
 
 
+def query_on_grid(queries, scale, limit):
+    """Round queries to a grid of this step, and clip them to ±limit steps."""
+    return np.clip(np.rint(np.asarray(queries, np.float64) / scale), -limit, limit).astype(np.int64)
+
+
 def nearest_heads(query, vectors, wanted):
     """Heads by (distance, id): ids and distances of the first `wanted`."""
     distances = squared_distances(query, vectors)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.heads import head_promise
 
-from annserve.search.head_skip import NEAREST, HeadSkip
+from annserve.search.choose_kernels import NEAREST
+from annserve.search.head_skip import HeadSkip
 
 F32 = np.float32
 

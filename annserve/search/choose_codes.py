@@ -1,0 +1,203 @@
+"""The second way to choose pages: single ones, by the codes of their rows in RAM, the few that are worth it.
+
+A query's whole way to its pages is one call of a kernel (``choose_kernels``). ``CodeChooser.rate`` takes the same way
+stage by stage, for calibration and for whoever asks what a choice rested on.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.codes.rate import Rater, Rating, Skip
+from annserve.codes.tiers import CodeTiers
+from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads, scans
+from annserve.index.segment import Segment
+from annserve.search.choose import Choice, Evidence
+from annserve.search.choose_kernels import choose_pages
+from annserve.search.clock import Clock
+from annserve.search.head_skip import HeadSkip, log_squares
+from annserve.search.read_plan import ReadPlan, Stop
+from annserve.search.selection import PageSelection
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+#: Pages whose rows' codes one query looks at, at most.
+PAGES_RATED_MAX = 8_192
+_EFFORTS_KEPT = 256
+_KEEPS_ALL = HeadSkip(np.zeros(8, np.float32), -np.inf)
+#: Where pages held too few rows before, promises count no longer: all that was rated is read.
+_READS_ALL = Stop(np.ones(1), np.full(1, np.inf), np.inf)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a plan says for one k and recall target, as a search uses it.
+
+    Attributes
+    ----------
+    postings : int
+        Heads in question.
+    skip : Skip
+    head_skip : HeadSkip
+    stop : Stop
+    n_pages, pages_max : int
+        Pages that the heads may have at most; those whose rows' codes are looked at.
+    numbers : tuple
+        All of it as ``choose_kernels.choose_pages`` takes it.
+    """
+
+    postings: int
+    skip: Skip
+    head_skip: HeadSkip
+    stop: Stop
+    n_pages: int
+    pages_max: int
+    numbers: tuple[Any, ...]
+
+
+class CodeChooser:
+    """Rates the pages of the nearest heads by codes in RAM, and reads those that are worth it."""
+
+    def __init__(self, segment: Segment, tiers: CodeTiers, plan: ReadPlan) -> None:
+        self._segment = segment
+        self._tiers = tiers
+        self._plan = plan
+        self._log_radii = log_squares(segment.radii)
+        # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
+        self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
+        self._threads = threading.local()
+
+    def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
+        """Choose the best pages until they promise what the plan expects."""
+        clock.begin("navigate")
+        plan = self._effort(k, recall_target, effort)
+        n_queries, mine = len(queries), self._mine()
+        offsets = np.empty(n_queries + 1, np.int64)
+        counts = np.empty((n_queries, 2), np.int64)
+        nanoseconds = np.empty(3, np.int64)
+        pages = mine.pages(n_queries * plan.pages_max)
+        choose_pages(
+            queries,
+            self._segment.heads.views,
+            self._log_radii,
+            mine.rater.tiers,
+            plan.numbers,
+            mine.walk.next_stamps(n_queries),
+            mine.walk.arrays(queries.shape[1], plan.postings),
+            mine.rater.scratch(plan.n_pages, plan.pages_max, k),
+            mine.chosen(plan.postings, plan.pages_max),
+            pages,
+            offsets,
+            counts,
+            nanoseconds,
+        )
+        for name, spent in zip(("navigate", "rate", "choose"), nanoseconds.tolist()):
+            clock.add(name, 1e-9 * spent)
+        selection = PageSelection(pages[: offsets[-1]].copy(), offsets)
+        return Choice(selection, counts[:, 0], counts[:, 1], lambda: self._evidence(queries, k, plan))
+
+    def _evidence(self, queries: F32, k: int, plan: Effort) -> Evidence:
+        rating, _ = self.rate(queries, k, plan.postings, plan.skip, Clock(), plan.head_skip)
+        return Evidence(rating, plan.postings, plan.stop.hits_wanted(rating, k))
+
+    def rate(
+        self,
+        queries: F32,
+        k: int,
+        heads_wanted: int,
+        skip: Skip,
+        clock: Clock,
+        head_skip: HeadSkip | None = None,
+        *,
+        pages_max: int = PAGES_RATED_MAX,
+        excluded: I64 | None = None,
+    ) -> tuple[Rating, I64]:
+        """Rate the pages of the `heads_wanted` nearest heads that `head_skip` keeps; give the heads visited too."""
+        heads, mine = self._segment.heads, self._mine()
+        with clock.stage("navigate"):
+            head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, mine.walk)
+            distances = exact_distances(heads, queries, head_ids)
+            if head_skip is not None:
+                head_ids, distances = head_skip.keep(head_ids, distances, self._segment.radii)
+        with clock.stage("rate"):
+            rating = mine.rater.rate(queries, head_ids, distances, k, pages_max=pages_max, skip=skip, excluded=excluded)
+        return rating, visited
+
+    def _effort_of(self, k: int, recall_target: float, effort: int) -> Effort:
+        heads, plan = self._segment.heads, self._plan
+        postings = min(effort * plan.heads_wanted(k, recall_target, heads.n_heads), heads.n_heads)
+        skip = plan.skip(k, recall_target)
+        head_skip = plan.head_skip(k, recall_target) if effort == 1 else None
+        head_skip = head_skip or _KEEPS_ALL
+        stop = plan.stop(k, recall_target) if effort == 1 else _READS_ALL
+        n_pages = self._mine().rater.pages_at_most(postings)
+        pages_max = min(PAGES_RATED_MAX, n_pages)
+        numbers = (
+            postings,
+            scans(heads, postings),
+            k,
+            pages_max,
+            skip.terms,
+            np.float32(skip.below),
+            head_skip.terms,
+            np.float32(head_skip.below),
+            stop.evenness,
+            stop.expected,
+            float(stop.worth_enough),
+        )
+        return Effort(postings, skip, head_skip, stop, n_pages, pages_max, numbers)
+
+    def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
+        """Give the postings in question, the same for every query; of the far ones, not all are looked into."""
+        wanted = self._effort(k, recall_target, 1).postings
+        return wanted, wanted
+
+    def pages_expected(self, k: int, recall_target: float) -> float:
+        """Give a generous guess: few queries read more than eight pages a result."""
+        return 8.0 * k
+
+    def _mine(self) -> Scratch:
+        """Give the calling thread's scratch."""
+        if not hasattr(self._threads, "scratch"):
+            self._threads.scratch = Scratch(self._segment, self._tiers)
+        scratch: Scratch = self._threads.scratch
+        return scratch
+
+
+class Scratch:
+    """What one thread needs to choose pages; grows to the largest request.
+
+    Attributes
+    ----------
+    walk : WalkScratch
+    rater : Rater
+    """
+
+    def __init__(self, segment: Segment, tiers: CodeTiers) -> None:
+        self.walk = WalkScratch(segment.heads.n_heads)
+        self.rater = Rater(tiers, segment.page_offsets)
+        self._pages = np.empty(0, np.uint32)
+        self._sized = (0, 0)
+        self._chosen: tuple[npt.NDArray[Any], ...] = ()
+
+    def pages(self, count: int) -> npt.NDArray[np.uint32]:
+        """Give room for so many page ids."""
+        if len(self._pages) < count:
+            self._pages = np.empty(count, np.uint32)
+        return self._pages
+
+    def chosen(self, postings: int, pages_max: int) -> tuple[npt.NDArray[Any], ...]:
+        """Give one query's heads and their distances; its pages, their worths and distances; marks; and a clock."""
+        if self._sized[0] < postings or self._sized[1] < pages_max:
+            self._sized = postings, pages_max = max(self._sized[0], postings), max(self._sized[1], pages_max)
+            kinds = (np.uint32, np.float32, np.float32, np.int64, np.float32)
+            heads = np.empty(postings, np.int32), np.empty(postings, np.float32)
+            self._chosen = (*heads, *(np.empty(pages_max, kind) for kind in kinds), np.empty(2, np.int64))
+        return self._chosen
