@@ -315,7 +315,8 @@ def _told(raw: RawFile | None) -> dict[str, Any] | None:
 
 def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResult:
     def joined(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(answer, name) for answer in answers])
+        parts = [getattr(answer, name) for answer in answers]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     if not answers:
         return SearchResult(np.zeros((0, k), np.uint64), np.zeros((0, k), np.float32), SearchStats())

@@ -99,21 +99,25 @@ def decode_components(codes, of_component, of_nibble, shifts, bits, levels, comp
 
 
 @kernel
-def nibble_tables(projected, of_component, of_nibble, shifts, bits, levels, tables):
+def nibble_tables(projected, of_component, of_nibble, entries, tables):
     """Give what each nibble value adds to the inner product with a projected query.
 
     Parameters
     ----------
     projected : (m,) float32  # IN
         The query's own components.
+    of_component, of_nibble : (f,) int32  # IN
+    entries : (f, 16) float32  # IN
+        The level of each field at each value of its nibble.
     tables : (n_nibbles, 16) float32  # OUT
     """
     tables[:] = 0
     for f in range(of_component.shape[0]):
         weight = projected[of_component[f]]
-        mask = (1 << bits[f]) - 1
+        entry = entries[f]
+        table = tables[of_nibble[f]]
         for x in range(16):
-            tables[of_nibble[f], x] += weight * levels[f, (x >> shifts[f]) & mask]
+            table[x] += weight * entry[x]
 
 
 @kernel

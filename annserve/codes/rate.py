@@ -274,5 +274,6 @@ def whole_steps(rows: int) -> int:
 
 
 def fields_of(book: Codebook) -> tuple[npt.NDArray[Any], ...]:
-    """Give the field arrays of a codebook as kernels take them."""
-    return (book.field_component, book.field_nibble, book.field_shift, book.field_bits, book.field_levels)
+    """Give each field's component and nibble, and its level at each value of the nibble, as kernels take them."""
+    values = np.arange(NIBBLE_VALUES) >> book.field_shift[:, None] & (1 << book.field_bits[:, None]) - 1
+    return book.field_component, book.field_nibble, np.take_along_axis(book.field_levels, values, axis=1)

@@ -106,5 +106,7 @@ def quantize_queries(queries: npt.NDArray[Any]) -> QuantizedQueries:
         whole = (np.rint(exact) == exact).all(axis=1) & (largest <= _QUERY_MAX)
         scales = np.where(whole | (largest == 0), 1.0, largest / _QUERY_MAX)
         elements = np.rint(exact / scales[:, None]).astype(np.int16)
-    norms = (elements.astype(np.int64) ** 2).sum(axis=1).astype(np.float64)
+    squared = elements.astype(np.float64)
+    # Sums of squares of whole numbers stay below 2⁵³: exact.
+    norms = np.einsum("ij,ij->i", squared, squared)
     return QuantizedQueries(np.ascontiguousarray(elements), scales, norms)

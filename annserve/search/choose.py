@@ -66,12 +66,6 @@ class Choice:
     evidence: Callable[[], Evidence] | None = None
     vicinities: PageSelection | None = None
 
-    def read_before(self) -> tuple[I64, I64]:
-        """Give the pages and the reads that choosing itself took, by query."""
-        if self.vicinities is None:
-            return np.zeros_like(self.heads_visited), np.zeros_like(self.heads_visited)
-        return self.vicinities.counts, self.vicinities.reads()
-
 
 class Chooser(Protocol):
     """Chooses pages; threads may share it."""

@@ -114,7 +114,7 @@ class Engine:
         if share >= 2 * BLOCK_QUERIES_LEAST:
             # Two blocks at least, so that one is rated while the disk reads for the other.
             share = -(-share // 2)
-        return int(np.clip(BLOCK_PAGES // max(pages, 1), 1, min(share, BLOCK_QUERIES)))
+        return max(min(int(BLOCK_PAGES // max(pages, 1)), share, BLOCK_QUERIES), 1)
 
     def search(
         self,
@@ -202,7 +202,8 @@ class Engine:
     ) -> Journey[None]:
         """Look harder where the planned pages held fewer than k rows: the promise is k results."""
         effort = 1
-        while len(short := np.flatnonzero(result.short)):
+        while result.short.any():
+            short = np.flatnonzero(result.short)
             effort *= _MORE_EFFORT
             if effort < self.segment.heads.n_heads:
                 choice = self.chooser.choose(space[short], k, recall_target, clock, effort)
@@ -252,20 +253,22 @@ class Engine:
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
-        pages, reads = choice.read_before()
-        pages = pages + to_read.counts
+        chosen = selection.counts
+        to_come = chosen if to_read is selection else to_read.counts
+        before = choice.vicinities
+        pages = to_come if before is None else before.counts + to_come
         result = BlockResult(
             ids=ids,
             distances=distances,
             short=ids[:, -1] == NO_ID,
             pages_read=pages,
-            reads=reads + to_read.reads(),
+            reads=to_read.reads() if before is None else before.reads() + to_read.reads(),
             bytes_read=pages * segment.spec.page_bytes,
             heads_visited=choice.heads_visited,
             rows_scored=scored,
             codes_scanned=choice.codes_scanned,
-            pages_cached=selection.counts - to_read.counts,
-            rows_reranked=np.zeros_like(pages),
+            pages_cached=chosen - to_come,
+            rows_reranked=np.zeros(len(pages), np.int64),
         )
         if look is not None and candidates is not None:
             again = yield from look.rank(candidates, clock)

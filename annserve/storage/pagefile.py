@@ -14,6 +14,7 @@ import mmap
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,11 @@ def aligned_frames(count: int, page_bytes: int) -> npt.NDArray[np.uint8]:
     # A map can't be empty.
     memory = mmap.mmap(-1, max(count, 1) * page_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return np.frombuffer(memory, np.uint8).reshape(-1, page_bytes)[:count]
+
+
+def own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give a writable, contiguous array: this one, or a copy."""
+    return array if array.flags.carray else array.copy()
 
 
 def instead_of(passed_over: str) -> str:
@@ -163,7 +169,7 @@ class PageFile:
         if not (frames.flags.c_contiguous and frames.flags.writeable) or frames.ctypes.data % ALIGNMENT:
             raise InputError("frames aren't writable, contiguous and aligned; use aligned_frames", field="frames")
         # Kernels are compiled for one type of array: writable and contiguous.
-        return np.require(page_ids, requirements=("C", "W")), np.require(places, requirements=("C", "W"))
+        return own(page_ids), own(places)
 
     def run_starts(self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Find where each operation of a request begins: neighbours on the disk and in the frames share one.
