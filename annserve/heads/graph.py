@@ -27,8 +27,10 @@ from annserve.heads.layout import HEADS_MAX, NO_HEAD, HeadNodes, NodeLayout, gri
 
 #: Heads looked at around a new one; 100 gives the same pages per query as 200 at half the time.
 BREADTH = 100
-#: Squared distances are compared with this slack: alpha = 1.2, as DiskANN's.
-SLACK = 1.2**2
+#: Squared distances are compared with this slack. DiskANN's alpha of 1.2, 1.44 of squares, drops so few that where
+#: data falls into many clusters a list fills up within one: of the 64 nearest heads of 2,576 (768 d) walks found 69 %,
+#: with 1.1 they find 98 %. On SIFT and sentences both find 99.9 %, with 1.1 by 5 % fewer distances.
+SLACK = 1.1
 _STEP = 4_096
 
 
