@@ -1,9 +1,10 @@
 """Fit the model behind ``annserve plan`` to what was measured, and say how far it misses.
 
     python bench/pages_fitted.py bench/results/<date>-plan/pages.json bench/results/<date>-growth/*B.json \
-        --out bench/results/<date>-plan/model.json
+        bench/results/<date>-auto/modes.json --out bench/results/<date>-auto/model.json
 
-Its input is what ``bench/pages_measured.py`` wrote and, for growth with the rows, what ``bench/growth.py`` did.
+Its input is what ``bench/pages_measured.py`` wrote; what ``bench/modes.py`` did, for other ways to choose pages and
+other sizes of them; and, for growth with the rows, what ``bench/growth.py`` did.
 The constants that it prints stand in ``annserve/search/page_model.py``. Errors are of sets that a fit hasn't seen: all
 runs on one source of vectors (each generated dimension is one) are left out in turn, and predicted from the others.
 """
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from annserve.build.budget import plan_tiers
+from annserve.build.options import MODES
 from annserve.search.page_model import Workload, expected_reading
 from annserve.spec import IndexSpec
 
@@ -40,9 +42,12 @@ START = {
     "row_codes.base": 7.5, "row_codes.rows": 0.4, "row_codes.dim": 0.5, "row_codes.capacity": 0.0, "row_codes.k": 0.3,
     "row_codes.miss": 0.6,
     "probes.base": 2.0, "probes.rows": 0.3, "probes.dim": 0.5, "probes.capacity": 0.0, "probes.k": 0.4,
-    "probes.miss": 1.0, "probes.posting": -0.5,
+    "probes.miss": 1.0, "probes.posting": -0.5, "probes.copies": -1.0,
+    "vicinities.base": 2.0, "vicinities.rows": 0.1, "vicinities.dim": 0.5, "vicinities.capacity": 0.0,
+    "vicinities.k": 0.3, "vicinities.miss": 0.5, "ssd.base": 0.0,
     "reads.base": 0.03, "reads.pages": 0.5, "reads.rows": -0.2,
-    "error.codes": 0.0, "error.probes": 0.0, "error.anchored": 0.0, "error.growth": GROWTH_ERROR, "error.rows_max": 5e5,
+    "error.codes": 0.0, "error.probes": 0.0, "error.ssd": 0.0,
+    "error.anchored": 0.0, "error.growth": GROWTH_ERROR, "error.rows_max": 5e5,
 }  # fmt: skip
 #: Logarithm beyond which a point is odd.
 OUTLIER = 0.3
@@ -60,8 +65,8 @@ def main() -> None:
     points = [point for file in files for point in (points_of(file["runs"]) if "runs" in file else growth_of(file))]
     constants = fit(points)
     unseen = errors_unseen(points)
-    constants["error.codes"] = two_thirds([e for p, e in zip(points, unseen) if p["work"].code_bytes])
-    constants["error.probes"] = two_thirds([e for p, e in zip(points, unseen) if not p["work"].code_bytes])
+    for error, mode in (("error.codes", "ram"), ("error.ssd", "ssd"), ("error.probes", "none")):
+        constants[error] = two_thirds([e for p, e in zip(points, unseen) if mode_of(p) == mode])
     constants["error.anchored"] = two_thirds(within_sources(points, unseen))
     constants["error.rows_max"] = max(point["work"].n_rows for point in points)
     report = {"constants": constants, "points": len(points), "errors": summary(points, constants, unseen)}
@@ -73,12 +78,11 @@ def main() -> None:
 def points_of(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     points = []
     for run in runs:
-        postings_pages = 16 if run["code_bytes"] else max(round(run["pages"] / run["heads"]), 1)
         for asked in run["asked"]:
-            n_rows, m, capacity = run["n_rows"], run["intrinsic_dim"], run["page_capacity"]
-            work = Workload(n_rows, m, capacity, run["code_bytes"], postings_pages, asked["k"], asked["recall_target"])
+            work = work_of(run, asked)
             postings = asked["postings"][1]
-            page_codes = min(postings * 16, run["pages"])
+            page_codes = min(postings * work.pages_per_posting, run["pages"])
+            row_pages = asked["rows_scored_mean"] * run["pages"] / (run["n_rows"] * work.copies)
             points.append(
                 {
                     "case": run["case"],
@@ -88,11 +92,35 @@ def points_of(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "pages": asked["pages_read_mean"],
                     "reads": asked["reads_mean"],
                     "postings": postings,
-                    "row_codes": max(asked["codes_scanned_mean"] - page_codes, 1.0),
+                    # Heads that are passed over hide what those that aren't have, so codes are fitted to runs before.
+                    "row_codes": 0.0 if "codes" in run else max(asked["codes_scanned_mean"] - page_codes, 1.0),
+                    "vicinities": max(asked["pages_read_mean"] - row_pages, 1.0),
                     "weight": WEIGHTS[asked["k"]],
                 }
             )
     return points
+
+
+def work_of(run: dict[str, Any], asked: dict[str, Any]) -> Workload:
+    """Give the workload of a query of a measured index."""
+    replicas = run.get("replicas", 1) > 1
+    return Workload(
+        run["n_rows"],
+        run["intrinsic_dim"],
+        run["page_capacity"],
+        run["code_bytes"],
+        max(round(run["pages"] / run["heads"]), 1),
+        asked["k"],
+        asked["recall_target"],
+        codes_on_ssd=run.get("codes") == "ssd",
+        copies=run["pages"] * run["page_capacity"] / run["n_rows"] if replicas else 1.0,
+        page_bytes=run["page_bytes"],
+    )
+
+
+def mode_of(point: dict[str, Any]) -> str:
+    work: Workload = point["work"]
+    return "ssd" if work.codes_on_ssd else "ram" if work.code_bytes else "none"
 
 
 def growth_of(file: dict[str, Any]) -> list[dict[str, Any]]:
@@ -100,7 +128,7 @@ def growth_of(file: dict[str, Any]) -> list[dict[str, Any]]:
     if "points" not in file:
         return []
     spec = IndexSpec(128, "uint8", "l2")
-    tiers = plan_tiers(spec, file["rows"], file["ram"], "auto")
+    tiers = plan_tiers(spec, file["rows"], file["ram"], "ram")
     return [
         {
             "case": f"{file['set']}-growth",
@@ -121,18 +149,19 @@ def growth_of(file: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def fit(points: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Fit each part by itself: pages with codes, pages without, reads, codes."""
+    """Fit each part by itself: pages with codes, pages without, vicinities, reads, codes."""
     constants = dict(START)
-    coded = [point for point in points if point["work"].code_bytes]
-    bare = [point for point in points if not point["work"].code_bytes]
+    coded, far, bare = ([point for point in points if mode_of(point) == mode] for mode in ("ram", "ssd", "none"))
     # k = 1 is left out of the codes: calibration finds too few hits there to pass over pages by.
-    deep = [point for point in coded if point["work"].k > 1]
+    deep = [point for point in coded if point["work"].k > 1 and point["row_codes"]]
     for names, some, what in (
         (("floor", "blur"), coded, "pages"),
         (("postings",), deep, "postings"),
         (("row_codes",), deep, "row_codes"),
         (("probes",), bare, "pages"),
-        (("reads",), points, "reads"),
+        (("vicinities",), far, "vicinities"),
+        (("ssd",), far, "pages"),
+        (("reads",), coded, "reads"),
     ):
         free = [name for name in constants if name.split(".")[0] in names]
         if some:
@@ -209,7 +238,7 @@ def within_sources(points: Sequence[dict[str, Any]], unseen: Sequence[float]) ->
     """Give what is left of errors at k = 10 once one point of the same source is known: that at recall 0.95."""
     left = []
     for source in {point["source"] for point in points}:
-        own = [i for i, p in enumerate(points) if p["source"] == source and p["work"].k == 10 and p["work"].code_bytes]
+        own = [i for i, p in enumerate(points) if p["source"] == source and p["work"].k == 10 and mode_of(p) == "ram"]
         for known in own:
             if points[known]["work"].recall_target == 0.95:
                 left += [unseen[i] - unseen[known] for i in own if i != known]
@@ -235,19 +264,14 @@ def summary(points: Sequence[dict[str, Any]], constants: dict[str, float], unsee
             if chosen:
                 pair = rms([seen[i] for i in chosen]), rms([unseen[i] for i in chosen])
                 groups[f"{name}, k = {k}"] = {"seen": round(pair[0], 3), "unseen": round(pair[1], 3)}
-    codes = {
-        what: round(
-            rms(misses([p for p in points if p["work"].code_bytes and p["work"].k > 1], constants, what).tolist()), 3
-        )
-        for what in ("postings", "row_codes", "reads")
-    }
-    tens = [i for i, p in enumerate(points) if p["work"].k == 10 and p["work"].code_bytes]
-    return {
-        "pages_k10_seen_rms": round(rms([seen[i] for i in tens]), 3),
-        "pages_k10_unseen_rms": round(rms([unseen[i] for i in tens]), 3),
-        "others_rms": codes,
-        "by_case": groups,
-    }
+    deep = [p for p in points if p["row_codes"] and mode_of(p) == "ram" and p["work"].k > 1]
+    codes = {what: round(rms(misses(deep, constants, what).tolist()), 3) for what in ("postings", "row_codes", "reads")}
+    by_mode = {}
+    for mode in MODES:
+        tens = [i for i, p in enumerate(points) if p["work"].k == 10 and mode_of(p) == mode]
+        pair = rms([seen[i] for i in tens]), rms([unseen[i] for i in tens])
+        by_mode[mode] = {"seen": round(pair[0], 3), "unseen": round(pair[1], 3)}
+    return {"pages_k10_rms": by_mode, "others_rms": codes, "by_case": groups}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SHARED = Path(os.environ.get("ANNSERVE_SHARED", ROOT.parent / "shared")) / "data
 KS = (1, 10, 100)
 TARGETS = (0.80, 0.90, 0.95, 0.98, 0.99)
 QUERIES_MAX = 1_000
-_PILOT_ROWS, _PILOT_PROBES = 30_000, 400
+PILOT_ROWS, PILOT_PROBES = 30_000, 400
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Case:
 
     folder: str
     n_rows: int
-    budgets: tuple[str, ...]
+    budgets: tuple[str, ...] = ()
     metric: str = "l2"
     dim: int = 0
     intrinsic_dim: float = 0.0
     dtype: str = "uint8"
     codes: str = "auto"
+    replicas: int = 1
+    page_bytes: int = 0
 
 
 def generated(dim: int, intrinsic_dim: float, n_rows: int, budgets: tuple[str, ...], dtype: str = "uint8") -> Case:
@@ -90,8 +92,8 @@ def main() -> None:
         depth = max(k for k in KS if k <= len(base))
         ids, distances = exact_neighbours(base, queries, depth, case.metric, threads=options.threads)
         truth = Truth(ids.astype(np.uint64), distances, 0.0 if base.dtype.kind == "u" else 1e-6)
-        probes = np.random.default_rng(0).choice(min(len(base), _PILOT_ROWS), _PILOT_PROBES, replace=False)
-        facts = {"case": name, "intrinsic_dim": round(intrinsic_dimension(base[:_PILOT_ROWS], probes), 2)}
+        probes = np.random.default_rng(0).choice(min(len(base), PILOT_ROWS), PILOT_PROBES, replace=False)
+        facts = {"case": name, "intrinsic_dim": round(intrinsic_dimension(base[:PILOT_ROWS], probes), 2)}
         for ram in budgets:
             runs.append(facts | {"ram": ram} | measure(base, queries, truth, case, ram, options.threads))
             options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,14 @@ def measure(base: np.ndarray, queries: np.ndarray, truth: Truth, case: Case, ram
     """Build, ask at every k and target, and write down what was read."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "base.npy", base)
-        settings = BuildOptions(metric=case.metric, ram=ram, codes=case.codes, threads=threads)
+        settings = BuildOptions(
+            metric=case.metric,
+            ram=ram,
+            codes=case.codes,
+            replicas=case.replicas,
+            page_bytes=case.page_bytes,
+            threads=threads,
+        )
         build(Path(folder) / "base.npy", Path(folder) / "index", settings)
         with annserve.open(Path(folder) / "index", threads=threads) as index:
             report, info = index.report, index.info()
@@ -139,6 +148,7 @@ def measure(base: np.ndarray, queries: np.ndarray, truth: Truth, case: Case, ram
         "heads": info["heads"],
         "code_bytes": report["code_bytes"],
         "ram_bytes_per_vector": info["ram_bytes_per_vector"],
+        "disk_bytes": info["disk_bytes"],
         "stage_seconds": report["stage_seconds"],
         "peak_rss_bytes": report["peak_rss_bytes"],
         "asked": asked,

@@ -1,4 +1,12 @@
-"""How a RAM budget is spent: heads, page codes and row codes of how many bytes.
+"""How a RAM budget is spent: by which codes pages are chosen, and on how many heads and bytes of code.
+
+==========  ==============================================  =============================================
+mode        RAM                                             a query reads
+==========  ==============================================  =============================================
+``ram``     heads, codes of pages and rows                  the pages its codes choose
+``ssd``     heads, codes of pages                           vicinities (codes of rows), then pages
+``none``    heads alone                                     whole postings, on more disk with replicas
+==========  ==============================================  =============================================
 
 Bytes a vector, at c rows a page and p pages a posting: heads (links and vector) / (c · p), page tier 42 / c, row codes
 (code bytes + 2) / fill. Bytes of a row's code save most reads, so what heads and pages leave goes there. The codebooks
@@ -14,6 +22,7 @@ from math import ceil
 from annserve.build.encode import PAGE_CODE_BYTES
 from annserve.codes.estimate import FACTOR_BYTES
 from annserve.codes.layout import CODE_BYTES_MAX
+from annserve.codes.vicinity_layout import NO_PLACE
 from annserve.errors import InputError
 from annserve.heads.layout import NodeLayout
 from annserve.sizes import UNITS
@@ -27,12 +36,14 @@ _PAGE_FACTS_BYTES = 10
 _POSTING_BYTES = 8
 #: Pages are at least so full; fewer rows share a page's bytes.
 _FILL = 0.985
-#: Fewer bytes of code save too few reads to pay for page codes.
+#: Shorter codes of rows tell too little apart.
 _CODE_BYTES_MIN = 4
 #: Longer codes on the SSD leave fewer pages to read, but fill more vicinities.
 _SSD_DIMS_PER_BYTE = 8
+#: Below, heads alone read no more pages than codes on the SSD: 7.9 and 8.1 at 16 dimensions.
+_SSD_DIM_MIN = 32
 #: Training takes time in proportion to dim³ (some minutes here) and codebooks 8 · dim² bytes; embeddings have fewer.
-_CODE_DIM_MAX = 4_096
+CODE_DIM_MAX = 4_096
 #: Without codes every page of a posting is read.
 _PAGES_PER_POSTING_MAX = 256
 #: Places of a posting for each row at home there, at least, where there are replicas.
@@ -55,6 +66,8 @@ class TierPlan:
         Rows that a posting is home of, at most.
     codes_on_ssd : bool
         Whether the codes of rows lie on the SSD.
+    replicas : int
+        Copies of a row, at most.
     """
 
     code_bytes: int
@@ -62,6 +75,20 @@ class TierPlan:
     bytes_per_vector: float
     rows_at_home: int
     codes_on_ssd: bool = False
+    replicas: int = 1
+
+    @property
+    def mode(self) -> str:
+        """How pages are chosen, one of ``build.options.MODES``."""
+        if not self.code_bytes:
+            return "none"
+        return "ssd" if self.codes_on_ssd else "ram"
+
+    def copies(self, page_capacity: int) -> float:
+        """Give the places that there are for a row: how often it lies on pages, on average, at most."""
+        if self.replicas == 1:
+            return 1.0
+        return min(self.pages_per_posting * page_capacity / self.rows_at_home, float(self.replicas))
 
 
 def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
@@ -105,39 +132,52 @@ def plan_tiers(spec: IndexSpec, n_rows: int, ram: str, codes: str, replicas: int
     ram : str
         See `ram_per_vector`.
     codes : str
-        ``auto`` takes codes where the budget allows and vectors have at most 4,096 dimensions; ``ssd`` puts those of
-        rows on the SSD; ``none`` forbids them.
+        One of ``build.options.MODES``, or ``auto``: the one of them that reads the fewest pages at recall 0.95.
     replicas : int
         Copies of a row at most; more than one only without codes.
 
     Raises
     ------
     InputError
-        If the budget is below the least that any index of this shape takes; the message says what that is.
+        If the budget is below the least that such an index of this shape takes; the message says what that is.
     """
     budget = ram_per_vector(ram, spec, n_rows)
-    per_page = spec.page_capacity * _FILL
-    head = _head_bytes(spec)
-    if codes == "auto" and spec.space_dim <= _CODE_DIM_MAX:
-        left = int((budget - ram_with_codes(spec, 0)) * _FILL)
-        if left >= _CODE_BYTES_MIN:
-            code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
-            ram_bytes = ram_with_codes(spec, code_bytes)
-            return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes, PAGES_PER_POSTING * spec.page_capacity)
+    if codes == "auto":
+        codes = _best_mode(spec, n_rows, budget)
+    if codes != "none" and spec.space_dim > CODE_DIM_MAX:
+        raise InputError(
+            f"codes need at most {CODE_DIM_MAX:,} dimensions, these rows have {spec.space_dim:,}; choose codes=none",
+            field="codes",
+        )
+    if codes == "ram":
+        return _plan_ram(spec, budget)
     if codes == "ssd":
         return _plan_ssd(spec, budget)
-    if replicas > 1 and head <= budget * per_page * _PAGES_PER_POSTING_MAX:
-        return _plan_replicas(spec.page_capacity, head / _FILL, budget, replicas)
-    for pages_per_posting in range(1, _PAGES_PER_POSTING_MAX + 1):
-        ram_bytes = head / (per_page * pages_per_posting)
-        if ram_bytes <= budget:
-            return TierPlan(0, pages_per_posting, ram_bytes, pages_per_posting * spec.page_capacity)
-    least = ceil(1e3 * ram_bytes) / 1e3
-    raise InputError(
-        f"ram is {ram} ({budget:.3f} bytes a vector), but the least is {least:.3f} bytes a vector, "
-        f"{ceil(least * n_rows):,} in all: heads of postings of {_PAGES_PER_POSTING_MAX} pages; give more",
-        field="ram",
-    )
+    return _plan_heads(spec, n_rows, budget, replicas)
+
+
+def ram_codes_pay(spec: IndexSpec) -> float:
+    """Give the RAM, in bytes a vector, from which codes of rows in RAM read fewer pages than those on the SSD.
+
+    Notes
+    -----
+    At recall 0.95 both read as many with 5 bytes of code in RAM at 31,250 rows of 128 dimensions, 6 at 125,000 and at
+    500,000, 9 at 32,000 of 384 (dialogues), 11 at 12,000 of these (paragraphs): half the root of the dimensions.
+    Measured by ``bench/modes.py``, bench/results/2026-11-21-auto.
+    """
+    code_bytes = max(ceil(spec.space_dim**0.5 / 2), _CODE_BYTES_MIN)
+    return ram_with_codes(spec, min(code_bytes, _ssd_code_bytes(spec)))
+
+
+def _best_mode(spec: IndexSpec, n_rows: int, budget: float) -> str:
+    """Give the mode that reads the fewest pages."""
+    if spec.space_dim > CODE_DIM_MAX:
+        return "none"
+    ssd_fits = budget >= _ram_ssd(spec, _PAGES_PER_POSTING_MAX) and n_rows <= _FILL * NO_PLACE
+    ssd_fits &= spec.space_dim >= _SSD_DIM_MIN
+    if budget >= (ram_codes_pay(spec) if ssd_fits else ram_with_codes(spec)):
+        return "ram"
+    return "ssd" if ssd_fits else "none"
 
 
 def tier_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> dict[str, float]:
@@ -164,6 +204,66 @@ def _head_bytes(spec: IndexSpec) -> float:
     return node.page_bytes / node.nodes_per_page + _POSTING_BYTES
 
 
+def _ram_ssd(spec: IndexSpec, pages_per_posting: int) -> float:
+    """Give the RAM, in bytes a vector, with codes of rows on the SSD."""
+    of_page = _head_bytes(spec) / pages_per_posting + PAGE_CODE_BYTES + _PAGE_FACTS_BYTES
+    return of_page / (spec.page_capacity * _FILL)
+
+
+def _plan_ram(spec: IndexSpec, budget: float) -> TierPlan:
+    """Spend a budget on codes of rows: as many bytes as heads and pages leave."""
+    left = int((budget - ram_with_codes(spec, 0)) * _FILL)
+    if left < _CODE_BYTES_MIN:
+        raise InputError(
+            f"ram allows {budget:.3f} bytes a vector, but with codes of rows in RAM the least is "
+            f"{_up(ram_with_codes(spec)):.3f}; give more, or choose codes=auto",
+            field="ram",
+        )
+    code_bytes = min(left, CODE_BYTES_MAX, spec.space_dim)
+    ram_bytes = ram_with_codes(spec, code_bytes)
+    return TierPlan(code_bytes, PAGES_PER_POSTING, ram_bytes, PAGES_PER_POSTING * spec.page_capacity)
+
+
+def _ssd_code_bytes(spec: IndexSpec) -> int:
+    return min(max(spec.space_dim // _SSD_DIMS_PER_BYTE, _CODE_BYTES_MIN), CODE_BYTES_MAX, spec.space_dim)
+
+
+def _plan_ssd(spec: IndexSpec, budget: float) -> TierPlan:
+    """Spend a budget where the codes of rows lie on the SSD: page codes always, heads as many as there is room for."""
+    for pages_per_posting in (PAGES_PER_POSTING << doublings for doublings in range(5)):
+        ram_bytes = _ram_ssd(spec, pages_per_posting)
+        if ram_bytes <= budget:
+            rows_at_home = pages_per_posting * spec.page_capacity
+            return TierPlan(_ssd_code_bytes(spec), pages_per_posting, ram_bytes, rows_at_home, codes_on_ssd=True)
+    raise InputError(
+        f"ram allows {budget:.3f} bytes a vector, but with codes on SSD the least is {_up(ram_bytes):.3f}: a code for "
+        "each page, and heads of postings of 256 pages; give more, or choose codes=none",
+        field="ram",
+    )
+
+
+def _plan_heads(spec: IndexSpec, n_rows: int, budget: float, replicas: int) -> TierPlan:
+    """Spend a budget on heads alone."""
+    head, per_page = _head_bytes(spec), spec.page_capacity * _FILL
+    if replicas > 1 and head <= budget * per_page * _PAGES_PER_POSTING_MAX:
+        return _plan_replicas(spec.page_capacity, head / _FILL, budget, replicas)
+    for pages_per_posting in range(1, _PAGES_PER_POSTING_MAX + 1):
+        ram_bytes = head / (per_page * pages_per_posting)
+        if ram_bytes <= budget:
+            return TierPlan(0, pages_per_posting, ram_bytes, pages_per_posting * spec.page_capacity)
+    least = _up(ram_bytes)
+    raise InputError(
+        f"ram allows {budget:.3f} bytes a vector, but the least is {least:.3f}, {ceil(least * n_rows):,} bytes in all: "
+        f"heads of postings of {_PAGES_PER_POSTING_MAX} pages; give more",
+        field="ram",
+    )
+
+
+def _up(ram_bytes: float) -> float:
+    """Round up, so that what is told is enough."""
+    return ceil(1e3 * ram_bytes) / 1e3
+
+
 def _plan_replicas(page_capacity: int, head: float, budget: float, replicas: int) -> TierPlan:
     """Spend a budget on heads alone: fewer rows at home, and pages so that half of all replicas find room.
 
@@ -179,25 +279,4 @@ def _plan_replicas(page_capacity: int, head: float, budget: float, replicas: int
     # More heads than that, and rows can't fill their pages.
     rows_at_home = max(ceil(head / budget), ceil(page_capacity / replicas))
     pages = max(rows_at_home * replicas // (2 * page_capacity), ceil(_ROOM_MIN * rows_at_home / page_capacity))
-    return TierPlan(0, pages, head / rows_at_home, rows_at_home)
-
-
-def _plan_ssd(spec: IndexSpec, budget: float) -> TierPlan:
-    """Spend a budget where the codes of rows lie on the SSD: page codes always, heads as many as there is room for."""
-    if spec.space_dim > _CODE_DIM_MAX:
-        raise InputError(
-            f"codes need at most {_CODE_DIM_MAX:,} dimensions, these rows have {spec.space_dim:,}; choose codes=none",
-            field="codes",
-        )
-    code_bytes = min(max(spec.space_dim // _SSD_DIMS_PER_BYTE, _CODE_BYTES_MIN), CODE_BYTES_MAX, spec.space_dim)
-    for pages_per_posting in (PAGES_PER_POSTING << doublings for doublings in range(5)):
-        of_page = _head_bytes(spec) / pages_per_posting + PAGE_CODE_BYTES + _PAGE_FACTS_BYTES
-        ram_bytes = of_page / (spec.page_capacity * _FILL)
-        if ram_bytes <= budget:
-            rows_at_home = pages_per_posting * spec.page_capacity
-            return TierPlan(code_bytes, pages_per_posting, ram_bytes, rows_at_home, codes_on_ssd=True)
-    raise InputError(
-        f"ram is {budget:.3f} bytes a vector, but with codes on SSD the least is {ceil(1e3 * ram_bytes) / 1e3:.3f}: a "
-        "code for each page, and heads of postings of 256 pages; give more, or choose codes=none",
-        field="ram",
-    )
+    return TierPlan(0, pages, head / rows_at_home, rows_at_home, replicas=replicas)

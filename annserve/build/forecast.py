@@ -8,12 +8,14 @@ those of one core of the machine that the constants below were measured on.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from annserve.build.budget import plan_tiers, tier_bytes
 from annserve.build.options import BuildOptions
+from annserve.raw.layout import RawLayout
 from annserve.search.page_model import INTRINSIC_DIM, Anchor, Reading, Workload, expected_reading
 from annserve.spec import IndexSpec
 from annserve.storage.prices import DiskPrices
@@ -41,16 +43,21 @@ class Forecast:
     ----------
     ram : str
         The budget, as given.
-    code_bytes, pages_per_posting, heads, pages : int
+    mode : str
+        How pages are chosen, one of ``build.options.MODES``.
+    page_bytes, code_bytes, pages_per_posting, replicas, heads, pages : int
         What the budget buys; code_bytes is 0 where heads alone choose pages.
-    ram_tiers : dict
-        Bytes in RAM by tier.
+    copies : float
+        Of a row, on average: at most so many.
+    ram_tiers, disk_parts : dict
+        Bytes in RAM by tier, and on disk by file.
     ram_bytes, ram_bytes_per_vector, disk_bytes : float
-        Bytes a vector without the codebooks, which don't grow.
+        Bytes a vector without the codebooks, which don't grow, and without the page cache.
     reading : Reading
         What a query looks at and reads.
-    query_bytes, cpu_us, latency_us : float
-        Of one query; latency is that of one alone on its disk and core.
+    query_bytes, disk_us, cpu_us, latency_us : float
+        Of one query: what it reads, the time that takes of a busy disk, and of a core; latency is that of one alone.
+        What a page cache holds isn't read.
     queries_per_second : float
         On `threads` cores, many queries at once.
     bound_by : str
@@ -63,16 +70,22 @@ class Forecast:
     recall_target: float
     ram: str
     threads: int
+    mode: str
+    page_bytes: int
     code_bytes: int
     pages_per_posting: int
+    replicas: int
     heads: int
     pages: int
+    copies: float
     ram_tiers: dict[str, float]
+    disk_parts: dict[str, float]
     ram_bytes: float
     ram_bytes_per_vector: float
     disk_bytes: float
     reading: Reading
     query_bytes: float
+    disk_us: float
     cpu_us: float
     latency_us: float
     queries_per_second: float
@@ -93,6 +106,9 @@ def forecast(
     *,
     ram: str = BuildOptions.ram,
     codes: str = BuildOptions.codes,
+    replicas: int = BuildOptions.replicas,
+    raw: RawLayout | None = None,
+    cache_bytes: float = 0.0,
     k: int = 10,
     recall_target: float,
     intrinsic_dim: float = INTRINSIC_DIM,
@@ -106,8 +122,13 @@ def forecast(
     spec : IndexSpec
     n_rows : int
     prices : DiskPrices
-    ram, codes
+    ram, codes, replicas
         As a build takes them.
+    raw : RawLayout, optional
+        Of raw rows that are kept on disk beside the pages.
+    cache_bytes : float
+        Of a page cache, beside the budget. It is taken to hold any page as likely as another, which is the least that
+        it can save: queries that come again find more.
     k, recall_target
         Of a query; 0.80 … 0.99.
     intrinsic_dim : float
@@ -125,44 +146,80 @@ def forecast(
     InputError
         If the budget is below the least that such an index takes; the message says what that is.
     """
-    tiers = plan_tiers(spec, n_rows, ram, codes)
+    tiers = plan_tiers(spec, n_rows, ram, codes, replicas)
     ram_tiers = tier_bytes(spec, n_rows, tiers)
     if tiers.code_bytes:
         ram_tiers["codebooks"] = _CODEBOOK_BYTES * spec.space_dim**2
-    n_pages = max(-(-n_rows // spec.page_capacity), 1)
-    n_heads = max(-(-n_pages // tiers.pages_per_posting), 1)
+    n_heads = max(-(-n_rows // tiers.rows_at_home), 1)
+    home_pages = max(-(-n_rows // spec.page_capacity), 1)
+    copies = tiers.copies(spec.page_capacity)
+    n_pages = ceil(home_pages * copies)
     work = Workload(
-        n_rows, intrinsic_dim, spec.page_capacity, tiers.code_bytes, tiers.pages_per_posting, k, recall_target
+        n_rows,
+        intrinsic_dim,
+        spec.page_capacity,
+        tiers.code_bytes,
+        tiers.pages_per_posting,
+        k,
+        recall_target,
+        tiers.codes_on_ssd,
+        copies,
+        spec.page_bytes,
     )
     reading = expected_reading(work, anchor)
-    query_bytes = reading.pages * spec.page_bytes
+    disk_parts = _disk_parts(spec, n_pages, tiers.codes_on_ssd, raw, sum(ram_tiers.values()))
+    paged = sum(disk_parts[name] for name in ("pages", "vicinities") if name in disk_parts)
+    missed = 1 - min(cache_bytes / paged, 1.0)
+    reads, query_bytes = missed * reading.reads, missed * reading.pages * spec.page_bytes
+    if cache_bytes:
+        ram_tiers["page_cache"] = cache_bytes
     cpu_us = _cpu_us(spec, reading, n_heads, tiers.code_bytes)
-    disk_us = prices.busy_us(reading.reads, query_bytes)
+    disk_us = prices.busy_us(reads, query_bytes)
+    # Vicinities come before pages are chosen: a batch of their own.
+    waited = prices.batch_us(reads, query_bytes) + (prices.wait_us if tiers.codes_on_ssd and reads else 0.0)
     row_bytes = spec.dim * np.dtype(spec.row_type).itemsize
-    disk_bytes = n_pages * spec.page_bytes + sum(ram_tiers.values())
+    disk_bytes = sum(disk_parts.values())
     return Forecast(
         k=k,
         recall_target=recall_target,
         ram=ram,
         threads=threads,
+        mode=tiers.mode,
+        page_bytes=spec.page_bytes,
         code_bytes=tiers.code_bytes,
         pages_per_posting=tiers.pages_per_posting,
+        replicas=tiers.replicas,
         heads=n_heads,
         pages=n_pages,
+        copies=copies,
         ram_tiers=ram_tiers,
+        disk_parts=disk_parts,
         ram_bytes=sum(ram_tiers.values()),
         ram_bytes_per_vector=tiers.bytes_per_vector,
         disk_bytes=disk_bytes,
         reading=reading,
         query_bytes=query_bytes,
+        disk_us=disk_us,
         cpu_us=cpu_us,
-        latency_us=cpu_us + prices.batch_us(reading.reads, query_bytes),
+        latency_us=cpu_us + waited,
         queries_per_second=1e6 / max(cpu_us / threads, disk_us),
         bound_by="disk" if disk_us > cpu_us / threads else "cpu",
         build_seconds=_build_cpu_seconds(spec, n_rows) / threads,
         build_ram_bytes=BUILD_BASE_BYTES + n_rows * (row_bytes + BUILD_ELEMENT_BYTES * spec.space_dim),
         build_disk_bytes=disk_bytes + n_rows * row_bytes,
     )
+
+
+def _disk_parts(
+    spec: IndexSpec, n_pages: int, codes_on_ssd: bool, raw: RawLayout | None, ram_bytes: float
+) -> dict[str, float]:
+    """Give the bytes of each file."""
+    parts = {"pages": float(n_pages * spec.page_bytes)}
+    if codes_on_ssd:
+        parts["vicinities"] = float(n_pages * spec.page_bytes)
+    if raw is not None:
+        parts["raw_rows"] = float(raw.n_pages(n_pages * spec.page_capacity) * raw.page_bytes)
+    return parts | {"in_ram": ram_bytes}
 
 
 def _cpu_us(spec: IndexSpec, reading: Reading, n_heads: int, code_bytes: int) -> float:

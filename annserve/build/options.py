@@ -9,8 +9,10 @@ from pathlib import Path
 from annserve.errors import InputError
 from annserve.spec import METRICS
 
-#: Ways to choose pages: by codes where the budget allows, by codes that lie on the SSD, or by heads alone.
-CODES = ("auto", "ssd", "none")
+#: Ways to choose pages: by codes of rows in RAM, by such on the SSD, or by heads alone.
+MODES = ("ram", "ssd", "none")
+#: One of these, or what reads the fewest pages.
+CODES = ("auto", *MODES)
 #: Raw rows kept for re-ranking: where INT8 loses too much, never, or always in a type.
 RERANKS = ("auto", "none", "float32", "float16")
 #: Copies of a row; SPANN's.
@@ -33,8 +35,9 @@ class BuildOptions:
         What a search may keep in RAM: a share of the INT8 size (``25%``), bytes a vector (``20B``) or a total
         (``2GiB``). More RAM, fewer reads.
     codes : str
-        ``auto``: short codes of pages and rows, as the budget allows. ``ssd``: codes of pages alone in RAM, those of
-        rows on the SSD, read before the pages are chosen. ``none``: heads alone choose pages.
+        ``ram``: short codes of pages and rows, as long as the budget allows. ``ssd``: codes of pages alone in RAM,
+        those of rows on the SSD, read before the pages are chosen. ``none``: heads alone choose pages. ``auto``: the
+        one of them that reads the fewest pages for the budget (``build.design``).
     rerank : str
         Raw rows kept on disk, to settle what INT8 leaves open: ``auto``, as given, where INT8 alone would lose too
         many neighbours; ``none``; or always, as ``float32`` or ``float16``.
@@ -46,7 +49,9 @@ class BuildOptions:
         Copies of a row at most, 1 … 8, where heads alone choose: rows near a border are filed under heads beyond it
         too. More disk, fewer reads.
     page_bytes : int
-        Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row.
+        Bytes of a page, a multiple of 4,096; 0 takes the smallest that holds a row, or what `disk` says.
+    disk : Path, optional
+        Prices of the disk that will be read, by ``probe-disk --out``: pages get the size that costs it least.
     calibrate_with : Path, optional
         File with some hundreds of queries as they will be asked: recall is then delivered to such, in fewer reads.
     calibration_queries : int
@@ -67,6 +72,7 @@ class BuildOptions:
     rerank_metric: str | None = None
     replicas: int = 1
     page_bytes: int = 0
+    disk: Path | None = None
     calibrate_with: Path | None = None
     calibration_queries: int = 3_000
     seed: int = 0

@@ -36,18 +36,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.budget import TierPlan, plan_tiers
 from annserve.build.calibrate_probes import calibrate_probes
 from annserve.build.calibrate_reach import calibrate_reach
 from annserve.build.calibrate_reads import Placement, calibrate_reads
 from annserve.build.calibrate_sample import calibrate_sample, read_sample
 from annserve.build.calibrate_vicinities import calibrate_vicinities
+from annserve.build.design import Design, design
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.options import BuildOptions
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, read_other_rows
 from annserve.build.replicate import replicate
+from annserve.build.row_ids import row_ids
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
 from annserve.build.vicinities import write_vicinities
@@ -56,7 +57,6 @@ from annserve.clusters.closure import postings_of_rows
 from annserve.clusters.hierarchy import Packing, pack_rows
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.vicinity_layout import VicinityLayout
-from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
@@ -77,7 +77,7 @@ from annserve.search.vicinity_plan import VicinityPlan
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
-from annserve.vectors.formats import open_vectors, read_list
+from annserve.vectors.formats import open_vectors
 from annserve.vectors.source import as_source
 from annserve.vectors.staging import stage
 from annserve.vectors.truth import exact_neighbours
@@ -116,12 +116,12 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
     folder = Path(folder)
     seconds: dict[str, float] = {}
     with open_vectors(source_path, column=options.column) as source:
-        spec = IndexSpec(source.dim, str(source.dtype), options.metric, options.page_bytes)
-        ids = _row_ids(options, source.count)
-        tiers = plan_tiers(spec, source.count, options.ram, options.codes, options.replicas)
+        designed = design(options, source)
+        spec, tiers = designed.spec, designed.tiers
+        ids = row_ids(options.ids, source.count)
         sample = read_sample(options.calibrate_with, spec, tiers, options.seed)
         raw = plan_raw_rows(options, spec, source.count)
-        require_space(folder, source.count, spec, raw, copies=options.replicas)
+        require_space(folder, source.count, spec, raw, tiers)
         with workplace(folder) as work:
             segment_name = names.segment_name(1)
             place = folder / segment_name
@@ -135,7 +135,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             with _timed("cluster", seconds):
                 # Postings with replicas are read whole: which of their pages a row is on doesn't matter.
                 shape = (
-                    (spec.page_capacity, tiers.pages_per_posting) if options.replicas == 1 else (tiers.rows_at_home, 1)
+                    (spec.page_capacity, tiers.pages_per_posting) if tiers.replicas == 1 else (tiers.rows_at_home, 1)
                 )
                 packing = pack_rows(
                     space,
@@ -151,7 +151,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                 heads = join_heads(vectors, dtype, seed=options.seed, listener=listener)
                 salt = crc32c(heads.nodes)
 
-            if options.replicas > 1:
+            if tiers.replicas > 1:
                 with _timed("replicate", seconds), _told("replicate", listener, packing.n_rows, "rows"):
                     packing = replicate(
                         space,
@@ -160,7 +160,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                         vectors,
                         spec.page_capacity,
                         tiers.pages_per_posting,
-                        options.replicas,
+                        tiers.replicas,
                         seed=options.seed,
                         threads=options.n_threads,
                         listener=listener,
@@ -214,7 +214,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
 
             with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
                 plan: ProbePlan | ReachPlan | ReadPlan | VicinityPlan
-                if options.replicas > 1:
+                if tiers.replicas > 1:
                     postings = postings_of_rows(packing)
                     plan = calibrate_reach(held_out, neighbours, rows, postings, heads, spec, staged.norm_max)
                 elif codes is None:
@@ -250,7 +250,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
 
             write_sealed(
                 place / names.REPORT,
-                _report(source_path, options, tiers, spec, packing, heads, seconds, errors, loss)
+                _report(source_path, options, designed, packing, heads, seconds, errors, loss)
                 | {"intrinsic_dim": hardness_of(as_source(rows))},
             )
             entry = describe_segment(
@@ -268,28 +268,6 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             manifest = Manifest(1, spec, staged.norm_max, (entry,))
             publish(folder, manifest)
     return manifest
-
-
-def _row_ids(options: BuildOptions, count: int) -> npt.NDArray[np.uint64]:
-    if options.ids is None:
-        return np.arange(count, dtype=np.uint64)
-    given = read_list(options.ids)
-    if given.dtype.kind not in "ui" or len(given) != count:
-        raise InputError(
-            f"{options.ids} holds {len(given)} ids of type {given.dtype}, but there are {count} rows; give one "
-            "whole number per row",
-            field="ids",
-        )
-    if given.dtype.kind == "i" and (given < 0).any():
-        raise InputError(f"id {given.min()} in {options.ids} is negative; ids are 0 … 2⁶⁴−2", field="ids")
-    ids = given.astype(np.uint64)
-    distinct, counts = np.unique(ids, return_counts=True)
-    if len(distinct) != count:
-        twice = distinct[counts > 1][0]
-        raise InputError(f"id {twice} stands twice in {options.ids}; ids must differ", field="ids")
-    if distinct[-1] == np.iinfo(np.uint64).max:
-        raise InputError(f"id {distinct[-1]} in {options.ids} is reserved; ids are 0 … 2⁶⁴−2", field="ids")
-    return ids
 
 
 @contextmanager
@@ -411,27 +389,28 @@ def _write_pages(
 def _report(
     source_path: str | Path,
     options: BuildOptions,
-    tiers: TierPlan,
-    spec: IndexSpec,
+    designed: Design,
     packing: Packing,
     heads: HeadNodes,
     seconds: dict[str, float],
     errors: dict[str, float],
     loss: float,
 ) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "calibrate_with")}
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
     told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
     return {
         "annserve_version": __version__,
         "source": Path(source_path).name,
         "options": told,
-        "ram_bytes_per_vector_predicted": tiers.bytes_per_vector,
-        "code_bytes": tiers.code_bytes,
+        "mode": designed.tiers.mode,
+        "why": designed.why,
+        "ram_bytes_per_vector_predicted": designed.tiers.bytes_per_vector,
+        "code_bytes": designed.tiers.code_bytes,
         "rows": packing.n_rows,
         "copies": round(len(packing.order) / packing.n_rows, 3),
         "pages": n_pages(packing),
         "heads": heads.n_heads,
-        "page_fill": len(packing.order) / (n_pages(packing) * spec.page_capacity),
+        "page_fill": len(packing.order) / (n_pages(packing) * designed.spec.page_capacity),
         "rows_per_page": _spread(np.diff(packing.page_offsets)),
         "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
         "quantization_error": errors,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from annserve.build.budget import TierPlan
 from annserve.errors import OutputError
 from annserve.index import names
 from annserve.raw.layout import RawLayout
@@ -20,8 +21,8 @@ from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 
 
-def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None, copies: float = 1.0) -> None:
-    """Refuse before the work what would fail after hours: pages, heads, codes, raw and staged rows must fit.
+def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None, tiers: TierPlan) -> None:
+    """Refuse before the work what would fail after hours: pages, codes, heads, raw and staged rows must fit.
 
     Parameters
     ----------
@@ -30,8 +31,7 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
         Rows.
     spec : IndexSpec
     raw : RawLayout, optional
-    copies : float
-        Times that a row lies on pages, on average.
+    tiers : TierPlan
 
     Raises
     ------
@@ -39,7 +39,9 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
         If they don't; the message says how much is needed.
     """
     staged = count * spec.dim * np.dtype(spec.row_type).itemsize
+    copies = tiers.copies(spec.page_capacity)
     pages = int(copies * count / spec.page_capacity + 1) * spec.page_bytes
+    pages += pages if tiers.codes_on_ssd else 0
     if raw is not None:
         pages += raw.n_pages(int(copies * count)) * raw.page_bytes
         staged += 0 if raw.own else count * raw.row_bytes

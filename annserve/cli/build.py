@@ -9,7 +9,7 @@ import click
 
 from annserve.build.options import CODES, RERANKS, BuildOptions
 from annserve.cli.render import Progress, bytes_text
-from annserve.spec import METRICS, IndexSpec
+from annserve.spec import METRICS
 
 _DEFAULTS = BuildOptions()
 
@@ -37,7 +37,7 @@ _DEFAULTS = BuildOptions()
     type=click.Choice(CODES),
     default=_DEFAULTS.codes,
     show_default=True,
-    help="Choose pages by codes in RAM where the budget allows, by codes on the SSD, or by heads alone.",
+    help="Choose pages by codes of rows in RAM, by such on the SSD, or by heads alone: whichever reads fewest pages.",
 )
 @click.option(
     "--replicas",
@@ -61,7 +61,12 @@ _DEFAULTS = BuildOptions()
     "--page-bytes",
     type=int,
     default=_DEFAULTS.page_bytes,
-    help="Bytes of a page. [default: smallest that holds a row]",
+    help="Bytes of a page. [default: smallest that holds a row, or by --disk]",
+)
+@click.option(
+    "--disk",
+    type=click.Path(path_type=Path),
+    help="Prices of the disk, by probe-disk --out: pages of 4, 8 or 16 KB, as it reads them cheapest. [default: none]",
 )
 @click.option(
     "--calibrate-with",
@@ -85,19 +90,23 @@ def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
     named after a colon: vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
     a build that was killed leaves no index, and the same command starts it anew.
     """
+    from annserve.build.design import design
     from annserve.build.pipeline import build
     from annserve.index.snapshot import open_snapshot
     from annserve.vectors.formats import open_vectors
 
     checked = BuildOptions(**options)  # type: ignore[arg-type]
     with open_vectors(source, column=checked.column) as vectors:
-        spec = IndexSpec(vectors.dim, str(vectors.dtype), checked.metric, checked.page_bytes)
-        pages = -(-vectors.count // spec.page_capacity)
-        click.echo(
+        designed = design(checked, vectors)
+        spec = designed.spec
+        pages = int(designed.tiers.copies(spec.page_capacity) * -(-vectors.count // spec.page_capacity))
+        about = bytes_text(pages * spec.page_bytes * (2 if designed.tiers.codes_on_ssd else 1))
+        lines = (
             f"{vectors.count:,} × {vectors.dim} {vectors.dtype}, metric {checked.metric}: "
-            f"about {pages:,} pages of {spec.page_capacity} rows, {bytes_text(pages * spec.page_bytes)} on disk",
-            err=True,
+            f"about {pages:,} pages of {spec.page_capacity} rows, {about} on disk",
+            *designed.why.values(),
         )
+        click.echo("\n".join(lines), err=True)
     build(source, out, checked, Progress())
     snapshot = open_snapshot(out)
     report = snapshot.segment.report

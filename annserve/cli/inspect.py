@@ -43,6 +43,7 @@ def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]],
         ("pages", f"{info['pages']:,} of {info['page_bytes']:,} bytes, {info['page_fill']:.1%} full, "
                   f"{info['page_capacity']} rows each{copies}"),
         ("disk", f"{bytes_text(info['disk_bytes'])}, {info['disk_bytes'] / count:.0f} bytes a vector"),
+        *[("why", reason) for reason in report.get("why", {}).values()],
         *([("raw rows", _raw_text(info["raw_rows"]))] if info["raw_rows"] else []),
         ("reads", info["io"]),
         ("version", f"format {info['format_version']}, snapshot {info['snapshot']}"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from annserve.build.options import CODES, BuildOptions
-from annserve.cli.render import bytes_text, table_text
+from annserve.build.options import CODES, MODES, REPLICAS_MAX, BuildOptions
 from annserve.errors import InputError
+from annserve.sizes import bytes_of
 from annserve.spec import METRICS, RECALL_TARGET_DEFAULT, ROW_TYPES, IndexSpec, check_k, check_recall_target
 
 if TYPE_CHECKING:
@@ -23,15 +25,9 @@ _BUDGET_FACTORS = (0.5, 0.75, 1.5, 2.0)
 _TARGETS = (0.80, 0.90, 0.95, 0.98, 0.99)
 #: Beyond that it is a slip of the pen.
 COUNT_MAX = 10**12
-_WHAT_FOR = {
-    "heads": "centroids of postings, and the graph to find them by",
-    "page_codes": "rank the pages of near postings",
-    "row_codes": "tell what a page is worth before it is read",
-    "row_factors": "make estimated distances of codes",
-    "codebooks": "one size, whatever the count",
-}
-#: The page model was fitted to codes in RAM.
-_FORECAST = tuple(one for one in CODES if one != "ssd")
+#: Ways to choose pages that stand beside it: codes and replicas.
+_WAYS = (*((mode, 1) for mode in MODES), ("none", REPLICAS_MAX))
+_RAW_TYPES = ("none", "float32", "float16")
 
 
 @click.command("plan")
@@ -46,12 +42,17 @@ _FORECAST = tuple(one for one in CODES if one != "ssd")
 )
 @click.option(
     "--codes",
-    type=click.Choice(_FORECAST),
+    type=click.Choice(CODES),
     default=BuildOptions.codes,
     show_default=True,
-    help="As for build; codes on the SSD aren't forecast.",
+    help="As for build; every way stands beside it.",
 )
-@click.option("--page-bytes", type=int, default=0, help="Bytes of a page. [default: smallest that holds a row]")
+@click.option("--replicas", type=int, default=BuildOptions.replicas, show_default=True, help="As for build.")
+@click.option(
+    "--page-bytes", type=int, default=0, help="Bytes of a page. [default: smallest that holds a row; by --disk]"
+)
+@click.option("--rerank", type=click.Choice(_RAW_TYPES), default="none", show_default=True, help="Raw rows on disk.")
+@click.option("--page-cache", default="0", help="RAM for pages beside --ram, as 256MiB.  [default: none]")
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option(
     "--recall",
@@ -78,7 +79,10 @@ def command(
     metric: str | None,
     ram: str,
     codes: str,
+    replicas: int,
     page_bytes: int,
+    rerank: str,
+    page_cache: str,
     k: int,
     recall_target: float,
     threads: int,
@@ -90,11 +94,15 @@ def command(
 ) -> None:
     """Say what an index would take and do: RAM by tier, disk, reads, latency, throughput, and its build.
 
-    The build's own planner spends the budget. What queries read comes from a model fitted to measurements, given with
-    its uncertainty; vectors of the same kind (--like) or an index of them (--index) make it better. Nothing is written.
+    The build's own planner spends the budget and chooses how pages are chosen and, by --disk, how large they are. What
+    queries read comes from a model fitted to measurements, given with its uncertainty; vectors of the same kind
+    (--like) or an index of them (--index) make it better. Nothing is written.
     """
+    from annserve.build.design import cheapest, page_sizes
     from annserve.build.forecast import forecast
     from annserve.build.likeness import Likeness, like_file, like_index
+    from annserve.cli.plan_text import plan_text
+    from annserve.raw.layout import RawLayout
 
     recall_target = check_recall_target(recall_target)
     if recall_target == 1.0:
@@ -106,15 +114,36 @@ def command(
     n_rows = _count(count, known.count)
     k = check_k(k, n_rows)
     spec = _spec(known.spec, dim, dtype, metric, page_bytes)
+    BuildOptions(codes=codes, replicas=replicas)
     prices, priced = _prices(disk)
+    sizes: tuple[Forecast, ...] = ()
+    if disk is not None and not page_bytes:
+        sizes = page_sizes(
+            spec,
+            n_rows,
+            prices,
+            ram=ram,
+            codes=codes,
+            replicas=replicas,
+            intrinsic_dim=hardness,
+            k=k,
+            recall_target=recall_target,
+            anchor=known.anchor,
+        )
+        spec = replace(spec, page_bytes=cheapest(sizes).page_bytes)
+    raw = None if rerank == "none" else RawLayout(IndexSpec(spec.dim, rerank, spec.metric), own=True)
+    cache_bytes = bytes_of(page_cache, "page_cache")
 
-    def at(ram: str, target: float) -> Forecast:
+    def at(ram: str, target: float, codes: str = codes, replicas: int = replicas) -> Forecast:
         return forecast(
             spec,
             n_rows,
             prices,
             ram=ram,
             codes=codes,
+            replicas=replicas,
+            raw=raw,
+            cache_bytes=cache_bytes,
             k=k,
             recall_target=target,
             threads=threads,
@@ -122,17 +151,29 @@ def command(
             anchor=known.anchor,
         )
 
+    def that_fit(asked: Iterable[tuple[str, str, int]]) -> list[Forecast]:
+        """Forecast those budgets and ways that allow an index."""
+        found = []
+        for ram, codes, replicas in asked:
+            with suppress(InputError):
+                found.append(at(ram, recall_target, codes, replicas))
+        return found
+
     chosen = at(ram, recall_target)
     per_vector = chosen.ram_bytes_per_vector
-    budgets = [at(f"{factor * per_vector:.3f}B", recall_target) for factor in _BUDGET_FACTORS]
+    ways = that_fit((ram, *way) for way in _WAYS)
+    budgets = that_fit((f"{factor * per_vector:.3f}B", codes, replicas) for factor in _BUDGET_FACTORS)
     targets = [at(ram, target) for target in _TARGETS if target != recall_target]
     if as_json:
         asked = {"count": n_rows, **spec.as_dict(), "intrinsic_dim": hardness, "disk": priced}
-        others = [one.as_dict() for one in (*budgets, *targets)]
-        click.echo(json.dumps({"asked": asked, "plan": chosen.as_dict(), "others": others}, indent=1))
+        groups = {"ways": ways, "page_sizes": sizes, "others": (*budgets, *targets)}
+        told = {name: [one.as_dict() for one in some] for name, some in groups.items()}
+        click.echo(json.dumps({"asked": asked, "plan": chosen.as_dict(), **told}, indent=1))
         return
     header = f"{n_rows:,} × {spec.dim} {spec.row_type}, metric {spec.metric}, intrinsic dimension {hardness:g}"
-    click.echo("\n".join((header, f"disk: {priced}", "", plan_text(spec, chosen, budgets, targets))))
+    click.echo(
+        "\n".join((header, f"disk: {priced}", "", plan_text(spec, chosen, codes, ways, sizes, budgets, targets)))
+    )
 
 
 def _count(given: str | None, known: int | None) -> int:
@@ -180,79 +221,3 @@ def _prices(disk: Path | None) -> tuple[DiskPrices, str]:
     whose = f"as probed, {disk}" if disk else "a virtual disk that was probed; give the prices of yours by --disk"
     first = f"{prices.wait_us:.0f} µs for the first read, {prices.next_us:.1f} for each further one"
     return prices, f"{first} and {1024 * prices.next_byte_us:.2f} a KiB ({whose})"
-
-
-def plan_text(spec: IndexSpec, chosen: Forecast, budgets: Sequence[Forecast], targets: Sequence[Forecast]) -> str:
-    """Lay a plan out, with what other budgets and targets would give."""
-    return "\n\n".join((_ram_text(spec, chosen), _query_text(chosen), _others_text(chosen, budgets, targets)))
-
-
-def _ram_text(spec: IndexSpec, plan: Forecast) -> str:
-    from annserve.build.budget import ram_with_codes
-
-    count = max(plan.pages * spec.page_capacity, 1)
-    rows = [(name, bytes_text(size), f"{size / count:.2f}", _WHAT_FOR[name]) for name, size in plan.ram_tiers.items()]
-    rows.append(("in all", bytes_text(plan.ram_bytes), f"{plan.ram_bytes_per_vector:.2f}", f"of {plan.ram} allowed"))
-    lines = [table_text(("RAM", "bytes", "a vector", "for"), _left(rows))]
-    if plan.code_bytes:
-        codes = f"codes of {plan.code_bytes} bytes a row"
-    else:
-        codes = f"no codes, heads alone choose pages: codes begin at {ram_with_codes(spec):.1f} bytes a vector"
-    lines += [
-        "",
-        f"{codes}; {plan.heads:,} heads, one for {plan.pages_per_posting} pages",
-        f"disk   {bytes_text(plan.disk_bytes)}: {plan.pages:,} pages of {spec.page_capacity} rows",
-        f"build  about {_time_text(plan.build_seconds)} on {plan.threads} cores, within a factor of two; "
-        f"{bytes_text(plan.build_ram_bytes)} RAM, {bytes_text(plan.build_disk_bytes)} disk while it lasts",
-    ]
-    return "\n".join(lines)
-
-
-def _query_text(plan: Forecast) -> str:
-    reading = plan.reading
-    low, high = reading.pages / reading.factor, reading.pages * reading.factor
-    seen = f"{reading.postings:,.0f} postings"
-    if plan.code_bytes:
-        seen = f"{reading.page_codes:,.0f} page codes and {reading.row_codes:,.0f} row codes of {seen}"
-    return "\n".join(
-        (
-            f"a query for the {plan.k} nearest at recall {plan.recall_target:g}",
-            f"  looks at {seen}",
-            f"  reads    {reading.pages:.1f} pages in {reading.reads:.1f} reads, {bytes_text(plan.query_bytes)}",
-            f"           (of three sets of vectors, two lie within {low:.1f} … {high:.1f} pages)",
-            f"  takes    {plan.latency_us:,.0f} µs alone, {plan.cpu_us:,.0f} of them CPU",
-            f"  {plan.queries_per_second:,.0f} of them a second on {plan.threads} cores, bound by the {plan.bound_by}",
-        )
-    )
-
-
-def _others_text(chosen: Forecast, budgets: Sequence[Forecast], targets: Sequence[Forecast]) -> str:
-    def row(plan: Forecast) -> tuple[object, ...]:
-        return (
-            f"{plan.ram_bytes_per_vector:.1f} B" + (" *" if plan is chosen else ""),
-            f"{plan.recall_target:g}",
-            plan.code_bytes or "–",
-            f"{plan.reading.pages:.1f}",
-            f"{plan.reading.reads:.1f}",
-            f"{plan.reading.page_codes + plan.reading.row_codes:,.0f}",
-            f"{plan.latency_us:,.0f}",
-            f"{plan.queries_per_second:,.0f}",
-        )
-
-    by_ram = sorted((chosen, *budgets), key=lambda plan: plan.ram_bytes_per_vector)
-    by_target = sorted((chosen, *targets), key=lambda plan: plan.recall_target)
-    header = ("RAM a vector", "recall", "code", "pages", "reads", "codes seen", "µs", "a second")
-    return "\n\n".join(table_text(header, [row(plan) for plan in some]) for some in (by_ram, by_target))
-
-
-def _left(rows: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
-    """Pad the last column, so that text in it starts where it should."""
-    width = max(len(row[-1]) for row in rows)
-    return [(*row[:3], row[3].ljust(width)) for row in rows]
-
-
-def _time_text(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

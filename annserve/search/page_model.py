@@ -7,9 +7,10 @@
     blur     = e · log(1/(1−R))^… · bytes^… · k^… · m^… · c^… · n^…   what codes can't tell apart
     reads    = pages · exp(−g · pages^… · n^…)                         neighbouring pages share one
     postings = h · n^… · k^… · log(1/(1−R))^… · m^…                    whose pages are ranked
-    row codes, pages without codes: as postings
+    row codes; vicinities, where codes lie on the SSD; postings read, where there are no codes: as postings
 
-with recall target R, k, n rows of intrinsic dimension m, c rows a page, and the bytes of a row's code. The exponents
+with recall target R, k, n rows of intrinsic dimension m, c rows a page, and the bytes of a row's code. Heads alone
+probe postings by the pages of those at home there, and fewer of them where replicas fill the rest. The exponents
 come from ``bench/pages_fitted.py``, which also found how far the model misses sets that it wasn't fitted to; what it
 says beyond the sizes that were measured is extrapolation, and less certain with every factor of ten.
 """
@@ -20,12 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log
 
+from annserve.codes.vicinity_layout import VicinityLayout
 from annserve.index.segment import Segment
+from annserve.spec import PAGE_BYTES_MIN
+from annserve.storage.pagefile import READ_BYTES_MAX
 
 #: k below this count as this where codes are concerned: calibration passes over no page there.
 _CODES_K_MIN = 10
-#: Neighbouring pages that one read brings, at most.
-_PAGES_JOINED_MAX = 16
 #: Where exponents are neutral: a typical size, dimension, page and code.
 ROWS, INTRINSIC_DIM, CAPACITY, CODE_BYTES = 1e5, 16.0, 30.0, 16.0
 
@@ -47,6 +49,11 @@ class Workload:
     k : int
     recall_target : float
         0.80 … 0.99.
+    codes_on_ssd : bool
+        Whether the codes of rows lie there, in vicinities.
+    copies : float
+        Pages that there are, as a multiple of those that one copy of each row fills.
+    page_bytes : int
     """
 
     n_rows: float
@@ -56,6 +63,9 @@ class Workload:
     pages_per_posting: int
     k: int
     recall_target: float
+    codes_on_ssd: bool = False
+    copies: float = 1.0
+    page_bytes: int = PAGE_BYTES_MIN
 
     @property
     def miss(self) -> float:
@@ -73,6 +83,9 @@ def workload_of(segment: Segment, k: int, recall_target: float, intrinsic_dim: f
         pages_per_posting=max(round(segment.n_pages / segment.heads.n_heads), 1),
         k=k,
         recall_target=recall_target,
+        codes_on_ssd=segment.vicinities is not None,
+        copies=segment.n_pages * segment.spec.page_capacity / segment.n_rows if segment.copies > 1 else 1.0,
+        page_bytes=segment.spec.page_bytes,
     )
 
 
@@ -82,7 +95,10 @@ class Reading:
 
     Attributes
     ----------
-    postings, page_codes, row_codes, pages, reads : float
+    postings, page_codes, row_codes : float
+    pages, reads : float
+        Vicinities among them, where codes lie on the SSD.
+    vicinities : float
     factor : float
         Two of three sets lie within pages / factor … pages · factor.
     """
@@ -92,6 +108,7 @@ class Reading:
     row_codes: float
     pages: float
     reads: float
+    vicinities: float
     factor: float
 
 
@@ -130,8 +147,9 @@ def expected_reading(
     """
     c = constants or CONSTANTS
     correction = anchor.pages / expected_reading(anchor.work, constants=c).pages if anchor else 1.0
-    n_pages = max(work.n_rows / work.page_capacity, 1.0)
+    n_pages = max(work.copies * work.n_rows / work.page_capacity, 1.0)
     n_postings = max(n_pages / work.pages_per_posting, 1.0)
+    row_codes = vicinities = 0.0
     if work.code_bytes:
         least = max(work.recall_target * work.k / work.page_capacity, 1.0)
         pages = max(_floor(work, c) * (1 + _blur(work, c)), least)
@@ -139,17 +157,22 @@ def expected_reading(
         row_codes = min(_power(work, c, "row_codes", k_min=_CODES_K_MIN), work.n_rows)
     else:
         held = work.k * work.recall_target / work.page_capacity
-        postings = min(max(_power(work, c, "probes") * work.pages_per_posting ** c["probes.posting"], 1.0), n_postings)
+        home_pages = work.pages_per_posting / work.copies
+        probes = _power(work, c, "probes") * home_pages ** c["probes.posting"] * work.copies ** c["probes.copies"]
+        postings = min(max(probes, 1.0), n_postings)
         pages = max(postings * work.pages_per_posting, held)
-        row_codes = 0.0
+    if work.codes_on_ssd:
+        vicinities = min(max(_power(work, c, "vicinities"), 1.0), n_pages) * correction
+        row_codes = vicinities * VicinityLayout(work.page_bytes, work.page_capacity, work.code_bytes).capacity
+        pages = pages * exp(c["ssd.base"])
     pages = min(max(pages * correction, 1.0), n_pages)
-    # A read takes 64 KB at most.
-    joined = max(
-        exp(-c["reads.base"] * pages ** c["reads.pages"] * (work.n_rows / ROWS) ** c["reads.rows"]),
-        1 / _PAGES_JOINED_MAX,
-    )
+    # Pages of one posting lie together; a read takes 64 KB at most.
+    apart = pages if work.code_bytes else min(postings * correction, pages)
+    joined = exp(-c["reads.base"] * apart ** c["reads.pages"] * (work.n_rows / ROWS) ** c["reads.rows"])
+    reads = max(apart * joined, pages * work.page_bytes / READ_BYTES_MAX, 1.0)
     page_codes = postings * work.pages_per_posting if work.code_bytes else 0.0
-    return Reading(postings, page_codes, row_codes, pages, max(pages * joined, 1.0), _factor(work, anchor, c))
+    pages, reads = pages + vicinities, reads + vicinities * joined
+    return Reading(postings, page_codes, row_codes, pages, reads, vicinities, _factor(work, anchor, c))
 
 
 def _floor(work: Workload, c: Mapping[str, float]) -> float:
@@ -178,29 +201,30 @@ def _shape(work: Workload, c: Mapping[str, float], name: str) -> float:
 
 def _factor(work: Workload, anchor: Anchor | None, c: Mapping[str, float]) -> float:
     """How far the model may miss: what it missed sets by that it didn't know, and its growth beyond them."""
-    missed, known_rows = c["error.codes" if work.code_bytes else "error.probes"], c["error.rows_max"]
+    mode = "ssd" if work.codes_on_ssd else "codes" if work.code_bytes else "probes"
+    missed, known_rows = c[f"error.{mode}"], c["error.rows_max"]
     if anchor is not None:
         missed, known_rows = c["error.anchored"], anchor.work.n_rows
     beyond = abs(log(work.n_rows / known_rows)) if anchor else max(log(work.n_rows / known_rows), 0.0)
     return exp((missed**2 + (c["error.growth"] * beyond) ** 2) ** 0.5)
 
 
-#: Fitted by bench/pages_fitted.py to bench/results/2026-11-21-plan/pages.json; a test compares them with its answer.
+#: Fitted by bench/pages_fitted.py (bench/results/2026-11-21-auto/model.json; a test compares them with its answer).
 CONSTANTS: Mapping[str, float] = {
-    "floor.base": 1.1098,
-    "floor.rows": 0.0732,
-    "floor.dim": 0.3337,
-    "floor.capacity": -0.0348,
-    "floor.k": 0.7772,
-    "floor.missed": 0.9304,
-    "floor.missed_power": 0.1285,
-    "blur.base": -0.1521,
-    "blur.rows": 0.2501,
-    "blur.dim": 1.5596,
-    "blur.capacity": -1.3006,
-    "blur.k": -0.6321,
-    "blur.miss": 1.0559,
-    "blur.bytes": -1.6245,
+    "floor.base": 0.7862,
+    "floor.rows": 0.0535,
+    "floor.dim": 0.4672,
+    "floor.capacity": -0.1799,
+    "floor.k": 0.7749,
+    "floor.missed": 0.923,
+    "floor.missed_power": 0.1604,
+    "blur.base": 0.1417,
+    "blur.rows": 0.2546,
+    "blur.dim": 1.0114,
+    "blur.capacity": -0.5185,
+    "blur.k": -0.6165,
+    "blur.miss": 1.1491,
+    "blur.bytes": -1.1768,
     "postings.base": 3.9386,
     "postings.rows": 0.7321,
     "postings.dim": 0.2121,
@@ -213,19 +237,28 @@ CONSTANTS: Mapping[str, float] = {
     "row_codes.capacity": 0.5042,
     "row_codes.k": 0.5108,
     "row_codes.miss": 0.7522,
-    "probes.base": 1.9487,
-    "probes.rows": 0.4146,
-    "probes.dim": 0.6451,
-    "probes.capacity": -0.005,
-    "probes.k": 0.2124,
-    "probes.miss": 1.6851,
-    "probes.posting": -0.1948,
-    "reads.base": 0.021,
-    "reads.pages": 0.7577,
-    "reads.rows": -0.2305,
-    "error.codes": 0.295,
-    "error.probes": 0.318,
-    "error.anchored": 0.185,
+    "probes.base": 2.1429,
+    "probes.rows": 0.3338,
+    "probes.dim": 0.8657,
+    "probes.capacity": -0.514,
+    "probes.k": 0.2005,
+    "probes.miss": 1.5781,
+    "probes.posting": -0.3949,
+    "probes.copies": -1.4111,
+    "vicinities.base": 0.9282,
+    "vicinities.rows": 0.2468,
+    "vicinities.dim": 0.1263,
+    "vicinities.capacity": -0.4911,
+    "vicinities.k": 0.1556,
+    "vicinities.miss": 1.2465,
+    "ssd.base": 0.2049,
+    "reads.base": 0.0334,
+    "reads.pages": 0.5445,
+    "reads.rows": -0.2637,
+    "error.codes": 0.344,
+    "error.probes": 1.036,
+    "error.ssd": 0.396,
+    "error.anchored": 0.318,
     "error.growth": 0.04,
     "error.rows_max": 500000,
 }

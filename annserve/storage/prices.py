@@ -116,10 +116,19 @@ class DiskPrices:
         return prices
 
 
-#: A virtual disk over NVMe, where no other is named: bench/results/2026-11-21-storage says 11.4, 38, 59 and 64 thousand
-#: reads of 4 KB a second at depths 1, 8, 32 and 128. Those of 16 KB, 8.9 and 38.7 thousand at 1 and 32, were counted
-#: once, by hand.
-TYPICAL = DiskPrices(80.0, 2 / 1024, 12.0, 0.7 / 1024, "uring", True, (), 0.0, 0.0)
+#: Where no other disk is named: a virtual one over NVMe, as probed (bench/results/2026-11-21-plan/disk.json; a test
+#: compares). It says nothing of another disk.
+TYPICAL = DiskPrices(
+    wait_us=53.33575363619842,
+    wait_byte_us=0.0008501868134317436,
+    next_us=7.305658610609173,
+    next_byte_us=0.000870788228450699,
+    reader="uring",
+    direct=True,
+    cells=(),
+    error_median=0.04957800278028973,
+    error_max=0.17948978348627653,
+)
 
 
 def fit_prices(cells: Sequence[Cell], reader: str, direct: bool) -> DiskPrices:

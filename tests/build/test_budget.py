@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import annserve
-from annserve.build.budget import plan_tiers, ram_per_vector
+from annserve.build.budget import plan_tiers, ram_codes_pay, ram_per_vector
 from annserve.build.options import BuildOptions
 from annserve.codes.layout import CODE_BYTES_MAX
 from annserve.errors import InputError
@@ -46,7 +46,7 @@ def test_what_is_no_budget_is_an_error_that_shows_the_forms(ram):
 
 
 def test_more_ram_buys_longer_codes_and_never_costs_more_than_given():
-    plans = [plan_tiers(SPEC, 1_000_000, f"{ram}B", "auto") for ram in (9, 12, 20, 32, 64, 120)]
+    plans = [plan_tiers(SPEC, 1_000_000, f"{ram}B", "ram") for ram in (9, 12, 20, 32, 64, 120)]
     lengths = [plan.code_bytes for plan in plans]
     assert lengths == sorted(lengths)
     assert 4 <= lengths[0] < lengths[-1]
@@ -80,14 +80,14 @@ def test_the_widest_vectors_have_no_codes(metric, dim, has_codes):
 def test_codes_can_be_forbidden():
     plan = plan_tiers(SPEC, 1_000_000, "100%", "none")
     assert (plan.code_bytes, plan.pages_per_posting) == (0, 1)
-    with pytest.raises(InputError, match="codes is 'some'; use one of auto, ssd, none"):
+    with pytest.raises(InputError, match="codes is 'some'; use one of auto, ram, ssd, none"):
         BuildOptions(codes="some")
 
 
 def test_a_budget_below_the_least_says_what_the_least_is():
     with pytest.raises(InputError, match="but the least is") as caught:
         plan_tiers(SPEC, 1_000_000, "0.001B", "auto")
-    least = float(re.search(r"the least is ([0-9.]+) bytes", str(caught.value))[1])
+    least = float(re.search(r"the least is ([0-9.]+),", str(caught.value))[1])
     assert caught.value.field == "ram"
     assert plan_tiers(SPEC, 1_000_000, f"{least}B", "auto").pages_per_posting > 200
 
@@ -127,3 +127,46 @@ def test_a_budget_too_small_for_codes_on_ssd_says_what_the_least_is():
     assert caught.value.field == "ram"
     with pytest.raises(InputError, match="at most 4,096 dimensions"):
         plan_tiers(IndexSpec(5_000, "float32", "l2"), 1_000, "50%", "ssd")
+
+
+@pytest.mark.parametrize("spec", [SPEC, IndexSpec(384, "float16", "cosine"), IndexSpec(768, "float32", "ip")])
+def test_auto_takes_the_codes_that_read_least_and_heads_alone_where_there_is_no_room_for_any(spec):
+    pay, least_ssd = ram_codes_pay(spec), ram_of_ssd(spec)
+    budgets = {"none": least_ssd - 0.01, "ssd": pay - 0.01, "ram": pay + 0.01}
+    for mode, ram in budgets.items():
+        plan = plan_tiers(spec, 1_000_000, f"{ram}B", "auto")
+        assert plan.mode == mode
+        assert plan.bytes_per_vector <= ram
+    assert plan_tiers(spec, 1_000_000, f"{least_ssd + 0.01}B", "auto").mode == "ssd"
+
+
+@pytest.mark.parametrize("dim", [4, 16, 26, 28, 32, 40, 64, 128, 384, 768, 1_536, 5_000])
+def test_at_a_quarter_of_the_vectors_codes_lie_in_ram_wherever_they_find_room(dim):
+    mode = "ram" if 28 <= dim <= 4_096 else "none"
+    assert plan_tiers(IndexSpec(dim, "float32", "l2"), 1_000_000, "25%", "auto").mode == mode
+
+
+def test_what_is_asked_for_wins():
+    assert plan_tiers(SPEC, 1_000_000, "8.5B", "auto").mode == "ssd"
+    assert plan_tiers(SPEC, 1_000_000, "8.5B", "ram").mode == "ram"
+    assert plan_tiers(SPEC, 1_000_000, "64B", "ssd").mode == "ssd"
+    assert plan_tiers(SPEC, 1_000_000, "64B", "none").replicas == 1
+    assert plan_tiers(SPEC, 1_000_000, "64B", "none", 4).replicas == 4
+
+
+def test_more_rows_than_vicinities_can_name_get_shorter_codes_in_ram():
+    assert plan_tiers(SPEC, 2**32, "8.5B", "auto").mode == "ram"
+    assert plan_tiers(SPEC, 2**32, "7B", "auto").mode == "none"
+
+
+def test_too_little_for_codes_in_ram_says_what_the_least_is():
+    with pytest.raises(InputError, match=r"with codes of rows in RAM the least is 8\.0\d+") as caught:
+        plan_tiers(SPEC, 1_000_000, "7B", "ram")
+    assert caught.value.field == "ram"
+
+
+def ram_of_ssd(spec):
+    """Least RAM that codes on the SSD take, from the error that says so."""
+    with pytest.raises(InputError) as caught:
+        plan_tiers(spec, 1_000_000, "0.2B", "ssd")
+    return float(re.search(r"the least is ([0-9.]+):", str(caught.value))[1])

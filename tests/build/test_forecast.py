@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import annserve
-from annserve.build.budget import plan_tiers, ram_with_codes, tier_bytes
+from annserve.build.budget import plan_tiers, ram_codes_pay, ram_with_codes, tier_bytes
 from annserve.build.forecast import CPU_US, forecast
 from annserve.build.likeness import like_file, like_index
 from annserve.errors import InputError
+from annserve.index.sealed import read_sealed
+from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
-from annserve.storage.prices import TYPICAL
+from annserve.storage.prices import TYPICAL, DiskPrices
 
 SPEC = IndexSpec(128, "uint8", "l2")
 RESULTS = Path(__file__).resolve().parents[2] / "bench/results/2026-11-21-plan"
@@ -34,8 +36,12 @@ def test_tiers_add_up_to_what_the_budget_says(ram, codes):
 
 def test_codes_begin_where_it_is_told():
     least = ram_with_codes(SPEC)
-    assert plan_tiers(SPEC, 10**7, f"{least - 0.01}B", "auto").code_bytes == 0
-    assert plan_tiers(SPEC, 10**7, f"{least + 0.01}B", "auto").code_bytes == 4
+    with pytest.raises(InputError, match="the least is"):
+        plan_tiers(SPEC, 10**7, f"{least - 0.01}B", "ram")
+    assert plan_tiers(SPEC, 10**7, f"{least + 0.01}B", "ram").code_bytes == 4
+    pay = ram_codes_pay(SPEC)
+    assert plan_tiers(SPEC, 10**7, f"{pay - 0.01}B", "auto").codes_on_ssd
+    assert plan_tiers(SPEC, 10**7, f"{pay + 0.01}B", "auto").code_bytes == 6
 
 
 def test_a_plan_takes_the_ram_that_an_index_takes(built):
@@ -73,8 +79,49 @@ def test_a_disk_of_ten_times_the_price_bounds_the_queries():
     )
 
 
+def test_codes_on_ssd_and_replicas_take_the_disk_that_they_take():
+    plain, ssd, copied = (
+        forecast(SPEC, 10**6, TYPICAL, ram="3B", codes=codes, replicas=replicas, recall_target=0.95)
+        for codes, replicas in (("none", 1), ("ssd", 1), ("none", 8))
+    )
+    assert (plain.mode, ssd.mode, copied.mode) == ("none", "ssd", "none")
+    assert ssd.disk_parts["vicinities"] == ssd.disk_parts["pages"] == plain.disk_parts["pages"]
+    assert 2 < copied.copies <= 8
+    assert copied.disk_parts["pages"] == pytest.approx(copied.copies * plain.disk_parts["pages"], rel=1e-3)
+    assert copied.reading.pages < plain.reading.pages
+    assert 0 < ssd.reading.vicinities < ssd.reading.pages < copied.reading.pages
+
+
+def test_what_auto_takes_is_what_reads_least_of_the_ways():
+    """The planner goes by measured borders, not by the model; where they are clear, both agree."""
+    for ram in ("3B", "7B", "20B", "40B"):
+        taken = forecast(SPEC, 5 * 10**5, TYPICAL, ram=ram, recall_target=0.95)
+        for codes, replicas in (("ram", 1), ("ssd", 1), ("none", 1), ("none", 8)):
+            try:
+                other = forecast(SPEC, 5 * 10**5, TYPICAL, ram=ram, codes=codes, replicas=replicas, recall_target=0.95)
+            except InputError:
+                continue
+            assert taken.reading.pages <= other.reading.pages, (ram, codes)
+
+
+def test_raw_rows_take_disk_and_a_page_cache_takes_ram_and_saves_reads():
+    spec = IndexSpec(384, "float32", "cosine")
+    plain = forecast(spec, 10**6, TYPICAL, recall_target=0.95)
+    raw = forecast(spec, 10**6, TYPICAL, recall_target=0.95, raw=RawLayout(spec, own=True))
+    assert raw.disk_bytes - plain.disk_bytes == raw.disk_parts["raw_rows"] > 384 * 4 * 10**6
+    half = forecast(spec, 10**6, TYPICAL, recall_target=0.95, cache_bytes=plain.disk_parts["pages"] / 2)
+    assert half.query_bytes == pytest.approx(plain.query_bytes / 2)
+    assert half.ram_bytes == plain.ram_bytes + half.ram_tiers["page_cache"]
+    assert half.disk_us == pytest.approx(plain.disk_us / 2)
+
+
+def test_a_disk_that_isnt_named_is_one_that_was_probed():
+    probed = DiskPrices.of(read_sealed(RESULTS / "disk.json"))
+    assert replace(probed, cells=()) == TYPICAL
+
+
 def test_a_budget_below_the_least_says_the_least_in_all():
-    with pytest.raises(InputError, match=r"the least is 0\.\d+ bytes a vector, [\d,]+ in all"):
+    with pytest.raises(InputError, match=r"the least is 0\.\d+, [\d,]+ bytes in all"):
         forecast(SPEC, 10**9, TYPICAL, ram="1MiB", recall_target=0.95)
 
 

@@ -30,7 +30,8 @@ def test_the_table_says_what_the_json_says():
     text = annserve("plan", "--count", "1e9", *ASKED).out
     for said in (
         "1,000,000,000 × 128 uint8",
-        f"codes of {found['code_bytes']} bytes a row; {found['heads']:,} heads",
+        f"codes of rows in RAM, {found['code_bytes']} bytes each",
+        f"{found['heads']:,} heads, one for",
         f"{found['reading']['pages']:.1f} pages in {found['reading']['reads']:.1f} reads",
         f"{found['queries_per_second']:,.0f} of them a second",
     ):
@@ -84,8 +85,51 @@ def test_a_disks_prices_an_index_and_a_file_of_such_vectors_are_taken_in(tmp_pat
     assert known["plan"]["reading"]["factor"] > 1
 
 
-def test_too_little_ram_for_codes_says_where_they_begin():
-    assert (
-        "codes begin at 8.0 bytes a vector"
-        in annserve("plan", "--count", "1e9", "--dim", 128, "--dtype", "uint8", "--ram", "2B").out
+@pytest.mark.parametrize(
+    ("ram", "starred", "why"),
+    [
+        ("20B", "codes in RAM *", "those in RAM read fewer pages from"),
+        ("3B", "codes on SSD *", "those in RAM read fewer pages from"),
+        ("1B", "heads alone *", "codes find no room or read no less"),
+    ],
+)
+def test_every_way_stands_beside_the_one_that_is_taken(ram, starred, why):
+    text = annserve("plan", "--count", "1e7", "--dim", 128, "--dtype", "uint8", "--ram", ram).out
+    assert starred in text
+    assert why in text
+    ways = json.loads(annserve("plan", "--count", "1e7", "--dim", 128, "--dtype", "uint8", "--ram", ram, "--json").out)[
+        "ways"
+    ]
+    assert {one["mode"] for one in ways} == {"20B": {"ram", "ssd", "none"}, "3B": {"ssd", "none"}, "1B": {"none"}}[ram]
+
+
+def test_a_disk_chooses_the_size_of_pages(tmp_path):
+    write_sealed(tmp_path / "seeks.json", {**TYPICAL.as_dict(), "next_us": 400.0})
+    asked = ("plan", "--count", "1e7", "--dim", 128, "--dtype", "uint8", "--disk", tmp_path / "seeks.json")
+    assert "16,384 *" in annserve(*asked).out
+    found = json.loads(annserve(*asked, "--json").out)
+    assert found["plan"]["page_bytes"] == found["asked"]["page_bytes"] == 16_384
+    assert [one["page_bytes"] for one in found["page_sizes"]] == [4_096, 8_192, 16_384]
+    assert json.loads(annserve(*asked, "--page-bytes", 8_192, "--json").out)["plan"]["page_bytes"] == 8_192
+
+
+def test_raw_rows_and_a_page_cache_are_planned_for():
+    asked = (
+        "plan",
+        "--count",
+        "1e7",
+        "--dim",
+        384,
+        "--metric",
+        "cosine",
+        "--rerank",
+        "float16",
+        "--page-cache",
+        "1GiB",
     )
+    found = json.loads(annserve(*asked, "--json").out)["plan"]
+    assert found["disk_parts"]["raw_rows"] > 1e7 * 384 * 2
+    assert found["ram_tiers"]["page_cache"] == 2**30
+    text = annserve(*asked).out
+    assert "raw rows" in text
+    assert "page_cache" in text
