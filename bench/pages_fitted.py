@@ -42,6 +42,8 @@ START = {
     "row_codes.base": 7.5, "row_codes.rows": 0.4, "row_codes.dim": 0.5, "row_codes.capacity": 0.0, "row_codes.k": 0.3,
     "row_codes.miss": 0.6,
     "probes.base": 2.0, "probes.rows": 0.3, "probes.dim": 0.5, "probes.capacity": 0.0, "probes.k": 0.4,
+    "floor.page": -0.3, "floor.page_k": -0.1, "blur.page": -0.5, "postings.page": -0.9, "row_codes.page": 0.5, "probes.page": 0.0,
+    "vicinities.page": -0.3,
     "probes.miss": 1.0, "probes.posting": -0.5, "probes.copies": -1.0,
     "vicinities.base": 2.0, "vicinities.rows": 0.1, "vicinities.dim": 0.5, "vicinities.capacity": 0.0,
     "vicinities.k": 0.3, "vicinities.miss": 0.5, "ssd.base": 0.0,

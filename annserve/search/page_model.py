@@ -9,7 +9,8 @@
     postings = h · n^… · k^… · log(1/(1−R))^… · m^…                    whose pages are ranked
     row codes; vicinities, where codes lie on the SSD; postings read, where there are no codes: as postings
 
-with recall target R, k, n rows of intrinsic dimension m, c rows a page, and the bytes of a row's code. Heads alone
+with recall target R, k, n rows of intrinsic dimension m, c rows a page of 4 KB, and the bytes of a row's code; each part
+also has a power of the bytes of a page, which says what larger pages do to the same vectors. Heads alone
 probe postings by the pages of those at home there, and fewer of them where replicas fill the rest. The exponents
 come from ``bench/pages_fitted.py``, which also found how far the model misses sets that it wasn't fitted to; what it
 says beyond the sizes that were measured is extrapolation, and less certain with every factor of ten.
@@ -28,6 +29,8 @@ from annserve.storage.pagefile import READ_BYTES_MAX
 
 #: k below this count as this where codes are concerned: calibration passes over no page there.
 _CODES_K_MIN = 10
+#: The k at which the size of a page has its plain exponent.
+_PAGE_K = 10
 #: Where exponents are neutral: a typical size, dimension, page and code.
 ROWS, INTRINSIC_DIM, CAPACITY, CODE_BYTES = 1e5, 16.0, 30.0, 16.0
 
@@ -66,6 +69,11 @@ class Workload:
     codes_on_ssd: bool = False
     copies: float = 1.0
     page_bytes: int = PAGE_BYTES_MIN
+
+    @property
+    def page_size(self) -> float:
+        """Bytes of a page, as a multiple of the least."""
+        return self.page_bytes / PAGE_BYTES_MIN
 
     @property
     def miss(self) -> float:
@@ -157,13 +165,14 @@ def expected_reading(
         row_codes = min(_power(work, c, "row_codes", k_min=_CODES_K_MIN), work.n_rows)
     else:
         held = work.k * work.recall_target / work.page_capacity
-        home_pages = work.pages_per_posting / work.copies
+        home_pages = work.pages_per_posting * work.page_size / work.copies
         probes = _power(work, c, "probes") * home_pages ** c["probes.posting"] * work.copies ** c["probes.copies"]
         postings = min(max(probes, 1.0), n_postings)
         pages = max(postings * work.pages_per_posting, held)
     if work.codes_on_ssd:
         vicinities = min(max(_power(work, c, "vicinities"), 1.0), n_pages) * correction
-        row_codes = vicinities * VicinityLayout(work.page_bytes, work.page_capacity, work.code_bytes).capacity
+        held = VicinityLayout(work.page_bytes, work.page_capacity, work.code_bytes).capacity
+        row_codes = min(vicinities * held, work.n_rows)
         pages = pages * exp(c["ssd.base"])
     pages = min(max(pages * correction, 1.0), n_pages)
     # Pages of one posting lie together; a read takes 64 KB at most.
@@ -177,7 +186,9 @@ def expected_reading(
 
 def _floor(work: Workload, c: Mapping[str, float]) -> float:
     share = 1 - c["floor.missed"] * (1 - work.recall_target) ** c["floor.missed_power"]
-    return float(_shape(work, c, "floor") * work.k ** c["floor.k"] * share)
+    # Many neighbours fill pages, of which larger ones hold as many more.
+    larger = work.page_size ** (c["floor.page_k"] * log(work.k / _PAGE_K))
+    return float(_shape(work, c, "floor") * work.k ** c["floor.k"] * share * larger)
 
 
 def _blur(work: Workload, c: Mapping[str, float]) -> float:
@@ -195,7 +206,8 @@ def _shape(work: Workload, c: Mapping[str, float], name: str) -> float:
         exp(c[f"{name}.base"])
         * (work.n_rows / ROWS) ** c[f"{name}.rows"]
         * (work.intrinsic_dim / INTRINSIC_DIM) ** c[f"{name}.dim"]
-        * (work.page_capacity / CAPACITY) ** c[f"{name}.capacity"]
+        * (work.page_capacity / work.page_size / CAPACITY) ** c[f"{name}.capacity"]
+        * work.page_size ** c[f"{name}.page"]
     )
 
 
@@ -211,20 +223,20 @@ def _factor(work: Workload, anchor: Anchor | None, c: Mapping[str, float]) -> fl
 
 #: Fitted by bench/pages_fitted.py (bench/results/2026-11-21-auto/model.json; a test compares them with its answer).
 CONSTANTS: Mapping[str, float] = {
-    "floor.base": 0.7862,
-    "floor.rows": 0.0535,
-    "floor.dim": 0.4672,
-    "floor.capacity": -0.1799,
-    "floor.k": 0.7749,
-    "floor.missed": 0.923,
-    "floor.missed_power": 0.1604,
-    "blur.base": 0.1417,
-    "blur.rows": 0.2546,
-    "blur.dim": 1.0114,
-    "blur.capacity": -0.5185,
-    "blur.k": -0.6165,
-    "blur.miss": 1.1491,
-    "blur.bytes": -1.1768,
+    "floor.base": 0.8289,
+    "floor.rows": 0.0303,
+    "floor.dim": 0.3265,
+    "floor.capacity": 0.0319,
+    "floor.k": 0.7869,
+    "floor.missed": 0.9238,
+    "floor.missed_power": 0.1674,
+    "blur.base": -0.1957,
+    "blur.rows": 0.3326,
+    "blur.dim": 1.4712,
+    "blur.capacity": -1.2128,
+    "blur.k": -0.634,
+    "blur.miss": 1.2757,
+    "blur.bytes": -1.2537,
     "postings.base": 3.9386,
     "postings.rows": 0.7321,
     "postings.dim": 0.2121,
@@ -237,28 +249,35 @@ CONSTANTS: Mapping[str, float] = {
     "row_codes.capacity": 0.5042,
     "row_codes.k": 0.5108,
     "row_codes.miss": 0.7522,
-    "probes.base": 2.1429,
-    "probes.rows": 0.3338,
-    "probes.dim": 0.8657,
-    "probes.capacity": -0.514,
-    "probes.k": 0.2005,
-    "probes.miss": 1.5781,
-    "probes.posting": -0.3949,
-    "probes.copies": -1.4111,
-    "vicinities.base": 0.9282,
-    "vicinities.rows": 0.2468,
-    "vicinities.dim": 0.1263,
-    "vicinities.capacity": -0.4911,
-    "vicinities.k": 0.1556,
-    "vicinities.miss": 1.2465,
-    "ssd.base": 0.2049,
-    "reads.base": 0.0334,
-    "reads.pages": 0.5445,
-    "reads.rows": -0.2637,
-    "error.codes": 0.344,
-    "error.probes": 1.036,
-    "error.ssd": 0.396,
-    "error.anchored": 0.318,
+    "probes.base": 2.1576,
+    "probes.rows": 0.3546,
+    "probes.dim": 1.033,
+    "probes.capacity": -0.6182,
+    "probes.k": 0.1987,
+    "floor.page": -0.4556,
+    "floor.page_k": -0.0866,
+    "blur.page": 0.2033,
+    "postings.page": -0.9,
+    "row_codes.page": 0.5,
+    "probes.page": -0.0554,
+    "vicinities.page": -0.5643,
+    "probes.miss": 1.5748,
+    "probes.posting": -0.3787,
+    "probes.copies": -1.4503,
+    "vicinities.base": 0.7661,
+    "vicinities.rows": 0.2694,
+    "vicinities.dim": -0.0985,
+    "vicinities.capacity": -0.5032,
+    "vicinities.k": 0.1753,
+    "vicinities.miss": 1.4026,
+    "ssd.base": 0.2922,
+    "reads.base": 0.035,
+    "reads.pages": 0.5376,
+    "reads.rows": -0.2669,
+    "error.codes": 0.348,
+    "error.probes": 0.494,
+    "error.ssd": 0.821,
+    "error.anchored": 0.316,
     "error.growth": 0.04,
     "error.rows_max": 500000,
 }
