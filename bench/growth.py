@@ -181,11 +181,13 @@ def fit(folder: Path, name: str) -> dict[str, Any]:
     fits: dict[str, Any] = {"set": name, "rows": sorted({report["rows"] for report in reports}), "fits": {}}
     for ram in sorted({report["ram"] for report in reports}):
         own = sorted((r for r in reports if r["ram"] == ram), key=lambda r: int(r["rows"]))
+        if len(own) < 2:
+            continue
         log_rows = np.log([report["rows"] for report in own])
         for recall in map(str, RECALLS):
             for cost in COSTS:
                 values = [report["at_recall"][recall][cost] for report in own]
-                slope, level = np.polyfit(log_rows, np.log(values), 1) if len(own) > 1 else (np.nan, np.nan)
+                slope, level = np.polyfit(log_rows, np.log(values), 1)
                 fits["fits"].setdefault(ram, {}).setdefault(recall, {})[cost] = {
                     "by_rows": [round(value, 1) for value in values],
                     "exponent": round(float(slope), 3),
