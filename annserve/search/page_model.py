@@ -10,10 +10,10 @@
     row codes; vicinities, where codes lie on the SSD; postings read, where there are no codes: as postings
 
 with recall target R, k, n rows of intrinsic dimension m, c rows for each 4 KB of a page, and the bytes of a row's code.
-Each part also has a power of the bytes of a page, which says what larger pages do to the same vectors. Heads alone probe
-postings by the pages of those at home there, and fewer of them where replicas fill the rest. The exponents
-come from ``bench/pages_fitted.py``, which also found how far the model misses sets that it wasn't fitted to; what it
-says beyond the sizes that were measured is extrapolation, and less certain with every factor of ten.
+Each part also has a power of the bytes of a page, which says what larger pages do to the same vectors. Heads alone
+probe postings by the pages of those at home there, and fewer of them where replicas fill the rest. The exponents come
+from ``bench/pages_fitted.py``, which also found how far the model misses sets that it wasn't fitted to; what it says
+beyond the sizes that were measured is extrapolation, and less certain with every factor of ten.
 """
 
 from __future__ import annotations
