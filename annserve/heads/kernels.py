@@ -15,7 +15,7 @@ import numpy as np
 
 from annserve.heads.layout import HEADS_MAX, QUERY_LIMIT
 from annserve.kernels.distance import squared_l2
-from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
 from annserve.kernels.memory import prefetch
 from annserve.kernels.topk import select_smallest
 
@@ -157,7 +157,7 @@ def _scan(  # type: ignore[no-untyped-def]
     return found
 
 
-@inline_kernel
+@stage_kernel
 def nearest_keys(query, nodes, wanted, scan, stamp, scratch):  # type: ignore[no-untyped-def]
     """Find the `wanted` nearest heads of one query, by a walk or by a scan of all.
 

@@ -67,6 +67,11 @@ def inline_kernel(function: Callable[..., Any]) -> Any:
     return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
 
 
+def stage_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a long kernel within its caller: written into it before types are known, so optimized once, not twice."""
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, inline="always")
+
+
 def build_kernel(function: Callable[..., Any]) -> Any:
     """Compile a kernel that may use ``prange``; offline work only, one caller at a time."""
     return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, parallel=True)
