@@ -24,6 +24,9 @@ from annserve.vectors.source import VectorSource
 #: Sizes of a page that are tried where a disk's prices are known.
 PAGE_SIZES = (4_096, 8_192, 16_384)
 
+#: Larger pages must save more than that: the model promised 8 % too much of 8 KB, measured on 100,000 rows of SIFT.
+_DOUBT = 0.1
+
 
 @dataclass(frozen=True)
 class Design:
@@ -73,8 +76,9 @@ def design(options: BuildOptions, source: VectorSource) -> Design:
 
 
 def cheapest(sizes: Sequence[Forecast]) -> Forecast:
-    """Give the forecast whose queries take the disk the least time; the smaller pages of two alike."""
-    return min(sizes, key=lambda one: one.disk_us)
+    """Give the forecast whose queries take the disk the least time: the smallest pages that come near it."""
+    least = min(one.disk_us for one in sizes)
+    return next(one for one in sizes if one.disk_us <= (1 + _DOUBT) * least)
 
 
 def page_sizes(
@@ -139,4 +143,4 @@ def why_page_bytes(spec: IndexSpec, asked: int, sizes: Sequence[Forecast]) -> st
     if not sizes:
         return f"{size}: the smallest that holds a row; a disk's prices may say otherwise"
     costs = ", ".join(f"{one.disk_us:.0f} µs with {one.page_bytes:,}" for one in sizes)
-    return f"{size}: a query should take the disk {costs}"
+    return f"{size}: a query should take the disk {costs}, of which the model can't tell {_DOUBT:.0%} apart"
