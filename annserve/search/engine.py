@@ -257,12 +257,13 @@ class Engine:
         to_come = chosen if to_read is selection else to_read.counts
         before = choice.vicinities
         pages = to_come if before is None else before.counts + to_come
+        reads = to_read.reads(segment.spec.page_bytes)
         result = BlockResult(
             ids=ids,
             distances=distances,
             short=ids[:, -1] == NO_ID,
             pages_read=pages,
-            reads=to_read.reads() if before is None else before.reads() + to_read.reads(),
+            reads=reads if before is None else before.reads(segment.spec.page_bytes) + reads,
             bytes_read=pages * segment.spec.page_bytes,
             heads_visited=choice.heads_visited,
             rows_scored=scored,

@@ -207,7 +207,7 @@ def _reranked(candidates: Candidates, k: int, read: PageSelection, page_bytes: i
     rank = _rank_in_query(nearest.query)
     ids[nearest.query, rank], distances[nearest.query, rank] = nearest.ids, nearest.distances
     pages = np.diff(read.offsets)
-    return Reranked(ids, distances, pages, read.reads(), pages * page_bytes, looked_at)
+    return Reranked(ids, distances, pages, read.reads(page_bytes), pages * page_bytes, looked_at)
 
 
 def _nearest_of_each(candidates: Candidates, k: int) -> npt.NDArray[np.int64]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from annserve.codes.rate import Rating, best_pages
 from annserve.kernels.runs import count_runs
+from annserve.storage.pagefile import pages_per_read
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class PageSelection:
         """Pages of each query, (nq,) int64."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def reads(self) -> npt.NDArray[np.int64]:
-        """Count the runs of neighbouring pages of each query: the reads that it needs by itself."""
+    def reads(self, page_bytes: int) -> npt.NDArray[np.int64]:
+        """Count the reads that each query needs by itself: runs of neighbouring pages, as long as one read may be."""
         runs = np.empty(len(self.offsets) - 1, np.int64)
-        count_runs(self.page_ids, self.offsets, runs)
+        count_runs(self.page_ids, self.offsets, pages_per_read(page_bytes), runs)
         return runs
 
 

@@ -29,6 +29,11 @@ ALIGNMENT = 4_096
 READ_BYTES_MAX = 65_536
 
 
+def pages_per_read(page_bytes: int) -> int:
+    """Give the most pages of this size that one operation reads."""
+    return max(1, READ_BYTES_MAX // page_bytes)
+
+
 def aligned_frames(count: int, page_bytes: int) -> npt.NDArray[np.uint8]:
     """Allocate frames that direct reads can write into, without a copy.
 
@@ -112,7 +117,7 @@ class PageFile:
     @property
     def pages_per_read(self) -> int:
         """Most pages that one operation reads."""
-        return max(1, READ_BYTES_MAX // self.page_bytes)
+        return pages_per_read(self.page_bytes)
 
     def check_size(self) -> None:
         """Make sure that the file still holds every page."""
