@@ -162,7 +162,10 @@ class Container:
             )
 
     def close(self) -> None:
-        """Let the file go, once no array over it is left."""
+        """Let the file go, once no array over it is left; until then, hold nothing of it that isn't touched again."""
+        if self._map is not None:
+            # What was copied out of the map would count twice in the memory of this process.
+            self._map.madvise(mmap.MADV_DONTNEED)
         self._map = None
 
     def _entry(self, name: str) -> Any:

@@ -77,6 +77,25 @@ def test_arrays_outlive_their_container(tmp_path):
     assert array.tolist() == list(range(10))
 
 
+def test_what_was_copied_out_of_a_container_is_held_once(tmp_path):
+    """Another section outlives the container, so that the file stays mapped."""
+    with ContainerWriter(tmp_path / "f", MAGIC) as writer:
+        writer.add("copied", np.ones(2**20))
+        writer.add("kept", np.arange(10))
+    with open_container(tmp_path / "f", MAGIC) as container:
+        copied, kept = np.array(container.section("copied")), container.section("kept")
+        assert kilobytes_of(tmp_path / "f") >= 8_192
+    assert kilobytes_of(tmp_path / "f") == 0
+    assert copied.sum() == 2**20
+    assert kept.tolist() == list(range(10))
+
+
+def kilobytes_of(path: Path) -> int:
+    """Give the resident memory of a mapped file in this process."""
+    _, _, rest = Path("/proc/self/smaps").read_text().partition(f"{path}\n")
+    return int(rest.partition("Rss:")[2].split()[0])
+
+
 def test_the_same_arrays_make_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         with ContainerWriter(tmp_path / name, MAGIC) as writer:
