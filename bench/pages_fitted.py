@@ -49,7 +49,8 @@ START = {
     "vicinities.k": 0.3, "vicinities.miss": 0.5, "ssd.base": 0.0,
     "reads.base": 0.03, "reads.pages": 0.5, "reads.rows": -0.2,
     "error.codes": 0.0, "error.probes": 0.0, "error.ssd": 0.0,
-    "error.anchored": 0.0, "error.growth": GROWTH_ERROR, "error.rows_max": 5e5,
+    "error.anchored": 0.0, "error.growth": GROWTH_ERROR,
+    "rows_max.codes": 5e5, "rows_max.probes": 5e5, "rows_max.ssd": 5e5,
 }  # fmt: skip
 #: Logarithm beyond which a point is odd.
 OUTLIER = 0.3
@@ -67,10 +68,10 @@ def main() -> None:
     points = [point for file in files for point in (points_of(file["runs"]) if "runs" in file else growth_of(file))]
     constants = fit(points)
     unseen = errors_unseen(points)
-    for error, mode in (("error.codes", "ram"), ("error.ssd", "ssd"), ("error.probes", "none")):
-        constants[error] = two_thirds([e for p, e in zip(points, unseen) if mode_of(p) == mode])
+    for name, mode in (("codes", "ram"), ("ssd", "ssd"), ("probes", "none")):
+        constants[f"error.{name}"] = two_thirds([e for p, e in zip(points, unseen) if mode_of(p) == mode])
+        constants[f"rows_max.{name}"] = max(p["work"].n_rows for p in points if mode_of(p) == mode)
     constants["error.anchored"] = two_thirds(within_sources(points, unseen))
-    constants["error.rows_max"] = max(point["work"].n_rows for point in points)
     report = {"constants": constants, "points": len(points), "errors": summary(points, constants, unseen)}
     print(json.dumps(report, indent=1))
     if options.out:
