@@ -3,9 +3,8 @@
     python bench/main_job.py --out bench/results/2026-11-21-main [--only sift-20B …] [--threads 2]
 
 Each case is one JSON file: what ``annserve bench search`` reports from this process and through a server, the build
-report, and how many rows found themselves. ``tools/results_table.py`` makes the README's table from them. The bundled
-set is in the repository; the others are read from the folder that ANNSERVE_SHARED names (default ../shared), or left
-out where it is absent.
+report, and how many rows found themselves. The bundled set is in the repository; the others are read from the folder
+that ANNSERVE_SHARED names (default ../shared), or left out where it is absent.
 """
 
 from __future__ import annotations
