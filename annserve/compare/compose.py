@@ -69,7 +69,7 @@ def compose_result(
         "versions": describe_software(),
         "machine": describe_machine(built.index),
         "built": built.facts | {"open_seconds": last_round["open_seconds"]},
-        "memory": last_round["memory"] | {"ram_bytes": _ram_bytes(last_round["memory"])},
+        "memory": last_round["memory"],
         "info": last_round["info"],
         "tuned": tuned,
         "results": [_record(run, *one, last_round["info"]) for one in answered],
@@ -103,9 +103,3 @@ def _evidence(run: Run, rows: npt.NDArray[np.int64], passes: Sequence[Pass]) -> 
         "answers_beat_truth": sum(one.beat_truth for one in found),
         "distance_error": found[0].distance_error,
     }
-
-
-def _ram_bytes(memory: Mapping[str, Any]) -> int | None:
-    """Give what opening and searching added to the process: proportional, so that mapped pages count."""
-    after, before = memory["after_runs"].get("pss_bytes"), memory["before_open"].get("pss_bytes")
-    return None if after is None or before is None else max(0, after - before)

@@ -66,7 +66,7 @@ def rows_of(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     for result in results:
         k = result["settings"]["k"]
         count = result["dataset"]["count"]
-        ram = result["memory"]["ram_bytes"]
+        ram = _ram_bytes(result["memory"])
         common = {
             "dataset": result["dataset"]["name"],
             "system": result["system"]["name"],
@@ -139,6 +139,15 @@ def best_rows(results: Sequence[Mapping[str, Any]], target: float) -> list[Row]:
 def build_text(build: Mapping[str, Any]) -> str:
     """Name a point of a grid: ``M 16, ef_construction 200``."""
     return ", ".join(f"{name} {value}" for name, value in sorted(build.items())) or "–"
+
+
+def _ram_bytes(memory: Mapping[str, Any]) -> int | None:
+    """Give what opening and searching added to the process, mapped pages included.
+
+    The resident set, not the proportional one: that moves as other processes that share a library come and go.
+    """
+    after, before = memory["after_runs"].get("rss_bytes"), memory["before_open"].get("rss_bytes")
+    return None if after is None or before is None else max(0, after - before)
 
 
 def _rounded(value: Any) -> Any:

@@ -51,7 +51,7 @@ class Verdict:
     changes : tuple of Change
     only_before, only_after : tuple of str
     times, times_agreeing : int
-        Times that both sides have, and those that agree.
+        Times that both sides have from several passes, and those that agree.
     """
 
     changes: tuple[Change, ...]
@@ -82,8 +82,9 @@ def compare(
     old, new = _named(before), _named(after)
     changes, agreeing = [], []
     for name in (name for name in old if name in new):
-        # How many queries an open load asks depends on its rate, so its counts are of other queries each time.
-        counts = () if old[name]["load"] == "open" else COUNTS
+        # How many queries are asked may depend on the clock; counts would be of other queries then.
+        asked = {row["queries"] for row in (old[name], new[name]) if "queries" in row}
+        counts = () if old[name]["load"] == "open" or len(asked) > 1 else COUNTS
         for number in counts + TIMES:
             first, second = old[name].get(number), new[name].get(number)
             if first is None or second is None:
@@ -92,7 +93,9 @@ def compare(
             allowed = counts_worse
             if number in TIMES:
                 spread = sum(row.get(f"{number}_spread") or 0.0 for row in (old[name], new[name]))
-                agreeing.append(abs(worse) <= spread)
+                # One pass alone has no range to agree within.
+                if all(len(row.get("passes", ())) != 1 for row in (old[name], new[name])):
+                    agreeing.append(abs(worse) <= spread)
                 if times_worse is None:
                     continue
                 allowed = times_worse + spread

@@ -38,6 +38,17 @@ def test_counts_may_get_worse_by_two_per_cent_and_no_more(after, beyond):
     assert verdict.passed == (not beyond)
 
 
+def test_times_of_one_pass_alone_neither_agree_nor_differ():
+    passes = [row(passes=[{}] * n) for n in (1, 2)]
+    assert [compare([one], [one]).times for one in passes] == [0, 1]
+
+
+def test_counts_of_other_queries_are_not_compared():
+    verdict = compare([row(queries=800)], [row(queries=518, pages_read_mean=200.0)])
+    assert verdict.passed
+    assert not compare([row(queries=800)], [row(queries=800, pages_read_mean=200.0)]).passed
+
+
 @pytest.mark.parametrize(("qps", "passes"), [(840, True), (820, False), (2_000, True)])
 def test_times_count_only_beyond_what_they_spread(qps, passes):
     assert compare([row()], [row(qps=qps, qps_spread=0.02)], times_worse=0.05).passed is passes
