@@ -181,14 +181,19 @@ def fit_estimate(
         shrinks=shrinks.astype(np.float32),
         spreads=spreads.astype(np.float32),
         shrink_terms=terms[:3].astype(np.float32),
-        norm_scale=float(1 - 2 * terms[3]),
-        offset=float(-2 * terms[5]),
-        distance_scale=float(1 - 2 * terms[4]),
-        spread_power=power,
+        norm_scale=_settled(1 - 2 * terms[3]),
+        offset=_settled(-2 * terms[5]),
+        distance_scale=_settled(1 - 2 * terms[4]),
+        spread_power=_settled(power),
         constant_min=0.0,
         constant_step=1.0,
     )
     return with_constants_of(draft, codebook, residuals, codes, references)
+
+
+def _settled(fitted: float) -> float:
+    """Round to float32: the last digits of a library's sums depend on how many threads took part."""
+    return float(np.float32(fitted))
 
 
 def with_constants_of(estimate: Estimate, codebook: Codebook, residuals: F32, codes: U8, references: F32) -> Estimate:
@@ -196,8 +201,8 @@ def with_constants_of(estimate: Estimate, codebook: Codebook, residuals: F32, co
     _, constants = _row_terms(estimate, codebook, residuals, codes, references)
     low, high = np.quantile(constants, (_CLIPPED, 1 - _CLIPPED))
     values = {field.name: getattr(estimate, field.name) for field in fields(estimate)}
-    values["constant_min"] = float(low)
-    values["constant_step"] = float(max(high - low, 1e-30) / (FACTOR_VALUES - 1))
+    values["constant_min"] = _settled(low)
+    values["constant_step"] = _settled(max(high - low, 1e-30) / (FACTOR_VALUES - 1))
     return Estimate(**values)
 
 

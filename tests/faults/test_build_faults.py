@@ -66,6 +66,15 @@ def test_a_build_killed_in_any_stage_leaves_no_index_and_can_be_run_again(source
     assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "manifest-000001.json", "segment-000001"]
 
 
+def test_the_threads_of_a_library_change_nothing(source, undisturbed, tmp_path):
+    """A library's matrix product adds up in another order where fewer of its threads are free."""
+    command = [*COMMAND, "build", str(source), "--out", str(tmp_path / "index"), "--threads", "3"]
+    subprocess.run(
+        command, check=True, timeout=120, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, capture_output=True
+    )
+    assert search_files(tmp_path / "index") == undisturbed
+
+
 #: Builds, then publishes in copies of the folder: the i-th is killed before its i-th call of the system.
 PUBLISH = """
 import os, shutil, signal, sys
