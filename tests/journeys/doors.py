@@ -80,7 +80,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 class Plan:
     """A plan's text, which equals another but for the last digits of its numbers.
 
-    A process that compiles a kernel may round otherwise than one that finds it compiled.
+    A process that compiles a kernel may round otherwise than one that finds it compiled; a term of a regression, kept
+    to three decimals, may then end in the next digit.
     """
 
     text: str
@@ -89,7 +90,7 @@ class Plan:
         if not isinstance(other, Plan):
             return NotImplemented
         (words, numbers), (other_words, other_numbers) = self._parts(), other._parts()
-        return words == other_words and np.allclose(numbers, other_numbers, rtol=1e-4, atol=2e-3)
+        return words == other_words and np.allclose(numbers, other_numbers, rtol=0, atol=1.01e-3)
 
     __hash__ = None  # type: ignore[assignment]
 
