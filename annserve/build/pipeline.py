@@ -24,12 +24,9 @@ clustering and calibration state.
 
 from __future__ import annotations
 
-import os
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +38,14 @@ from annserve.build.calibrate_reach import calibrate_reach
 from annserve.build.calibrate_reads import Placement, calibrate_reads
 from annserve.build.calibrate_sample import calibrate_sample, read_sample
 from annserve.build.calibrate_vicinities import calibrate_vicinities
-from annserve.build.design import Design, design
+from annserve.build.design import design
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.options import BuildOptions
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, read_other_rows
 from annserve.build.replicate import replicate
+from annserve.build.report import build_report
 from annserve.build.row_ids import row_ids
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
@@ -81,7 +79,6 @@ from annserve.vectors.formats import open_vectors
 from annserve.vectors.source import as_source
 from annserve.vectors.staging import stage
 from annserve.vectors.truth import exact_neighbours
-from annserve.version import __version__
 
 _PACK_PAGES = 4_096
 
@@ -250,8 +247,17 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
 
             write_sealed(
                 place / names.REPORT,
-                _report(source_path, options, designed, packing, heads, seconds, errors, loss)
-                | {"intrinsic_dim": hardness_of(as_source(rows))},
+                build_report(
+                    source_path,
+                    options,
+                    designed,
+                    packing,
+                    n_heads=heads.n_heads,
+                    seconds=seconds,
+                    quantization_error=errors,
+                    loss=loss,
+                    intrinsic_dim=hardness_of(as_source(rows)),
+                ),
             )
             entry = describe_segment(
                 folder,
@@ -384,44 +390,3 @@ def _write_pages(
             listener(StageProgressed("pack", stop))
         writer.end()
     return {"mean": total / len(packing.order), "max": largest}
-
-
-def _report(
-    source_path: str | Path,
-    options: BuildOptions,
-    designed: Design,
-    packing: Packing,
-    heads: HeadNodes,
-    seconds: dict[str, float],
-    errors: dict[str, float],
-    loss: float,
-) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
-    told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
-    return {
-        "annserve_version": __version__,
-        "source": Path(source_path).name,
-        "options": told,
-        "mode": designed.tiers.mode,
-        "why": designed.why,
-        "ram_bytes_per_vector_predicted": designed.tiers.bytes_per_vector,
-        "code_bytes": designed.tiers.code_bytes,
-        "rows": packing.n_rows,
-        "copies": round(len(packing.order) / packing.n_rows, 3),
-        "pages": n_pages(packing),
-        "heads": heads.n_heads,
-        "page_fill": len(packing.order) / (n_pages(packing) * designed.spec.page_capacity),
-        "rows_per_page": _spread(np.diff(packing.page_offsets)),
-        "pages_per_posting": _spread(np.diff(packing.posting_offsets)),
-        "quantization_error": errors,
-        "neighbours_lost_to_int8": loss,
-        "stage_seconds": seconds,
-        "seconds": round(sum(seconds.values()), 3),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "threads": options.n_threads,
-        "cpus": os.cpu_count(),
-    }
-
-
-def _spread(counts: npt.NDArray[np.int64]) -> dict[str, float]:
-    return {"min": int(counts.min()), "mean": round(float(counts.mean()), 3), "max": int(counts.max())}

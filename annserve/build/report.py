@@ -1,0 +1,87 @@
+"""What a build tells of itself when it has ended: one record, kept beside the index as ``report.json``."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.build.design import Design
+from annserve.build.options import BuildOptions
+from annserve.clusters.hierarchy import Packing
+from annserve.version import __version__
+
+
+def build_report(
+    source: str | Path,
+    options: BuildOptions,
+    designed: Design,
+    packing: Packing,
+    *,
+    n_heads: int,
+    seconds: Mapping[str, float],
+    quantization_error: Mapping[str, float],
+    loss: float,
+    intrinsic_dim: float | None,
+) -> dict[str, Any]:
+    """Gather what there is to say of a build.
+
+    Parameters
+    ----------
+    source : str or Path
+        The input; only its name is told, for an index travels.
+    options : BuildOptions
+    designed : Design
+    packing : Packing
+    n_heads : int
+    seconds : mapping
+        By stage, in the order in which they ran.
+    quantization_error : mapping
+        ``mean`` and ``max``, in the unit of the rows.
+    loss : float
+        Share of the nearest neighbours of held-out rows that INT8 alone doesn't find.
+    intrinsic_dim : float, optional
+        Of the rows, as far as it could be estimated.
+
+    Returns
+    -------
+    dict
+        Plain values, for a sealed JSON file.
+    """
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
+    told = {**asdict(options), **{name: str(path.name) if path else None for name, path in given.items()}}
+    rows_per_page, pages_per_posting = np.diff(packing.page_offsets), np.diff(packing.posting_offsets)
+    return {
+        "annserve_version": __version__,
+        "source": Path(source).name,
+        "options": told,
+        "mode": designed.tiers.mode,
+        "why": designed.why,
+        "ram_bytes_per_vector_predicted": designed.tiers.bytes_per_vector,
+        "code_bytes": designed.tiers.code_bytes,
+        "rows": packing.n_rows,
+        "copies": round(len(packing.order) / packing.n_rows, 3),
+        "pages": len(rows_per_page),
+        "heads": n_heads,
+        "page_fill": len(packing.order) / (len(rows_per_page) * designed.spec.page_capacity),
+        "rows_per_page": _spread(rows_per_page),
+        "pages_per_posting": _spread(pages_per_posting),
+        "quantization_error": dict(quantization_error),
+        "neighbours_lost_to_int8": loss,
+        "intrinsic_dim": intrinsic_dim,
+        "stage_seconds": dict(seconds),
+        "seconds": round(sum(seconds.values()), 3),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "threads": options.n_threads,
+        "cpus": os.cpu_count(),
+    }
+
+
+def _spread(counts: npt.NDArray[np.int64]) -> dict[str, float]:
+    return {"min": int(counts.min()), "mean": round(float(counts.mean()), 3), "max": int(counts.max())}
