@@ -14,7 +14,7 @@ Each round reads every row once, in the order of pages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from annserve.clusters import kernels
 from annserve.clusters.bisection import group_evenly
+from annserve.vectors.source import Rows
 
 #: Pages of a region; larger ones have fewer rows at a border but more pairs of centroids to compare.
 REGION_PAGES = 4_096
@@ -61,6 +62,15 @@ class Pages:
         return int(self.members.shape[1])
 
     @classmethod
+    def joined(cls, parts: Sequence[Pages]) -> Pages:
+        """Give the pages of several parts as one."""
+        return cls(
+            np.concatenate([part.members for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            np.concatenate([part.centroids for part in parts]),
+        )
+
+    @classmethod
     def from_order(
         cls,
         rows: npt.NDArray[np.float32],
@@ -82,46 +92,68 @@ class Pages:
         return self.members[_taken(self.counts, self.capacity)], offsets
 
 
-def refine_round(rows: npt.NDArray[Any], pages: Pages, *, seed: int, threads: int = 1) -> Iterator[tuple[int, int]]:
-    """Refine all pages once, region by region, in place.
+@dataclass(frozen=True)
+class Refined:
+    """What trading has made of the pages of a region; arrays as those of `Pages`, a line for each page of it."""
+
+    region: npt.NDArray[np.int64]
+    members: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
+    centroids: npt.NDArray[np.float32]
+    rows: int
+    trades: int
+
+
+def cut_regions(pages: Pages, *, seed: int) -> list[npt.NDArray[np.int64]]:
+    """Cut pages into regions by where their centroids lie; another seed gives other borders."""
+    n_regions = -(-len(pages.counts) // REGION_PAGES)
+    return group_evenly(pages.centroids, n_regions, seed=seed, random_planes=True)
+
+
+def refine_regions(
+    rows: Rows, pages: Pages, regions: Sequence[npt.NDArray[np.int64]], *, threads: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Refine regions once, one after another, in place.
 
     Parameters
     ----------
-    rows : (n, d) array of uint8, int8 or float32
-        All rows that `pages.members` numbers; memory-mapped is fine.
-    seed : int
-        Fixes the regions; take another in each round.
+    rows : (n, d) rows of uint8, int8 or float32
+        All that `pages.members` numbers.
+    regions : sequence of int64 arrays
+        Without a common page; all that `cut_regions` gave make a round, and those that are left go on with it.
     threads : int
         Regions refined at a time.
 
     Yields
     ------
     (rows_seen, trades) : int, int
-        For each region when it is done.
+        For each region when it, and all before it, are done; `pages` then hold these changes and no others.
     """
-    n_regions = -(-len(pages.counts) // REGION_PAGES)
-    regions = group_evenly(pages.centroids, n_regions, seed=seed, random_planes=True)
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(lambda region: refine_region(rows, pages, region), regions)
+        for refined in pool.map(lambda region: refine_region(rows, pages, region), regions):
+            pages.members[refined.region] = refined.members
+            pages.counts[refined.region] = refined.counts
+            pages.centroids[refined.region] = refined.centroids
+            yield refined.rows, refined.trades
 
 
-def refine_region(rows: npt.NDArray[Any], pages: Pages, region: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Trade rows between the pages of one region, in place; give the rows seen and the trades made.
+def refine_region(rows: Rows, pages: Pages, region: npt.NDArray[np.int64]) -> Refined:
+    """Trade rows between the pages of one region; `pages` stay as they are.
 
-    Touches nothing of `pages` but the region, so that regions without a common page may run side by side.
+    Looks at nothing of `pages` but the region, so that regions without a common page may run side by side.
     """
     n_pages = len(region)
     counts = pages.counts[region]
     row_ids = pages.members[region][_taken(counts, pages.capacity)]
+    centroids = pages.centroids[region]
     n = len(row_ids)
     if n_pages < 2:
-        return n, 0
+        return Refined(region, pages.members[region], counts, centroids, n, 0)
     local = np.ascontiguousarray(rows[row_ids], dtype=np.float32)
     page_of = np.repeat(np.arange(n_pages, dtype=np.int32), counts)
     starts = np.cumsum(counts) - counts
     slot_of = (np.arange(n) - starts[page_of]).astype(np.int32)
     members = _padded(np.arange(n, dtype=np.int32), counts, pages.capacity)
-    centroids = pages.centroids[region]
     neighbours = np.empty((n_pages, min(_NEIGHBOURS, n_pages - 1)), np.int32)
     kernels.neighbours_of_pages(centroids, np.empty(n_pages, np.float32), np.empty(n_pages, np.int64), neighbours)
     best_pages, best_keys = np.empty(_TRIES, np.int32), np.empty(_TRIES, np.float32)
@@ -142,10 +174,7 @@ def refine_region(rows: npt.NDArray[Any], pages: Pages, region: npt.NDArray[np.i
         )
         # Updates of centroids have rounded; start the next sweep, and leave, with the means themselves.
         kernels.centroids_of_pages(local, members, counts, centroids)
-    pages.members[region] = np.where(members >= 0, row_ids[members], -1)
-    pages.counts[region] = counts
-    pages.centroids[region] = centroids
-    return n, trades
+    return Refined(region, np.where(members >= 0, row_ids[members], -1), counts, centroids, n, trades)
 
 
 def _taken(counts: npt.NDArray[np.int32], capacity: int) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,24 @@ _READ_AS = {
     "float64": "float32",
     "int32": "int32",
 }
+
+
+class Rows(Protocol):
+    """Rows that are taken by number: an array, or a source that gives arrays."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dimensions."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of what is given."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+
+    def __getitem__(self, which: Any, /) -> npt.NDArray[Any]:
+        """Give a slice of rows, or those that a list numbers, in its order."""
 
 
 class VectorSource(ABC):
@@ -65,6 +83,27 @@ class VectorSource(ABC):
     def row_bytes(self) -> int:
         """Bytes of one row as it is given."""
         return self.dim * self.dtype.itemsize
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimensions."""
+        return self.count, self.dim
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, which: slice | npt.NDArray[np.int64], /) -> npt.NDArray[Any]:
+        """Give a slice of rows without a step, or those that a list numbers, in its order; see ``read``."""
+        if isinstance(which, slice):
+            start, stop, step = which.indices(self.count)
+            assert step == 1, "a step is nowhere needed"
+            return self.read(start, max(start, stop))
+        if (np.diff(which) >= 0).all():
+            return self.gather(which)
+        order = np.argsort(which, kind="stable")
+        rows = np.empty((len(which), self.dim), self.dtype)
+        rows[order] = self.gather(which[order])
+        return rows
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read the rows `start` to `stop`, `stop` left out.

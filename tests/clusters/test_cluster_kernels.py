@@ -12,7 +12,7 @@ from oracles import clusters as oracle
 
 from annserve.clusters import kernels
 from annserve.clusters.bisection import bisect_rows, group_evenly, pages_needed
-from annserve.clusters.refinement import REGION_PAGES, Pages, refine_region, refine_round
+from annserve.clusters.refinement import REGION_PAGES, Pages, cut_regions, refine_regions
 
 
 @st.composite
@@ -105,7 +105,7 @@ def test_groups_share_all_rows_out_about_evenly(rows, n_groups, seed, random_pla
 def test_trading_loses_no_row_and_never_raises_the_sum_of_squares(rows, capacity, seed):
     pages = pages_of(rows, capacity, seed)
     before = oracle.sum_of_squares(rows, as_lists(pages))
-    refine_region(rows, pages, np.arange(len(pages.counts)))
+    list(refine_regions(rows, pages, [np.arange(len(pages.counts))]))
     after = as_lists(pages)
     assert sorted(row for page in after for row in page) == list(range(len(rows)))
     assert pages.counts.min() >= 1
@@ -163,9 +163,9 @@ def test_a_round_trades_within_regions_alone_and_crosses_borders_in_the_next(rng
     rows = rng.normal(size=(1_500, 6)).astype(np.float32)
     whole, pieces = pages_of(rows, 10), pages_of(rows, 10)
     for seed in range(8):
-        list(refine_round(rows, whole, seed=seed))
+        list(refine_regions(rows, whole, cut_regions(whole, seed=seed)))
     monkeypatch.setattr("annserve.clusters.refinement.REGION_PAGES", 16)
     for seed in range(8):
-        list(refine_round(rows, pieces, seed=seed))
+        list(refine_regions(rows, pieces, cut_regions(pieces, seed=seed)))
     best = oracle.sum_of_squares(rows, as_lists(whole))
     assert oracle.sum_of_squares(rows, as_lists(pieces)) < 1.05 * best

@@ -94,7 +94,7 @@ def test_many_partitions_lose_no_row_and_cost_little(small_parts, rng):
     rows = rng.normal(size=(1_500, 6)).astype(np.float32)
     many = pack_rows(rows, 10, 4)
     assert_sound(many, len(rows), 10, 4)
-    assert len(hierarchy.split_rows(rows)) > 4
+    assert len(hierarchy.split_rows(rows, hierarchy.PARTITION_ROWS)) > 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hierarchy, "PARTITION_ROWS", 10_000)
         patch.setattr("annserve.clusters.refinement.REGION_PAGES", 4_096)
@@ -105,7 +105,7 @@ def test_many_partitions_lose_no_row_and_cost_little(small_parts, rng):
 
 def test_rows_that_cannot_be_told_apart_stay_within_the_partition_limit(small_parts):
     rows = np.zeros((2_000, 4), np.uint8)
-    parts = hierarchy.split_rows(rows)
+    parts = hierarchy.split_rows(rows, hierarchy.PARTITION_ROWS)
     assert max(map(len, parts)) <= 2 * 200
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(2_000))
     assert_sound(pack_rows(rows, 10, 4), 2_000, 10, 4)

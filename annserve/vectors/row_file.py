@@ -1,0 +1,173 @@
+"""Rows of one type, one after another in a file of a build's own: what a pass over more rows than RAM holds leaves.
+
+::
+
+    row 0 │ row 1 │ … │ row n−1        dim elements each, native byte order, nothing between or around them
+
+A row file is scratch: it is made in a build's folder and read by that build alone, so it carries neither header nor
+checksum; what lies in it is proven end to end by ``build.verify``.
+
+Invariants: rows may be written in any order, each range once; threads may read and write side by side, at different
+ranges; peak memory is what is read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import CorruptionError, OutputError, ReadError
+from annserve.metric import rows_to_space
+from annserve.spec import IndexSpec
+from annserve.storage.atomic import refusals_told
+from annserve.vectors.source import Rows, VectorSource
+
+#: Bytes that it is cheaper to read and drop than to jump over.
+_GAP_BYTES = 4_096
+
+
+class RowFile(VectorSource):
+    """An open row file; made by ``create_rows`` and ``open_rows``."""
+
+    def __init__(self, path: Path, fd: int, count: int, dim: int, dtype: np.dtype[Any]) -> None:
+        super().__init__(path, (count, dim), dtype)
+        self._fd = fd
+        self._gap_rows = _GAP_BYTES // self.row_bytes
+
+    def write(self, start: int, rows: npt.NDArray[Any]) -> None:
+        """Write rows from number `start` on.
+
+        Raises
+        ------
+        OutputError
+            If the device refuses.
+        """
+        assert rows.dtype == self.dtype, (rows.dtype, self.dtype)
+        assert 0 <= start <= start + len(rows) <= self.count, (start, len(rows), self.count)
+        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        done, offset = 0, start * self.row_bytes
+        with refusals_told(self.path):
+            while done < len(data):
+                done += os.pwrite(self._fd, data[done:], offset + done)
+
+    def sync(self) -> None:
+        """Make all that was written durable.
+
+        Raises
+        ------
+        OutputError
+            If the device refuses.
+        """
+        with refusals_told(self.path):
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def remove(self) -> None:
+        """Release the file and remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        rows = np.empty((stop - start, self.dim), self.dtype)
+        data = rows.reshape(-1).view(np.uint8).data
+        done, offset = 0, start * self.row_bytes
+        while done < len(data):
+            try:
+                got = os.preadv(self._fd, [data[done:]], offset + done)
+            except OSError as error:
+                raise ReadError(
+                    f"{self.path} can't be read at byte {offset + done}: {error.strerror}; check the device",
+                    path=self.path,
+                    offset=offset + done,
+                ) from error
+            if not got:
+                raise CorruptionError(
+                    f"{self.path} ends at byte {offset + done}, in the middle of its rows; start the build anew",
+                    path=self.path,
+                    offset=offset + done,
+                )
+            done += got
+        return rows
+
+
+def create_rows(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> RowFile:
+    """Make a file for so many rows, all zero until they are written; one that is there is emptied.
+
+    Raises
+    ------
+    OutputError
+        If the device refuses, or has no room for them.
+    """
+    with refusals_told(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(fd, 0, count * dim * dtype.itemsize)
+        except BaseException:
+            os.close(fd)
+            path.unlink()
+            raise
+    return RowFile(path, fd, count, dim, dtype)
+
+
+def open_rows(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> RowFile:
+    """Open a file of rows that an earlier step left, for reading and writing.
+
+    Raises
+    ------
+    CorruptionError
+        If it is gone or hasn't the size of so many rows.
+    """
+    expected = count * dim * dtype.itemsize
+    found = path.stat().st_size if path.is_file() else -1
+    if found != expected:
+        raise CorruptionError(
+            f"{path} has {max(found, 0):,} bytes, but an earlier step left {expected:,}; start the build anew",
+            path=path,
+            offset=max(found, 0),
+        )
+    try:
+        return RowFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), count, dim, dtype)
+    except OSError as error:
+        raise OutputError(f"{path} can't be opened: {error.strerror}; check its permissions", path=path) from error
+
+
+class SpaceRows:
+    """Rows as the index space has them, carried there when they are taken.
+
+    Parameters
+    ----------
+    rows : Rows
+        As given.
+    spec : IndexSpec
+    norm_max : float
+        Largest norm of a row.
+    """
+
+    def __init__(self, rows: Rows, spec: IndexSpec, norm_max: float) -> None:
+        self._rows, self._spec, self._norm_max = rows, spec, norm_max
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimensions of the index space."""
+        return len(self._rows), self._spec.space_dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type in the index space."""
+        return self._spec.space_dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: Any) -> npt.NDArray[Any]:
+        """Give a slice of rows, or those that a list numbers, in its order."""
+        return rows_to_space(self._rows[which], self._spec, self._norm_max)
