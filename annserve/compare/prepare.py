@@ -26,7 +26,6 @@ from annserve.storage.atomic import write_atomically
 from annserve.vectors.convert import convert
 from annserve.vectors.flat import PACKED_TYPES, FlatSource, write_truth
 from annserve.vectors.formats import Location, open_vectors, read_matrix, read_truth
-from annserve.vectors.parts import PartedSource
 from annserve.vectors.source import VectorSource
 from annserve.vectors.truth import exact_neighbours
 
@@ -139,9 +138,8 @@ def read_vectors(path: str) -> npt.NDArray[Any]:
 
 def _open(path: str) -> VectorSource:
     """Open vectors in any format, in parts or whole, and crops of big-ann-benchmarks (``….u8bin.crop_nb_10000000``)."""
-    parts = _parts(path)
-    if len(parts) > 1:
-        return PartedSource([open_vectors(part) for part in parts])
+    if len(_parts(path)) > 1:
+        return open_vectors(path)
     location = Path(path)
     stem, crop, _ = location.name.partition(".crop_nb_")
     if not crop:

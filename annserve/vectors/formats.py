@@ -9,14 +9,18 @@ suffix                      elements                   member, after a colon
 .hdf5 .h5                   any                        dataset, ``glove.hdf5:test``; default ``train``
 .parquet                    any                        column, ``wiki.parquet:embedding``; default the only
                                                        list column
-.zarr, or a folder          any                        array, ``store.zarr:base``; default the root
+.zarr, or such a folder     any                        array, ``store.zarr:base``; default the root
+a pattern, ``part-*.npy``   as the files'              as the files', ``part-*.hdf5:train``
+another folder              as the files'              column alone
 ==========================  =========================  ==================================================
 
-"Any" is uint8, int8, float16, float32 and, for lists of ids, int32; float64 is read as float32.
+Files that a pattern matches, or that lie in a folder, are one set: their rows follow each other in the order of their
+names, as text. "Any" is uint8, int8, float16, float32 and, for lists of ids, int32; float64 is read as float32.
 """
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +33,7 @@ import numpy.typing as npt
 from annserve.errors import InputError, NotFoundError, ReadError
 from annserve.vectors import flat
 from annserve.vectors.output import replaced
+from annserve.vectors.parts import PartedSource
 from annserve.vectors.source import VectorSource, VectorWriter
 
 _HDF5 = (".hdf5", ".h5")
@@ -62,12 +67,12 @@ class Location:
 
 
 def open_vectors(path: str | Path, *, column: str | None = None) -> VectorSource:
-    """Open a file of vectors for reading in chunks.
+    """Open a file of vectors, or several as one, for reading in chunks.
 
     Parameters
     ----------
     path : str or Path
-        The file; its suffix decides the format.
+        A file, whose suffix decides the format; a pattern with ``*``, ``?`` or ``[…]``; or a folder of files.
     column : str, optional
         Parquet column, HDF5 dataset or zarr array, as after the colon in the path.
 
@@ -76,15 +81,45 @@ def open_vectors(path: str | Path, *, column: str | None = None) -> VectorSource
     NotFoundError
         If there is no such file, or nothing of that name in it.
     InputError
-        If the suffix or the element type isn't supported, or it isn't a matrix with rows.
+        If the suffix or the element type isn't supported, it isn't a matrix with rows, or files differ in
+        dimension or type.
     CorruptionError
         If it is empty, cut short, damaged, or its header says another size than it has.
 
     Notes
     -----
-    Costs a few small reads; allocates nothing of the file's size.
+    Costs a few small reads a file; allocates nothing of a file's size.
     """
     location = Location.of(path, column)
+    paths = _files_of(location.path)
+    if paths == [location.path]:
+        return _open_file(location)
+    return PartedSource(paths, lambda file: _open_file(Location(file, location.member)), location.path)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Give the files that a path stands for, in order: those of a pattern or a folder, or itself."""
+    if path.is_dir() and path.suffix.lower() not in SUFFIXES and not (path / "zarr.json").exists():
+        # As others who write folders of files have it: _SUCCESS and hidden files are notes.
+        found = sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "_")))
+        for file in found:
+            if flat.packed_suffix(file) not in SUFFIXES:
+                raise InputError(
+                    f"{path} holds {file.name}, which is no file of vectors; choose by a pattern, for instance "
+                    f"'{path}/*.npy'"
+                )
+        if not found:
+            raise InputError(f"{path} is a folder without files of vectors and no zarr v3 store; give another")
+        return found
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    if not found:
+        raise NotFoundError(f"no file matches {path}; check the pattern")
+    return found
+
+
+def _open_file(location: Location) -> VectorSource:
     where, suffix, member = location.path, location.suffix, location.member
     if member is not None and suffix not in _WITH_MEMBERS:
         raise InputError(

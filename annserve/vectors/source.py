@@ -105,6 +105,15 @@ class VectorSource(ABC):
         rows[order] = self.gather(which[order])
         return rows
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files or folders that the rows lie in, in order; none for rows in memory."""
+        return (self.path,)
+
+    def place_of(self, row: int) -> str:
+        """Say where a row stands, for messages."""
+        return f"row {row} of {self.path}"
+
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read the rows `start` to `stop`, `stop` left out.
 
@@ -199,6 +208,11 @@ class ArraySource(VectorSource):
     def __init__(self, rows: npt.NDArray[Any], name: str = "array") -> None:
         super().__init__(Path(name), rows.shape, rows.dtype)
         self._rows = rows
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
 
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
         return np.array(self._rows[start:stop], dtype=self.dtype, order="C")

@@ -85,7 +85,7 @@ def stage(source: VectorSource, folder: Path, spec: IndexSpec, listener: Listene
         for start, rows in source.chunks(writer.shard_rows):
             bad = first_invalid_row(rows, spec.metric)
             if bad is not None:
-                raise InputError(f"row {start + bad[0]} of {source.path} {bad[1]}; leave it out, or mend it")
+                raise InputError(f"{source.place_of(start + bad[0])} {bad[1]}; leave it out, or mend it")
             norm_max = max(norm_max, largest_norm(rows))
             writer.append(rows)
             listener(StageProgressed(_STAGE, start + len(rows)))
