@@ -26,6 +26,13 @@ RERANK_CANDIDATES_A_RESULT = 10
 
 #: Largest value of an element: the square of a norm must stay finite in float32.
 VALUE_MAX = 1e15
+#: What can be wrong with a row, as it reads on after "row N "; a fault is known by its place here.
+ROW_FAULTS = (
+    "is valid",
+    "holds NaN or infinity",
+    "holds a value beyond 1e15",
+    "is a zero vector, which has no direction: cosine is undefined",
+)
 
 #: Recall targets that a build calibrates; requests between two of them are interpolated.
 RECALL_TARGETS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99)
@@ -220,23 +227,33 @@ def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queri
     return array
 
 
+def judge_rows(rows: npt.NDArray[Any], metric: str) -> npt.NDArray[np.uint8]:
+    """Judge which rows can be indexed or searched.
+
+    Returns
+    -------
+    (n,) uint8
+        0 where a row can, else its fault: a place in `ROW_FAULTS`.
+    """
+    faults = np.zeros(len(rows), np.uint8)
+    if rows.dtype.kind == "f":
+        finite = np.isfinite(rows).all(axis=1)
+        faults[~finite] = 1
+        largest = np.where(finite, np.abs(rows).max(axis=1, initial=0), 0)
+        faults[largest.astype(np.float64) > VALUE_MAX] = 2
+    if metric == "cosine":
+        faults[~rows.any(axis=1)] = 3
+    return faults
+
+
 def first_invalid_row(rows: npt.NDArray[Any], metric: str) -> tuple[int, str] | None:
     """Find the first row that can't be indexed or searched, and say why.
 
     Returns
     -------
     (row, reason) or None
-        `reason` reads on after "row N ": NaN or infinity, a norm beyond float32, zero length under cosine.
+        `reason`, one of `ROW_FAULTS`, reads on after "row N ".
     """
-    if rows.dtype.kind == "f":
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            return int(np.argmin(finite)), "holds NaN or infinity"
-        huge = np.abs(rows).max(axis=1, initial=0).astype(np.float64) > VALUE_MAX
-        if huge.any():
-            return int(np.argmax(huge)), "holds a value beyond 1e15"
-    if metric == "cosine":
-        zero = ~rows.any(axis=1)
-        if zero.any():
-            return int(np.argmax(zero)), "is a zero vector, which has no direction: cosine is undefined"
-    return None
+    faults = judge_rows(rows, metric)
+    faulty = np.flatnonzero(faults)
+    return (int(faulty[0]), ROW_FAULTS[faults[faulty[0]]]) if len(faulty) else None

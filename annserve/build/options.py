@@ -31,6 +31,9 @@ class BuildOptions:
         File with one whole number per row; row numbers 0 … n−1 by default.
     column : str, optional
         Array or column of the input file that holds the vectors, where it has several.
+    skip_invalid : bool
+        Whether rows that can't be indexed (NaN, infinity, beyond 1e15, zero under cosine) are left out, counted and
+        listed in the report, instead of being an error. The others keep their row numbers.
     ram : str
         What a search may keep in RAM: a share of the INT8 size (``25%``), bytes a vector (``20B``) or a total
         (``2GiB``). More RAM, fewer reads.
@@ -66,6 +69,7 @@ class BuildOptions:
     metric: str = "l2"
     ids: Path | None = None
     column: str | None = None
+    skip_invalid: bool = False
     ram: str = "25%"
     codes: str = "auto"
     rerank: str = "auto"

@@ -125,7 +125,9 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             place.mkdir()
 
             with _timed("stage", seconds):
-                staged = stage(source, work / "rows.zarr", spec, listener)
+                staged = stage(source, work / "rows.zarr", spec, listener, skip_invalid=options.skip_invalid)
+                kept = staged.input_rows(0, staged.count)
+                ids = ids[kept]
                 rows = staged.read(0, staged.count)
                 space = rows_to_space(rows, spec, staged.norm_max)
 
@@ -205,7 +207,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
             raw = decide_raw_rows(raw, options, loss)
             if raw is not None:
                 with _timed("keep", seconds):
-                    raw_rows = rows if raw.own else read_other_rows(options, raw, work, listener)
+                    raw_rows = rows if raw.own else read_other_rows(options, raw, work, listener)[kept]
                     keep_raw_rows(place / names.RAW, raw_rows, raw, packing, spec.page_capacity, salt, listener)
             settle_above = raw.settle_above if raw is not None and raw.own else 1.0
 
@@ -253,6 +255,7 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
                     designed,
                     packing,
                     n_heads=heads.n_heads,
+                    skipped=staged.tell_skipped(source),
                     seconds=seconds,
                     quantization_error=errors,
                     loss=loss,

@@ -25,6 +25,7 @@ def build_report(
     packing: Packing,
     *,
     n_heads: int,
+    skipped: Mapping[str, Any],
     seconds: Mapping[str, float],
     quantization_error: Mapping[str, float],
     loss: float,
@@ -40,6 +41,8 @@ def build_report(
     designed : Design
     packing : Packing
     n_heads : int
+    skipped : mapping
+        Rows that were left out, by ``StagedVectors.tell_skipped``.
     seconds : mapping
         By stage, in the order in which they ran.
     quantization_error : mapping
@@ -66,6 +69,7 @@ def build_report(
         "ram_bytes_per_vector_predicted": designed.tiers.bytes_per_vector,
         "code_bytes": designed.tiers.code_bytes,
         "rows": packing.n_rows,
+        "skipped": dict(skipped),
         "copies": round(len(packing.order) / packing.n_rows, 3),
         "pages": len(rows_per_page),
         "heads": n_heads,

@@ -26,6 +26,7 @@ _DEFAULTS = BuildOptions()
 )
 @click.option("--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]")
 @click.option("--column", help="Array or column that holds the vectors, where the file has several.")
+@click.option("--skip-invalid", is_flag=True, help="Leave out rows that can't be indexed, count and list them.")
 @click.option(
     "--ram",
     default=_DEFAULTS.ram,
@@ -115,10 +116,11 @@ def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
         return
     tiers = snapshot.segment.tier_bytes
     ram = sum(tiers.values())
+    skipped = f" ({report['skipped']['rows']:,} left out)" if report["skipped"]["rows"] else ""
     per_vector = (ram - tiers.get("codebooks", 0)) / report["rows"]
     click.echo(
-        f"published {out}: {report['rows']:,} rows on {report['pages']:,} pages ({report['page_fill']:.1%} full), "
-        f"{bytes_text(ram)} RAM ({per_vector:.1f} B a vector), "
+        f"published {out}: {report['rows']:,} rows{skipped} on {report['pages']:,} pages "
+        f"({report['page_fill']:.1%} full), {bytes_text(ram)} RAM ({per_vector:.1f} B a vector), "
         f"{bytes_text(snapshot.disk_bytes)} on disk, "
         f"{report['seconds']:.1f} s"
     )

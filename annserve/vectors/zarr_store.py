@@ -145,6 +145,10 @@ class ZarrWriter(VectorWriter):
         """Store attributes of the array."""
         self._array.attrs.update(attributes)
 
+    def cut(self) -> None:
+        """Let the array end with the rows that were written, where they are fewer than was said."""
+        self._array.resize((self._written, self._array.shape[1]))
+
     def close(self) -> None:
         """Write the last shard."""
         self._flush()

@@ -1,0 +1,71 @@
+"""What a build may be given: one file, several, and rows that can't be indexed among them; the same index each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from journeys.doors import annserve, build_index, search_files
+
+import annserve as product
+from annserve.vectors.formats import create_vectors
+
+
+def write_parts(folder: Path, rows: np.ndarray, suffixes: tuple[str, ...]) -> Path:
+    folder.mkdir()
+    for number, (some, suffix) in enumerate(zip(np.array_split(rows, len(suffixes)), suffixes)):
+        with create_vectors(folder / f"part-{number}{suffix}", *some.shape, some.dtype) as writer:
+            writer.append(some)
+    return folder
+
+
+@pytest.mark.parametrize("source", ["parts", "parts/*", "parts/part-*.*"])
+def test_parts_of_a_set_give_the_index_of_the_whole(small_rows, small_index, tmp_path, source):
+    write_parts(tmp_path / "parts", small_rows, (".npy", ".fbin", ".zarr"))
+    assert search_files(build_index(tmp_path / source, tmp_path / "index")) == search_files(small_index)
+
+
+def test_rows_that_are_left_out_are_counted_and_listed_and_the_others_keep_their_numbers(small_rows, tmp_path):
+    """In two files; one index by row numbers, one by ids of the user's, and one of the good rows alone."""
+    bad = small_rows.copy()
+    bad[[7, 300]], bad[450, 2] = np.nan, 1e20
+    write_parts(tmp_path / "parts", bad, (".npy", ".npy"))
+    ids = np.random.default_rng(3).permutation(10_000)[:600]
+    np.save(tmp_path / "ids.npy", ids)
+    ended = annserve("build", tmp_path / "parts", "--out", tmp_path / "index", "--skip-invalid", "--threads", 2)
+    assert ended.code == 0, ended.err
+    assert "597 rows (3 left out) on" in ended.out
+    report = json.loads(annserve("inspect", tmp_path / "index", "--json").out)["report"]
+    assert report["skipped"]["faults"] == {"holds NaN or infinity": 2, "holds a value beyond 1e15": 1}
+    assert [(one["row"], one["place"].split("(")[1]) for one in report["skipped"]["listed"]] == [
+        (7, f"row 7 of {tmp_path}/parts/part-0.npy)"),
+        (300, f"row 0 of {tmp_path}/parts/part-1.npy)"),
+        (450, f"row 150 of {tmp_path}/parts/part-1.npy)"),
+    ]
+    named = build_index(tmp_path / "parts", tmp_path / "named", "--skip-invalid", "--ids", tmp_path / "ids.npy")
+    good = np.setdiff1d(np.arange(600), [7, 300, 450])
+    np.save(tmp_path / "good.npy", small_rows[good])
+    with (
+        product.open(tmp_path / "index") as index,
+        product.open(named) as by_id,
+        product.open(build_index(tmp_path / "good.npy", tmp_path / "alone")) as alone,
+    ):
+        right = alone.search(small_rows[:50], 5, recall_target=1.0)
+        for one, numbers in ((index, good), (by_id, ids[good])):
+            found = one.search(small_rows[:50], 5, recall_target=1.0)
+            np.testing.assert_array_equal(found.distances, right.distances)
+            assert (np.sort(found.ids) == np.sort(numbers[right.ids.astype(np.int64)])).mean() > 0.99  # but for twins
+
+
+def test_a_second_encoders_rows_are_left_out_with_the_first_ones(small_rows, tmp_path):
+    bad, other = small_rows.copy(), np.random.default_rng(1).normal(size=(600, 8)).astype(np.float32)
+    bad[:500:7] = np.inf
+    np.save(tmp_path / "rows.npy", bad)
+    np.save(tmp_path / "other.npy", other)
+    options = ("--skip-invalid", "--rerank-with", tmp_path / "other.npy")
+    good = np.flatnonzero(np.isfinite(bad).all(axis=1))
+    with product.open(build_index(tmp_path / "rows.npy", tmp_path / "index", *options)) as index:
+        found = index.search(bad[good], 1, rerank_queries=other[good], recall_target=1.0)
+    np.testing.assert_array_equal(found.ids[:, 0], good)
