@@ -60,8 +60,7 @@ class BuildOptions:
     calibration_queries : int
         Rows that calibration holds out and asks for.
     seed : int
-        Fixes every random choice: same input, options and seed give the same files, but for the last digits of the
-        plan, which differ between a process that compiles kernels and one that finds them compiled.
+        Fixes every random choice: same input, options and seed give the same files.
     threads : int
         Threads of the build; 0 takes one per CPU of this process.
     """

@@ -22,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
 
 _ROWS = 32
 _HOST = llvmlite.binding.get_host_cpu_features()
@@ -98,19 +98,19 @@ def decode_components(codes, of_component, of_nibble, shifts, bits, levels, comp
             components[i, of_component[f]] += levels[f, value]
 
 
-@kernel
-def nibble_tables(projected, of_component, of_nibble, entries, tables):
+@stage_kernel
+def nibble_tables(projected, fields, tables):
     """Give what each nibble value adds to the inner product with a projected query.
 
     Parameters
     ----------
     projected : (m,) float32  # IN
         The query's own components.
-    of_component, of_nibble : (f,) int32  # IN
-    entries : (f, 16) float32  # IN
-        The level of each field at each value of its nibble.
+    fields : tuple  # IN
+        Component and nibble of each field, (f,) int32, and its level at each value of the nibble, (f, 16) float32.
     tables : (n_nibbles, 16) float32  # OUT
     """
+    of_component, of_nibble, entries = fields
     tables[:] = 0
     for f in range(of_component.shape[0]):
         weight = projected[of_component[f]]
@@ -120,7 +120,7 @@ def nibble_tables(projected, of_component, of_nibble, entries, tables):
             table[x] += weight * entry[x]
 
 
-@kernel
+@stage_kernel
 def quantize_tables(tables, quantized):
     """Round tables on one scale, each from its own minimum, so that no nibble's errors lean to one side.
 

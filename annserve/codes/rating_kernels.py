@@ -186,7 +186,7 @@ def rate_query(  # type: ignore[no-untyped-def]
     widest = spreads.max()
 
     page_shift = project_query(query, origin, page_axes, components)
-    nibble_tables(components, *page_fields, page_nibbles)
+    nibble_tables(components, page_fields, page_nibbles)
     step, offset = quantize_tables(page_nibbles, page_tables)
     size = page_distances(
         head_ids,
@@ -208,7 +208,7 @@ def rate_query(  # type: ignore[no-untyped-def]
     order_by_distance(distances, size, starts, order)
 
     row_shift = project_query(query, origin, row_axes, components)
-    nibble_tables(components, *row_fields, row_nibbles)
+    nibble_tables(components, row_fields, row_nibbles)
     step, offset = quantize_tables(row_nibbles, row_tables)
     offset += row_shift
     bar[:bar_size] = np.float32(np.inf)

@@ -45,7 +45,7 @@ def near_pages(  # type: ignore[no-untyped-def]
     """Find the distance of every page of each query's heads."""
     tables, sums, spreads, measure = scratch
     for i in range(head_ids.shape[0]):
-        nibble_tables(projected[i], *fields, out_nibbles[i])
+        nibble_tables(projected[i], fields, out_nibbles[i])
         step, offset = quantize_tables(out_nibbles[i], tables)
         size = page_distances(
             head_ids[i],
@@ -135,7 +135,7 @@ def rate_vicinities(  # type: ignore[no-untyped-def]
     head_ids, head_distances, page_shifts, page_offsets, page_codes, page_constants, page_nibbles = exact
     bar_size = min(2 * k, bar.shape[0])
     for i in range(pages.shape[0]):
-        nibble_tables(projected[i], *fields, nibbles)
+        nibble_tables(projected[i], fields, nibbles)
         step, offset = quantize_tables(nibbles, tables)
         offset += shifts[i]
         bar[:bar_size] = np.float32(np.inf)

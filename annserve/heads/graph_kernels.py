@@ -9,10 +9,10 @@ import numpy as np
 
 from annserve.heads.kernels import HEAD_BITS, HEAD_MASK, NO_HEAD, key_of, node_offset, push, sort_keys, walk
 from annserve.kernels.distance import squared_l2
-from annserve.kernels.jit import kernel
+from annserve.kernels.jit import inline_kernel, kernel
 
 
-@kernel
+@inline_kernel
 def diverse_neighbours(  # type: ignore[no-untyped-def]
     keys,  # IN (c,) int64, ascending: distance to the node, and head
     n_keys,
@@ -59,7 +59,7 @@ def diverse_neighbours(  # type: ignore[no-untyped-def]
     return kept
 
 
-@kernel
+@inline_kernel
 def add_reverse_edge(  # type: ignore[no-untyped-def]
     node,
     new_neighbour,

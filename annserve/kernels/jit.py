@@ -6,6 +6,9 @@ Invariants
   infinity (``reassoc`` lets sums vectorize, ``contract`` fuses multiply-add, ``nsz`` drops signed zero).
 - numba notices edits of a kernel's own file only. The cache folder is therefore named by a hash of *all* kernel
   sources, the numba version and the bounds-check flag: a stale kernel can't be loaded.
+- A kernel with floats that others call is written into them (``inline_kernel``, ``stage_kernel``). What is called
+  across has a copy in each caller, each optimized in its own way, and a process takes the copy that it met first:
+  one that compiles rounded sums otherwise than one that loads, in the sixth digit.
 - Kernels are serial: threads stand outside and call them with the GIL released. ``build_kernel`` alone may use
   ``prange``; numba's default threading layer aborts the process when two callers meet, so it's for offline
   work with one caller.

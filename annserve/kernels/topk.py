@@ -6,7 +6,7 @@ root of a *nearest* heap is its worst entry, so a candidate is compared with one
 
 from __future__ import annotations
 
-from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.jit import inline_kernel
 
 
 @inline_kernel
@@ -75,7 +75,7 @@ def push_distinct(distances, ids, size, capacity, distance, id_):  # type: ignor
     return push_nearest(distances, ids, size, capacity, distance, id_)
 
 
-@kernel
+@inline_kernel
 def sort_nearest(distances, ids, size):  # type: ignore[no-untyped-def]
     """Turn a worst-first heap into an ascending list, in place."""
     for last in range(size - 1, 0, -1):
