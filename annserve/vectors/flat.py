@@ -17,9 +17,10 @@ a map would kill the process.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.lib.format as npy
@@ -34,6 +35,8 @@ VECS_TYPES = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
 
 _PACKED_HEADER_BYTES = 8
 _PACKED_COUNT_MAX = 2**32 - 1
+#: Magic and version of an npy file; and more bytes than NumPy takes for a header (10,000 characters).
+NPY_START_BYTES, _NPY_HEADER_BYTES_MAX = 8, 64 << 10
 #: Gaps below this many bytes are read through when rows are gathered: a read of 64 KiB costs about one of 4.
 _GAP_BYTES = 64 << 10
 
@@ -219,23 +222,49 @@ def read_npy(path: Path, *, list_too: bool = False) -> npt.NDArray[Any]:
 def npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Read (shape, Fortran order, element type, offset of the data) of an npy file."""
     with path.open("rb") as file:
-        try:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, fortran, stored = read(file)
-        except Exception as error:  # NumPy's parser fails in many ways on bytes that aren't a header
-            raise CorruptionError(
-                f"{path} doesn't start with an npy header ({error}); it is empty, damaged or another format",
-                path=path,
-                offset=0,
-            ) from error
-        if stored.hasobject:
-            raise InputError(
-                f"{path} holds Python objects, which only pickle could read, and pickle runs code; save a "
-                "matrix of numbers",
-                field="dtype",
-            )
-        return shape, fortran, stored, file.tell()
+        return *parse_npy_header(file.read(NPY_START_BYTES), file, str(path)), file.tell()
+
+
+def parse_npy_header(start: bytes, file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Give (shape, Fortran order, element type) of an npy array.
+
+    Parameters
+    ----------
+    start : bytes
+        The first `NPY_START_BYTES` of it.
+    file : binary file
+        Gives what follows them.
+    what : str
+        Names the array in messages.
+
+    Raises
+    ------
+    CorruptionError
+        If there is no header, or one that says it is longer than any is.
+    InputError
+        If the array holds Python objects.
+    """
+    try:
+        version = npy.read_magic(io.BytesIO(start))
+        length = file.read(2 if version == (1, 0) else 4)
+        n_bytes = int.from_bytes(length, "little")
+        if n_bytes > _NPY_HEADER_BYTES_MAX:
+            raise ValueError(f"it says it has {n_bytes} bytes")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, stored = read(io.BytesIO(length + file.read(n_bytes)))
+    except Exception as error:  # NumPy's parser fails in many ways on bytes that aren't a header
+        raise CorruptionError(
+            f"{what} doesn't start with an npy header ({error}); it is empty, damaged or another format",
+            path=Path(what),
+            offset=0,
+        ) from error
+    if stored.hasobject:
+        raise InputError(
+            f"{what} holds Python objects, which only pickle could read, and pickle runs code; save a "
+            "matrix of numbers",
+            field="dtype",
+        )
+    return shape, fortran, stored
 
 
 class FlatWriter(VectorWriter):
@@ -273,10 +302,15 @@ def create_packed(path: Path, count: int, dim: int) -> FlatWriter:
 
 def create_npy(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> FlatWriter:
     """Begin an npy file."""
-    writer = FlatWriter(path, b"")
+    return FlatWriter(path, npy_header_bytes(count, dim, dtype))
+
+
+def npy_header_bytes(count: int, dim: int, dtype: np.dtype[Any]) -> bytes:
+    """Give the header of an npy file, as long for any count: NumPy leaves room for its digits."""
+    header = io.BytesIO()
     description = npy.dtype_to_descr(dtype.newbyteorder("<"))
-    npy.write_array_header_2_0(writer._file, {"descr": description, "fortran_order": False, "shape": (count, dim)})
-    return writer
+    npy.write_array_header_2_0(header, {"descr": description, "fortran_order": False, "shape": (count, dim)})
+    return header.getvalue()
 
 
 def _check_size(path: Path, size: int, offset: int, count: int, dim: int, row_bytes: int) -> None:
