@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from annserve.build.options import CODES, RERANKS, BuildOptions
-from annserve.cli.render import Progress, bytes_text
+from annserve.cli.event_log import STDERR, build_events
+from annserve.cli.render import bytes_text
 from annserve.spec import METRICS
 
 _DEFAULTS = BuildOptions()
@@ -83,12 +84,16 @@ _DEFAULTS = BuildOptions()
 )
 @click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Fixes every random choice.")
 @click.option("--threads", type=int, default=_DEFAULTS.threads, help="Threads. [default: one per CPU]")
+@click.option(
+    "--events", help="Append events to this file, a JSON line each; - writes them to stderr in place of progress."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the build report as JSON.")
-def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
+def command(source: Path, out: Path, events: str | None, as_json: bool, **options: object) -> None:
     """Build an index from SOURCE and publish it in the folder --out.
 
-    SOURCE is .npy, .fvecs/.bvecs, .fbin/.u8bin/.i8bin, HDF5, parquet or a zarr v3 folder. An array inside a file is
-    named after a colon: vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
+    SOURCE is .npy, .fvecs/.bvecs, .fbin/.u8bin/.i8bin, HDF5, parquet or a zarr v3 folder; several such files, as a
+    quoted pattern or a folder, are one set in the order of their names. An array inside a file is named after a colon:
+    vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
     a build that was killed leaves no index, and the same command starts it anew.
     """
     from annserve.build.design import design
@@ -107,8 +112,10 @@ def command(source: Path, out: Path, as_json: bool, **options: object) -> None:
             f"about {pages:,} pages of {spec.page_capacity} rows, {about} on disk",
             *designed.why.values(),
         )
-        click.echo("\n".join(lines), err=True)
-    build(source, out, checked, Progress())
+        if events != STDERR:
+            click.echo("\n".join(lines), err=True)
+    with build_events(events) as listener:
+        build(source, out, checked, listener)
     snapshot = open_snapshot(out)
     report = snapshot.segment.report
     if as_json:
