@@ -19,13 +19,14 @@ import numpy.typing as npt
 
 from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
-from annserve.index.snapshot import Snapshot, open_snapshot
+from annserve.index.snapshot import Snapshot, at_current
 from annserve.results import SearchResult, SearchStats
 from annserve.search.choosers import chooser_for
 from annserve.search.engine import BlockResult, Engine
-from annserve.search.explain import Explanation, explain
+from annserve.search.explain import Explanation, explain, explain_segments
 from annserve.search.page_model import expected_reading, workload_of
 from annserve.search.rerank import Rerank
+from annserve.search.segments import Engines
 from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
@@ -71,15 +72,7 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page
     if n_threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1", field="threads")
     cache_bytes = bytes_of(page_cache, "page_cache")
-    snapshot = open_snapshot(Path(path))
-    segment = snapshot.segment
-    page_bytes = segment.spec.page_bytes
-    cache = PageCache(cache_bytes, page_bytes, segment.n_pages) if cache_bytes else None
-    reader = open_reader(segment.pages_path, segment.pages_offset, page_bytes, segment.n_pages, io)
-    raw = segment.raw
-    raw_reader = open_reader(raw.path, raw.offset, raw.layout.page_bytes, raw.n_pages, io) if raw else None
-    vicinity_reader = segment.vicinities.open_reader(io) if segment.vicinities else None
-    return Collection(snapshot, reader, n_threads, cache, raw_reader, vicinity_reader)
+    return at_current(Path(path), lambda snapshot: Collection(snapshot, n_threads, io, cache_bytes))
 
 
 class Collection:
@@ -88,23 +81,39 @@ class Collection:
     It keeps the version that it opened: newer ones are seen by opening anew.
     """
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        reader: PageReader,
-        threads: int,
-        cache: PageCache | None = None,
-        raw_reader: PageReader | None = None,
-        vicinity_reader: PageReader | None = None,
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, threads: int = 1, io: str = "auto", cache_bytes: int = 0) -> None:
         self._snapshot = snapshot
-        self._readers = [one for one in (reader, raw_reader, vicinity_reader) if one is not None]
-        self._cache = cache
-        norm_max = snapshot.manifest.norm_max
-        chooser = chooser_for(snapshot.segment, vicinity_reader)
-        self._engine = Engine(snapshot.segment, reader, norm_max, chooser, cache=cache, raw_reader=raw_reader)
+        page_bytes = snapshot.manifest.spec.page_bytes
+        self._cache = PageCache(cache_bytes, page_bytes, snapshot.n_pages) if cache_bytes else None
+        self._readers: list[PageReader] = []
+        try:
+            engines = self._open_engines(io)
+        except BaseException:
+            self._close_readers()
+            raise
+        self._engine = engines[0] if len(engines) == 1 else Engines(engines)
         self._n_threads = threads
         self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
+
+    def _open_engines(self, io: str) -> list[Engine]:
+        """Open the files of all segments that are read page by page."""
+        engines: list[Engine] = []
+        first_page = 0
+        manifest = self._snapshot.manifest
+        for entry, segment in zip(manifest.segments, self._snapshot.segments):
+            page_bytes, raw = segment.spec.page_bytes, segment.raw
+            reader = open_reader(segment.pages_path, segment.pages_offset, page_bytes, segment.n_pages, io)
+            self._readers.append(reader)
+            raw_reader = open_reader(raw.path, raw.offset, raw.layout.page_bytes, raw.n_pages, io) if raw else None
+            vicinity_reader = segment.vicinities.open_reader(io) if segment.vicinities else None
+            self._readers += [one for one in (raw_reader, vicinity_reader) if one is not None]
+            cache = self._cache.part(first_page) if self._cache is not None and first_page else self._cache
+            chooser = chooser_for(segment, vicinity_reader)
+            engines.append(
+                Engine(segment, reader, manifest.norm_max_of(entry), chooser, cache=cache, raw_reader=raw_reader)
+            )
+            first_page += segment.n_pages
+        return engines
 
     @property
     def spec(self) -> IndexSpec:
@@ -186,7 +195,7 @@ class Collection:
 
     def _rerank(self, n_queries: int, k: int, queries: npt.ArrayLike | None, candidates: int | None) -> Rerank | None:
         """Check what is to be ranked anew."""
-        raw = self._snapshot.segment.raw
+        raw = self._snapshot.segments[0].raw
         if queries is None:
             if candidates is not None:
                 raise InputError("rerank_candidates is given without rerank_queries", field="rerank_candidates")
@@ -207,8 +216,8 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """Give the facts about this index as plain values, for ``inspect``, servers and benchmarks."""
-        segment, manifest = self._snapshot.segment, self._snapshot.manifest
-        tiers = segment.tier_bytes
+        snapshot, manifest = self._snapshot, self._snapshot.manifest
+        tiers = snapshot.tier_bytes
         if self._cache is not None:
             tiers["page_cache"] = self._cache.ram_bytes
         ram_bytes = sum(tiers.values())
@@ -219,18 +228,19 @@ class Collection:
             "metric": manifest.spec.metric,
             "page_bytes": manifest.spec.page_bytes,
             "page_capacity": manifest.spec.page_capacity,
-            "heads": segment.heads.n_heads,
-            "pages": segment.n_pages,
-            "page_fill": segment.copies * manifest.n_rows / (segment.n_pages * manifest.spec.page_capacity),
-            "copies": segment.copies,
+            "segments": len(snapshot.segments),
+            "heads": snapshot.n_heads,
+            "pages": snapshot.n_pages,
+            "page_fill": snapshot.copies * manifest.n_rows / (snapshot.n_pages * manifest.spec.page_capacity),
+            "copies": snapshot.copies,
             "ram_tiers": tiers,
             "ram_bytes": ram_bytes,
             # Of what grows with the rows; codebooks have one size.
             "ram_bytes_per_vector": (ram_bytes - tiers.get("codebooks", 0)) / manifest.n_rows,
-            "disk_bytes": self._snapshot.disk_bytes,
-            "build_seconds": segment.report.get("seconds", 0.0),
-            "raw_rows": _told(segment.raw),
-            "recall_targets": segment.plan["targets"],
+            "disk_bytes": snapshot.disk_bytes,
+            "build_seconds": sum(segment.report.get("seconds", 0.0) for segment in snapshot.segments),
+            "raw_rows": _told(snapshot.segments[0].raw),
+            "recall_targets": snapshot.segments[0].plan["targets"],
             "format_version": FORMAT_VERSION,
             "snapshot": manifest.snapshot,
             "io": self._readers[0].describe(),
@@ -238,7 +248,7 @@ class Collection:
 
     def explain(
         self, query: npt.ArrayLike, k: int = 10, *, recall_target: float = RECALL_TARGET_DEFAULT
-    ) -> Explanation:
+    ) -> tuple[Explanation, ...]:
         """Search for one query and tell what was done, stage by stage.
 
         Parameters
@@ -249,7 +259,8 @@ class Collection:
 
         Returns
         -------
-        Explanation
+        tuple of Explanation
+            One for each segment.
 
         Raises
         ------
@@ -261,28 +272,48 @@ class Collection:
         vectors = check_vectors(query, self.spec, what="query")
         if len(vectors) != 1:
             raise InputError(f"{len(vectors)} queries were given; one at a time can be explained", field="query")
-        return explain(self._engine, vectors, check_k(k, self.n_rows), check_recall_target(recall_target))
+        k, recall_target = check_k(k, self.n_rows), check_recall_target(recall_target)
+        if isinstance(self._engine, Engine):
+            return (explain(self._engine, vectors, k, recall_target),)
+        return explain_segments(self._engine, vectors, k, recall_target)
 
     def pages_predicted(self, k: int, recall_target: float) -> float:
         """Give the pages that the model behind plans expects a query to read, to hold against what it does read."""
-        segment = self._snapshot.segment
         if recall_target == 1.0:
-            return float(segment.n_pages)
-        return expected_reading(workload_of(segment, k, recall_target)).pages
+            return float(self._snapshot.n_pages)
+        planned = self._planned(k, recall_target)
+        return sum(expected_reading(workload_of(engine.segment, n, recall_target)).pages for engine, n in planned)
 
     def postings_planned(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the postings that the easiest and the hardest query consider."""
-        return self._engine.chooser.postings_range(k, recall_target)
+        planned = self._planned(k, recall_target)
+        ranges = [engine.chooser.postings_range(n, recall_target) for engine, n in planned]
+        return sum(low for low, _ in ranges), sum(high for _, high in ranges)
+
+    def _planned(self, k: int, recall_target: float) -> list[tuple[Engine, int]]:
+        """Give each segment's engine, and how many of the k nearest its pages are first chosen for."""
+        if isinstance(self._engine, Engine):
+            return [(self._engine, k)]
+        return list(zip(self._engine.engines, self._engine.planned(k, recall_target)))
 
     @property
     def report(self) -> dict[str, Any]:
-        """How the build went."""
-        return self._snapshot.segment.report
+        """How the build of the first segment went."""
+        return self._snapshot.segments[0].report
+
+    @property
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """How the build of each segment went, by its name, oldest first."""
+        named = zip(self._snapshot.manifest.segments, self._snapshot.segments)
+        return {entry.name: segment.report for entry, segment in named}
 
     def close(self) -> None:
         """Let threads and files go."""
         if self._pool is not None:
             self._pool.shutdown()
+        self._close_readers()
+
+    def _close_readers(self) -> None:
         for reader in self._readers:
             reader.close()
 

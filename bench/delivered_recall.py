@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(index: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
     snapshot = open_snapshot(index)
-    segment, norm_max = snapshot.segment, snapshot.manifest.norm_max
+    segment, norm_max = snapshot.segments[0], snapshot.manifest.norm_max
     folder, base, queries_file, truth_file, _ = SETS[name]
     rows = read_matrix(folder / base)
     queries = read_matrix(folder / queries_file)[: options.queries]

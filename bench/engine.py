@@ -165,7 +165,7 @@ def replaying(kernel: Any, n_outs: int) -> Any:
 
 def disk(folder: Path) -> dict[str, float]:
     """Read pages of the index at random, as many in flight as the disk takes."""
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     ids = np.tile(np.random.default_rng().permutation(segment.n_pages).astype(np.uint32), 8)
     reads, _, cpu_us = measure_reads(reader, ids, min(_DEPTH, segment.n_pages), _SECONDS)

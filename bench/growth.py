@@ -132,7 +132,7 @@ def build(rows: Rows, index: Path, ram: str, threads: int) -> None:
 def measure(folder: Path, queries: Rows, truth: Any) -> list[dict[str, float]]:
     """Ask all queries at every target; give delivered recall and mean counts of each."""
     snapshot = open_snapshot(folder)
-    segment = snapshot.segment
+    segment = snapshot.segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     engine = Engine(segment, reader, snapshot.manifest.norm_max)
     assert isinstance(engine.chooser, CodeChooser), "the budget must have room for codes"

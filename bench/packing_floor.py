@@ -44,7 +44,7 @@ def main() -> None:
 
 def page_of_rows(folder: Path) -> npt.NDArray[np.int64]:
     """Give the page that each row is at home on, (n,) int64; ids must be row numbers."""
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     frames = aligned_frames(_BATCH_PAGES, segment.spec.page_bytes)
     home = np.full(segment.n_rows, -1, np.int64)

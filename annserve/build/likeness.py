@@ -76,7 +76,8 @@ def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float)
         If there is none, or it isn't what was published.
     """
     snapshot = open_snapshot(folder)
-    segment = snapshot.segment
+    # The largest of its segments has the most to tell.
+    entry, segment = max(zip(snapshot.manifest.segments, snapshot.segments), key=lambda pair: pair[1].n_rows)
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     try:
         page_ids = sample_row_ids(segment.n_pages, _QUERIES, seed=0).astype(np.uint32)
@@ -85,9 +86,9 @@ def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float)
         queries = unpack_first(frames, segment.layout)
         # A row finds itself: what is left are the k nearest others.
         wanted = min(k + 1, segment.n_rows)
-        result = Engine(segment, reader, snapshot.manifest.norm_max).search(queries, wanted, recall_target)
+        result = Engine(segment, reader, snapshot.manifest.norm_max_of(entry)).search(queries, wanted, recall_target)
     finally:
         reader.close()
     work = workload_of(segment, k, recall_target, intrinsic_dim)
     anchor = Anchor(work, float(result.pages_read.mean()))
-    return Likeness(segment.n_rows, segment.spec, intrinsic_dim, anchor)
+    return Likeness(snapshot.manifest.n_rows, segment.spec, intrinsic_dim, anchor)

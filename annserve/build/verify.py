@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from annserve.codes.vicinities import check_vicinities
 from annserve.errors import CorruptionError
@@ -14,6 +15,7 @@ from annserve.events import Listener, StageFinished, StageProgressed, StageStart
 from annserve.heads.graph import reachable
 from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
+from annserve.index.snapshot import Snapshot
 from annserve.index.vicinities import Vicinities
 from annserve.pages.check import RowsFound, check_rows
 from annserve.raw.score import find_damage
@@ -52,6 +54,32 @@ class Verification:
             )
 
 
+def verify_index(snapshot: Snapshot, listener: Listener = ignore) -> Verification:
+    """Prove every segment of a version, and that no row is in two of them.
+
+    Returns
+    -------
+    Verification
+        Of all segments together; where there are several, a problem begins with the name of its segment.
+    """
+    entries = snapshot.manifest.segments
+    whole = Verification()
+    ids = np.zeros(0, np.uint64)
+    for entry, segment in zip(entries, snapshot.segments):
+        reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
+        found, at_home = _verify(segment, reader, listener)
+        reader.close()
+        for name in ("pages", "rows", "replicas", "heads", "raw_pages"):
+            setattr(whole, name, getattr(whole, name) + getattr(found, name))
+        prefix = f"{entry.name}: " if len(entries) > 1 else ""
+        whole.problems += [prefix + problem for problem in found.problems]
+        twice = np.intersect1d(ids, at_home, assume_unique=True)
+        if len(twice):
+            whole.problems.append(f"{prefix}{len(twice):,} rows, {twice[0]} first, are in an older segment too")
+        ids = np.union1d(ids, at_home) if len(entries) > 1 else ids
+    return whole
+
+
 def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ignore) -> Verification:
     """Read every page and prove what the format promises.
 
@@ -67,6 +95,11 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     Verification
         With every problem found; a damaged page doesn't end the search for others.
     """
+    return _verify(segment, reader, listener)[0]
+
+
+def _verify(segment: Segment, reader: PageReader, listener: Listener) -> tuple[Verification, npt.NDArray[np.uint64]]:
+    """Do as ``verify_segment``, and give the ids of the rows at home besides, ascending."""
     begun = time.monotonic()
     listener(StageStarted("verify", segment.n_pages, "pages"))
     result = Verification(heads=segment.heads.n_heads)
@@ -81,7 +114,7 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
         found.append(rows)
         listener(StageProgressed("verify", stop))
     result.pages = segment.n_pages
-    _check_homes(found, segment.n_rows, result)
+    at_home = _check_homes(found, segment.n_rows, result)
     lost = np.flatnonzero(~reachable(segment.heads))
     if len(lost):
         result.problems.append(f"head {lost[0]} and {len(lost) - 1} others can't be reached from the entry")
@@ -94,11 +127,11 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     if segment.vicinities is not None:
         result.problems += _problems_of_vicinities(segment, segment.vicinities)
     listener(StageFinished("verify", time.monotonic() - begun, f"{result.rows:,} rows, each at home once"))
-    return result
+    return result, at_home
 
 
-def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> None:
-    """Prove that every row has one home, and that each replica equals the row at home."""
+def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> npt.NDArray[np.uint64]:
+    """Prove that every row has one home, and that each replica equals the row at home; give the ids of the rows."""
     ids, at_home, seals = (
         np.concatenate([getattr(rows, name) for rows in found]) for name in ("ids", "at_home", "seals")
     )
@@ -110,7 +143,7 @@ def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> N
         result.problems.append(f"row {distinct[counts > 1][0]} is on {counts.max()} pages, one is its home")
     copies = ids[~at_home]
     if not len(copies) or not len(distinct):
-        return
+        return distinct
     home = np.minimum(np.searchsorted(distinct, copies), len(distinct) - 1)
     homeless = distinct[home] != copies
     if homeless.any():
@@ -118,6 +151,7 @@ def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> N
     other = ~homeless & (seals[at_home][first[home]] != seals[~at_home])
     if other.any():
         result.problems.append(f"a replica of row {copies[other][0]} isn't what the row is at home")
+    return distinct
 
 
 def _problems_of_vicinities(segment: Segment, vicinities: Vicinities) -> list[str]:

@@ -117,11 +117,11 @@ def command(source: Path, out: Path, events: str | None, as_json: bool, **option
     with build_events(events) as listener:
         build(source, out, checked, listener)
     snapshot = open_snapshot(out)
-    report = snapshot.segment.report
+    report = snapshot.segments[0].report
     if as_json:
         click.echo(json.dumps(report, indent=1, sort_keys=True))
         return
-    tiers = snapshot.segment.tier_bytes
+    tiers = snapshot.tier_bytes
     ram = sum(tiers.values())
     skipped = f" ({report['skipped']['rows']:,} left out)" if report["skipped"]["rows"] else ""
     per_vector = (ram - tiers.get("codebooks", 0)) / report["rows"]

@@ -48,7 +48,7 @@ def command(index: Path, query: str, k: int, recall_target: float, io: str, as_j
     with collection.open(index, io=io, threads=1) as opened:
         found = opened.explain(np.asarray(vectors[row]), k, recall_target=recall_target)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps({"segments": [one.as_dict() for one in found]}, indent=1))
     else:
         click.echo(f"query {row} of {path} in {index}: the {k} nearest, recall target {recall_target:g}\n")
         click.echo(_text(found))
@@ -60,9 +60,13 @@ def _file_and_row(query: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (query, 0)
 
 
-def _text(found: Explanation) -> str:
-    tables = [_stages(found), _pages(found), _answer(found)]
-    return "\n\n".join(tables)
+def _text(found: Sequence[Explanation]) -> str:
+    tables = []
+    for number, segment in enumerate(found, 1):
+        if len(found) > 1:
+            tables.append(f"segment {number} of {len(found)}, pages chosen for {segment.k} of the nearest")
+        tables += [_stages(segment), _pages(segment)]
+    return "\n\n".join([*tables, _answer(found[0])])
 
 
 def _stages(found: Explanation) -> str:
@@ -91,7 +95,7 @@ def _stages(found: Explanation) -> str:
         ("read", read, time("read")),
         ("score", f"{found.rows_scored:,} rows, {share:.1f} a page", time("score")),
         *([("rerank", f"{found.rows_reranked:,} raw rows", time("rerank"))] if "rerank" in found.seconds else []),
-        ("", f"result {found.k} lies at {_number(found.distances[-1])}", ""),
+        ("", f"result {len(found.ids)} lies at {_number(found.distances[-1])}", ""),
     ]
     if found.rounds > 1:
         lines.append(("again", f"{found.rounds} rounds: the first pages held fewer than {found.k} rows", ""))

@@ -19,14 +19,10 @@ def command(index: Path, as_json: bool) -> None:
 
     Leaves with 3 if anything is wrong; each damaged page is listed.
     """
-    from annserve.build.verify import verify_segment
+    from annserve.build.verify import verify_index
     from annserve.index.snapshot import open_snapshot
-    from annserve.storage.reader import open_reader
 
-    segment = open_snapshot(index).segment
-    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
-    found = verify_segment(segment, reader, Progress())
-    reader.close()
+    found = verify_index(open_snapshot(index), Progress())
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:

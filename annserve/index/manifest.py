@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """One segment: rows that were built together."""
+    """One segment: rows that were built together.
+
+    `norm_max` is that of its index space where it differs from the manifest's.
+    """
 
     name: str
     n_rows: int
@@ -36,6 +39,11 @@ class SegmentEntry:
     n_pages: int
     salt: int
     files: dict[str, FileEntry]
+    norm_max: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the JSON object of it; what it doesn't have, it doesn't name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Manifest:
     norm_max : float
         Largest norm of a row; gives the index space under inner product.
     segments : tuple of SegmentEntry
-        This release writes and reads exactly one.
+        At least one, oldest first; no row id stands in two of them.
     """
 
     snapshot: int
@@ -63,9 +71,28 @@ class Manifest:
         """Rows of all segments."""
         return sum(segment.n_rows for segment in self.segments)
 
+    def norm_max_of(self, segment: SegmentEntry) -> float:
+        """Give the largest norm that a segment's index space was made with."""
+        return self.norm_max if segment.norm_max is None else segment.norm_max
+
+    def extended(self, segment: SegmentEntry, norm_max: float) -> Manifest:
+        """Give the next version, with one segment more, whose longest row has this norm.
+
+        Segments keep the index space that they were built in: under inner product its largest norm is then recorded
+        with those whose isn't the index's.
+        """
+        largest = max(self.norm_max, norm_max)
+        known = [(one, self.norm_max_of(one)) for one in self.segments] + [(segment, norm_max)]
+        kept = [replace(one, norm_max=None if self.spec.metric != "ip" or m == largest else m) for one, m in known]
+        return Manifest(self.snapshot + 1, self.spec, largest, tuple(kept))
+
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON object that the file holds."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        return {
+            "format_version": FORMAT_VERSION,
+            **asdict(self),
+            "segments": [segment.as_dict() for segment in self.segments],
+        }
 
 
 def read_current(folder: Path) -> Manifest:
@@ -96,7 +123,13 @@ def read_current(folder: Path) -> Manifest:
             path=folder / names.CURRENT,
         )
     path = folder / name
-    content = read_sealed(path)
+    try:
+        content = read_sealed(path)
+    except NotFoundError:
+        if read_sealed(folder / names.CURRENT).get("manifest") != name:
+            # A newer version was published in between.
+            return read_current(folder)
+        raise
     _check_version(content, path)
     try:
         return _parse(content)
@@ -122,8 +155,9 @@ def _parse(content: dict[str, Any]) -> Manifest:
         SegmentEntry(**{**entry, "files": {name: FileEntry(**facts) for name, facts in entry["files"].items()}})
         for entry in content["segments"]
     )
-    if len(segments) != 1:
-        raise ValueError(f"{len(segments)} segments, this release reads 1")
+    norm_max = float(content["norm_max"])
+    if not segments or len({segment.name for segment in segments}) < len(segments):
+        raise ValueError(f"segments {[segment.name for segment in segments]}; there must be one, and none twice")
     for segment in segments:
         files = set(segment.files) - set(names.OPTIONAL_FILES)
         if not names.is_segment_name(segment.name) or files != set(names.SEGMENT_FILES):
@@ -132,7 +166,9 @@ def _parse(content: dict[str, Any]) -> Manifest:
         _require_whole("n_heads", segment.n_heads, 1, HEADS_MAX)
         _require_whole("n_pages", segment.n_pages, 1, 2**32 - 1)
         _require_whole("salt", segment.salt, 0, 2**32 - 1)
-    return Manifest(int(content["snapshot"]), IndexSpec(**content["spec"]), float(content["norm_max"]), segments)
+        if segment.norm_max is not None and not 0 <= segment.norm_max < norm_max:
+            raise ValueError(f"norm_max of {segment.name} is {segment.norm_max!r}, that of the index {norm_max}")
+    return Manifest(int(content["snapshot"]), IndexSpec(**content["spec"]), norm_max, segments)
 
 
 def _require_whole(field: str, value: Any, least: int, most: int) -> None:

@@ -36,7 +36,7 @@ from annserve.search.clock import Clock
 from annserve.search.overlap import Journey, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import all_pages
-from annserve.storage.cache import PageCache
+from annserve.storage.cache import CachePart, PageCache
 from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
@@ -70,6 +70,14 @@ class BlockResult:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+def size_of_block(share: int, pages: float) -> int:
+    """Give how many of a thread's `share` of queries, of so many pages each, should go through the stages together."""
+    if share >= 2 * BLOCK_QUERIES_LEAST:
+        # Two blocks at least, so that one is rated while the disk reads for the other.
+        share = -(-share // 2)
+    return max(min(int(BLOCK_PAGES // max(pages, 1)), share, BLOCK_QUERIES), 1)
+
+
 class Engine:
     """Searches one segment; threads may share it.
 
@@ -94,7 +102,7 @@ class Engine:
         reader: PageReader,
         norm_max: float,
         chooser: Chooser | None = None,
-        cache: PageCache | None = None,
+        cache: PageCache | CachePart | None = None,
         raw_reader: PageReader | None = None,
     ) -> None:
         self.segment = segment
@@ -107,14 +115,11 @@ class Engine:
 
     def block_queries(self, share: int, k: int, recall_target: float) -> int:
         """Give how many of a thread's `share` of queries should go through the stages together."""
-        if recall_target == 1.0:
-            pages: float = self.segment.n_pages
-        else:
-            pages = self.chooser.pages_expected(k, recall_target)
-        if share >= 2 * BLOCK_QUERIES_LEAST:
-            # Two blocks at least, so that one is rated while the disk reads for the other.
-            share = -(-share // 2)
-        return max(min(int(BLOCK_PAGES // max(pages, 1)), share, BLOCK_QUERIES), 1)
+        return size_of_block(share, self.pages_expected(k, recall_target))
+
+    def pages_expected(self, k: int, recall_target: float) -> float:
+        """Give about the most pages that a query reads, to size blocks by."""
+        return self.segment.n_pages if recall_target == 1.0 else self.chooser.pages_expected(k, recall_target)
 
     def search(
         self,
@@ -166,27 +171,38 @@ class Engine:
             If a page can't be read, or isn't what was written.
         """
         journeys = (
-            (first, self._journey(queries, k, recall_target, rerank and rerank.beside(first, queries), Clock(deadline)))
+            (first, self.journey(queries, k, recall_target, rerank and rerank.beside(first, queries), Clock(deadline)))
             for first, queries in blocks
         )
         # A block that reads every page keeps the disk busy by itself, and its frames are many.
         yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
 
-    def _journey(
-        self, queries: npt.NDArray[Any], k: int, recall_target: float, rerank: Rerank | None, clock: Clock
+    def journey(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        recall_target: float,
+        rerank: Rerank | None,
+        clock: Clock,
+        k_planned: int | None = None,
     ) -> Journey[BlockResult]:
-        """Carry one block of queries through the stages."""
+        """Carry one block of queries through the stages; arguments as of ``search_blocks``.
+
+        With `k_planned`, pages are chosen for so many of the k nearest, and no more rows than that are sure to come.
+        """
+        sure = k if k_planned is None else k_planned
         space = queries_to_space(queries, self.segment.spec, self.norm_max)
         quantized = quantize_queries(queries)
         look = self.raw_rows.plan(queries, quantized, k, recall_target, rerank) if self.raw_rows else None
         # Another encoder ranks more rows than are asked for: the first stage finds them all.
         wanted = look.wanted if look else k
+        sure += wanted - k
         if recall_target == 1.0:
-            result = yield from self._read(self._everything(len(queries)), quantized, wanted, look, clock)
+            result = yield from self._read(self._everything(len(queries)), quantized, wanted, sure, look, clock)
         else:
-            choice = self.chooser.choose(space, wanted, recall_target, clock)
-            result = yield from self._read(choice, quantized, wanted, look, clock)
-            yield from self._complete(result, space, quantized, wanted, recall_target, look, clock)
+            choice = self.chooser.choose(space, sure, recall_target, clock)
+            result = yield from self._read(choice, quantized, wanted, sure, look, clock)
+            yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
         result.seconds = clock.seconds
         return result
 
@@ -196,20 +212,21 @@ class Engine:
         space: npt.NDArray[np.float32],
         quantized: QuantizedQueries,
         k: int,
+        sure: int,
         recall_target: float,
         look: SecondLook | None,
         clock: Clock,
     ) -> Journey[None]:
-        """Look harder where the planned pages held fewer than k rows: the promise is k results."""
+        """Look harder where the planned pages held fewer than `sure` rows: the promise is k results."""
         effort = 1
         while result.short.any():
             short = np.flatnonzero(result.short)
             effort *= _MORE_EFFORT
             if effort < self.segment.heads.n_heads:
-                choice = self.chooser.choose(space[short], k, recall_target, clock, effort)
+                choice = self.chooser.choose(space[short], sure, recall_target, clock, effort)
             else:
                 choice = self._everything(len(short))
-            again = yield from self._read(choice, quantized.take(short), k, look and look.take(short), clock)
+            again = yield from self._read(choice, quantized.take(short), k, sure, look and look.take(short), clock)
             for name in ("ids", "distances", "short"):
                 getattr(result, name)[short] = getattr(again, name)
             for name in SearchStats.COUNTS:
@@ -220,7 +237,7 @@ class Engine:
         return Choice(all_pages(n_queries, self.segment.n_pages), nothing, nothing.copy())
 
     def _read(
-        self, choice: Choice, quantized: QuantizedQueries, k: int, look: SecondLook | None, clock: Clock
+        self, choice: Choice, quantized: QuantizedQueries, k: int, sure: int, look: SecondLook | None, clock: Clock
     ) -> Journey[BlockResult]:
         """Read the chosen pages that aren't cached in one batch, score their rows, look at some again; yield twice."""
         segment, selection = self.segment, choice.selection
@@ -261,7 +278,7 @@ class Engine:
         result = BlockResult(
             ids=ids,
             distances=distances,
-            short=ids[:, -1] == NO_ID,
+            short=ids[:, sure - 1] == NO_ID,
             pages_read=pages,
             reads=reads if before is None else before.reads(segment.spec.page_bytes) + reads,
             bytes_read=pages * segment.spec.page_bytes,

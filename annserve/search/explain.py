@@ -6,7 +6,7 @@ Afterwards the chosen pages are read once more, to see on which of them each res
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from annserve.pages.check import check_pages
 from annserve.search.choose import Choice, Chooser, Evidence
 from annserve.search.clock import Clock
 from annserve.search.engine import Engine
+from annserve.search.segments import Engines
 from annserve.storage.reader import aligned_frames
 
 
@@ -85,7 +86,7 @@ class Explanation:
     Attributes
     ----------
     k, recall_target
-        As asked.
+        As asked; of a segment among several, how many of the k nearest its pages were chosen for.
     heads, heads_visited, postings_ranked : int
         All there are; those whose distance was computed; those whose pages were in question.
     codes : CodesExplained or None
@@ -100,7 +101,7 @@ class Explanation:
     seconds : dict
         By stage.
     ids, distances : list
-        The answer.
+        The answer, of all segments.
     """
 
     k: int
@@ -125,7 +126,21 @@ class Explanation:
         return asdict(self)
 
 
-def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: float) -> Explanation:
+def explain_segments(
+    engines: Engines, query: npt.NDArray[Any], k: int, recall_target: float
+) -> tuple[Explanation, ...]:
+    """Do as `explain` for several segments: each as it was last asked, with the answer of all."""
+    found = engines.search(query, k, recall_target)
+    ids, distances = found.ids[0].tolist(), found.distances[0].tolist()
+    chosen_for = zip(engines.engines, engines.chosen_for(query, k, recall_target))
+    return tuple(
+        replace(explain(engine, query, n, recall_target, ids), distances=distances) for engine, n in chosen_for
+    )
+
+
+def explain(
+    engine: Engine, query: npt.NDArray[Any], k: int, recall_target: float, answer: list[int] | None = None
+) -> Explanation:
     """Search for one query, and tell what was done.
 
     Parameters
@@ -135,6 +150,8 @@ def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: floa
         Valid (``spec.check_vectors``).
     k, recall_target
         As for ``Engine.search``.
+    answer : list of int, optional
+        What counts as a hit, nearest first, where that isn't the engine's own answer.
 
     Returns
     -------
@@ -157,7 +174,8 @@ def explain(engine: Engine, query: npt.NDArray[Any], k: int, recall_target: floa
     result = watching.search(query, k, recall_target)
     choice = watched.choices[-1] if watched.choices else None
     page_ids = np.arange(segment.n_pages, dtype=np.uint32) if choice is None else choice.selection.page_ids
-    answer = [int(one) for one in result.ids[0]]
+    if answer is None:
+        answer = [int(one) for one in result.ids[0]]
     evidence = choice.evidence() if choice is not None and choice.evidence is not None else None
     pages = _pages(engine, page_ids, evidence, answer)
     return Explanation(

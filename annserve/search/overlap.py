@@ -7,7 +7,7 @@ thread share (scratch, above all) they must not hold across a yield.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -54,7 +54,42 @@ def overlapped(journeys: Iterable[tuple[int, Journey[T]]], width: int) -> Iterat
             else:
                 under_way.append(numbered)
     finally:
-        for _, journey in under_way:
-            # One error is told; that a second read failed too adds nothing.
-            with suppress(ReadError):
-                journey.close()
+        _close(journey for _, journey in under_way)
+
+
+def abreast(journeys: Sequence[Journey[T]]) -> Journey[list[T]]:
+    """Carry journeys side by side, as one that waits where they wait, for all of them at once.
+
+    Returns
+    -------
+    list
+        Their results, in the order of the journeys.
+
+    Raises
+    ------
+    Exception
+        Whatever a journey raises; the others are closed first, so that nothing is in flight any more.
+    """
+    results: dict[int, T] = {}
+    under_way = dict(enumerate(journeys))
+    try:
+        while under_way:
+            for number, journey in list(under_way.items()):
+                try:
+                    next(journey)
+                except StopIteration as end:
+                    results[number] = end.value
+                    del under_way[number]
+            if under_way:
+                yield
+    finally:
+        _close(under_way.values())
+    return [results[number] for number in range(len(journeys))]
+
+
+def _close(journeys: Iterable[Journey[T]]) -> None:
+    """End journeys before their time."""
+    for journey in journeys:
+        # One error is told; that a second read failed too adds nothing.
+        with suppress(ReadError):
+            journey.close()

@@ -77,7 +77,8 @@ class RawRows:
         layout, spec = self.file.layout, self.segment.spec
         if rerank is not None:
             second = rerank.queries.astype(np.float32)
-            return SecondLook(self, second, k, rerank.candidates, 0.0, np.zeros(len(second)), exact=True)
+            candidates = min(rerank.candidates, self.segment.n_rows)
+            return SecondLook(self, second, k, candidates, 0.0, np.zeros(len(second)), exact=True)
         if not layout.own or recall_target <= layout.settle_above:
             return None
         errors = rounding_of_queries(queries, quantized, of_directions=spec.metric == "cosine")

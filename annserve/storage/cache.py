@@ -18,6 +18,7 @@ References
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,10 @@ class PageCache:
         """Pages that it holds now."""
         return int(self._tables.state[cache_kernels.N_USED])
 
+    def part(self, first: int) -> CachePart:
+        """Give the cache to a segment whose page 0 is page `first` of the index."""
+        return CachePart(self, first)
+
     def fetch(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """Copy what is held of `page_ids`, and count all of them as asked for.
 
@@ -112,3 +117,21 @@ class PageCache:
         page_ids = np.require(page_ids, requirements=("C", "W"))
         with self._lock:
             cache_kernels.keep_pages(self._tables, page_ids, places, frames)
+
+
+@dataclass(frozen=True)
+class CachePart:
+    """A page cache as one segment of several sees it: its pages are numbered from 0, the bound is that of all."""
+
+    whole: PageCache
+    first: int
+
+    def fetch(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """As ``PageCache.fetch``."""
+        return self.whole.fetch(page_ids + np.uint32(self.first), frames)
+
+    def keep(
+        self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
+    ) -> None:
+        """As ``PageCache.keep``."""
+        self.whole.keep(page_ids + np.uint32(self.first), places, frames)

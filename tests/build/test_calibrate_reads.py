@@ -38,7 +38,7 @@ def test_more_recall_reads_more_pages_and_fewer_than_there_are(built):
 
 
 def test_effort_rises_with_recall_and_stays_within_its_bounds(built):
-    segment = open_snapshot(built.folder).segment
+    segment = open_snapshot(built.folder).segments[0]
     plan = ReadPlan.of(segment.plan)
     assert plan.ks.tolist() == [1, 10, 100]
     assert plan.targets.tolist() == list(RECALL_TARGETS)

@@ -37,7 +37,7 @@ def copied(folder, tmp_path):
 
 
 def problems_of(index):
-    segment = open_snapshot(index).segment
+    segment = open_snapshot(index).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     found = verify_segment(segment, reader).problems
     reader.close()
@@ -66,7 +66,7 @@ def test_vicinities_are_counted_as_pages_and_reads(folder):
     with annserve.open(folder / "index") as index:
         result = index.search(queries, 10, recall_target=0.95)
         assert (result.stats.bytes_read == result.stats.pages_read * 4_096).all()
-        found = index.explain(queries[0], 10, recall_target=0.95)
+        (found,) = index.explain(queries[0], 10, recall_target=0.95)
     assert found.codes is not None
     assert found.codes.vicinities >= 1
     assert found.pages_read == len(found.pages) + found.codes.vicinities == result.stats.pages_read[0]
@@ -104,7 +104,7 @@ def test_more_results_than_the_nearest_pages_hold_are_found_all_the_same(folder)
 def test_a_damaged_vicinity_is_an_error_where_it_is_read_and_verify_names_it(folder, copied):
     """Every vicinity in turn would take long: every seventh, and a byte that moves."""
     assert problems_of(copied) == []
-    vicinities = open_snapshot(copied).segment.vicinities
+    vicinities = open_snapshot(copied).segments[0].vicinities
     content = bytearray(vicinities.path.read_bytes())
     damaged = range(0, vicinities.n_pages, 7)
     for page in damaged:

@@ -20,7 +20,7 @@ from annserve.storage.container import open_container
 
 def test_each_slot_has_the_code_of_the_row_on_its_page(built):
     """Pages say which row lies where; its code, decoded from the page's centroid, leaves a small part of it."""
-    segment = open_snapshot(built.folder).segment
+    segment = open_snapshot(built.folder).segments[0]
     tiers = segment.codes
     with open_container(segment.pages_path, b"ANNPAGES") as file:
         pages = np.array(file.section("pages"))

@@ -56,7 +56,7 @@ def recall(found, distances, rows, queries):
 
 
 def problems_of(folder):
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     found = verify_segment(segment, reader)
     reader.close()
@@ -113,7 +113,7 @@ def test_ram_is_what_was_asked_for(indexes):
 def damaged(source, folder, change):
     """Copy an index, let `change` alter its pages, and seal them again: only their content is wrong."""
     shutil.copytree(source, folder)
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     content = bytearray(segment.pages_path.read_bytes())
     pages = np.frombuffer(content, np.uint8)[segment.pages_offset :][: segment.n_pages * 4_096].reshape(-1, 4_096)
     change(pages, pages[:, : HEADER.itemsize].view(HEADER)[:, 0], segment.layout)

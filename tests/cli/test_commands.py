@@ -99,7 +99,7 @@ def test_json_is_all_that_goes_to_stdout(index, tmp_path):
         (["inspect", index, "--json"], "index"),
         (["verify", index, "--json"], "problems"),
         (["search", index, rows, "--json"], "ids"),
-        (["explain", index, "--query", f"{rows}:7", "--json"], "pages"),
+        (["explain", index, "--query", f"{rows}:7", "--json"], "segments"),
         (["convert", rows, tmp_path / "rows.u8bin", "--json"], "count"),
         (["generate", tmp_path / "set", "--count", 500, "--dim", 16, "--intrinsic-dim", 4, "--clusters", 9,
           "--queries", 20, "-k", 5, "--json"], "count"),

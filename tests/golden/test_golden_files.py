@@ -47,7 +47,7 @@ def test_an_old_index_chooses_its_old_pages(folder):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
 def test_packing_the_same_rows_gives_the_same_pages(folder):
     """Rows are taken in the order in which the old pages hold them, so that clustering may change."""
-    segment = open_snapshot(folder / "index").segment
+    segment = open_snapshot(folder / "index").segments[0]
     with open_container(segment.pages_path, b"ANNPAGES") as file:
         old = np.array(file.section("pages"))
     found, problems = check_rows(old, np.arange(len(old), dtype=np.uint32), segment.layout, segment.salt)

@@ -33,7 +33,7 @@ def answer(folder):
 
 
 def verify(folder):
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     try:
         verify_segment(segment, reader).raise_if_broken(folder)
@@ -189,7 +189,7 @@ def test_a_file_of_another_format_version_is_told_from_damage(copy_index, file):
 
 def rewrite_heads(folder, change):
     """Write heads.bin anew with one thing changed, correctly sealed, and publish it."""
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     facts = {"heads": segment.heads, "page_offsets": segment.page_offsets, "radii": segment.radii}
     change(facts)
     write_heads(folder / SEGMENT / names.HEADS, **facts)
@@ -198,7 +198,7 @@ def rewrite_heads(folder, change):
 
 def rewrite_codes(folder, change):
     """Write codes.bin anew with one array changed, correctly sealed, and publish it."""
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     path = folder / SEGMENT / names.CODES
     arrays = {name: np.array(array) for name, array in segment.codes.as_arrays().items()}
     change(arrays)

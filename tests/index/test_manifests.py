@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from annserve.errors import CorruptionError, NotFoundError, VersionError
@@ -30,6 +32,22 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
     write(tmp_path)
     assert read_current(tmp_path) == MANIFEST
     assert MANIFEST.n_rows == 10
+
+
+def test_a_manifest_of_several_segments_comes_back_as_it_was(tmp_path):
+    """Under inner product each segment keeps the norm that its space was made with, as it grows and as it doesn't."""
+    first = MANIFEST.segments[0]
+    longer = MANIFEST.extended(replace(first, name="segment-000003"), 7.0)
+    assert (longer.snapshot, longer.norm_max, longer.n_rows) == (4, 7.0, 20)
+    both = longer.extended(replace(first, name="segment-000004"), 2.0)
+    assert [both.norm_max_of(segment) for segment in both.segments] == [0.1 + 0.2, 7.0, 2.0]
+    assert ["norm_max" in segment for segment in both.as_dict()["segments"]] == [True, False, True]
+    write(tmp_path, manifest=both.as_dict())
+    assert read_current(tmp_path) == both
+    flat = replace(MANIFEST, spec=IndexSpec(7, "float32", "l2", 8_192)).extended(
+        replace(first, name="segment-000009"), 9
+    )
+    assert "norm_max" not in str(flat.as_dict()["segments"])
 
 
 @pytest.mark.parametrize("version", [0, 2, -1, "1", None, 1.5])
@@ -105,6 +123,9 @@ def with_segment(**changes):
         with_segment(salt=2**32),
         with_segment(salt=1.5),
         with_segment(unknown=3),
+        with_segment(norm_max="far"),
+        with_segment(norm_max=-1.0),
+        with_segment(norm_max=0.1 + 0.2),
     ],
 )
 def test_a_manifest_that_lacks_or_bends_a_field_is_refused(tmp_path, content):

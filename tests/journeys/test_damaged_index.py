@@ -25,7 +25,7 @@ def answers(folder: Path, queries: np.ndarray) -> list[bytes]:
 
 
 def proven(folder: Path) -> None:
-    segment = open_snapshot(folder).segment
+    segment = open_snapshot(folder).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     try:
         verify_segment(segment, reader).raise_if_broken(folder)
@@ -71,7 +71,7 @@ def test_a_flipped_byte_in_any_file_is_found_and_never_a_wrong_answer(copied_ind
 
 def test_every_page_is_guarded(copied_index, small_rows):
     """One byte in each page in turn: a search that reads every page names the file, and verify the page."""
-    segment = open_snapshot(copied_index).segment
+    segment = open_snapshot(copied_index).segments[0]
     path, content = segment.pages_path, segment.pages_path.read_bytes()
     for page in range(segment.n_pages):
         at = segment.pages_offset + page * 4_096 + (page * 997) % 4_096

@@ -312,7 +312,7 @@ def test_the_code_dump_is_a_real_code():
 def test_distances_by_codes_are_what_the_formulas_say(name):
     """Against the rows themselves: estimates are off by about one error, and centroids are about the rows' mean."""
     with annserve.open(GOLDEN / name / "index") as index:
-        segment = index._snapshot.segment
+        segment = index._snapshot.segments[0]
     tiers, spec = segment.codes, segment.spec
     with open_container(segment.pages_path, PAGES_MAGIC) as file:
         pages = np.array(file.section("pages"))
@@ -356,7 +356,7 @@ def fields_of(content, prefix=""):
 
 def test_the_field_tables_are_those_of_the_json_files():
     files = {name: FileEntry(1, 2) for name in (*names.SEGMENT_FILES, *names.OPTIONAL_FILES)}
-    entry = SegmentEntry("segment-000001", 1, 1, 1, 0, files)
+    entry = SegmentEntry("segment-000001", 1, 1, 1, 0, files, norm_max=0.5)
     manifest = Manifest(1, IndexSpec(3, "uint8", "l2"), 1.0, (entry,))
     assert {row["field"] for row in table_of("### Manifest")} == fields_of(manifest.as_dict())
     current = read_sealed(GOLDEN / "uint8-l2/index" / names.CURRENT)

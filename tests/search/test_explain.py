@@ -34,7 +34,7 @@ def test_an_explained_query_answers_and_costs_what_a_search_does(folder, codes, 
     with collection.open(folder / codes, threads=1) as index:
         for query in queries:
             result = index.search(query, 10, recall_target=recall_target)
-            told = index.explain(query, 10, recall_target=recall_target)
+            (told,) = index.explain(query, 10, recall_target=recall_target)
             assert told.ids == result.ids[0].tolist()
             np.testing.assert_allclose(told.distances, result.distances[0], rtol=1e-6)
             for name in ("pages_read", "reads", "bytes_read", "heads_visited", "rows_scored"):
@@ -48,7 +48,7 @@ def test_an_explained_query_answers_and_costs_what_a_search_does(folder, codes, 
 @pytest.mark.parametrize("codes", ["auto", "none"])
 def test_every_result_comes_from_a_page_that_is_told(folder, codes):
     with collection.open(folder / codes, threads=1) as index:
-        told = index.explain(np.load(folder / "queries.npy")[0], 25, recall_target=0.95)
+        (told,) = index.explain(np.load(folder / "queries.npy")[0], 25, recall_target=0.95)
     assert len(told.pages) == told.pages_read
     assert sum(page.hits for page in told.pages) == 25
     assert sum(page.rows for page in told.pages) == told.rows_scored
@@ -58,7 +58,7 @@ def test_every_result_comes_from_a_page_that_is_told(folder, codes):
 
 def test_promises_add_up_to_what_was_wanted_and_fall_from_page_to_page(folder):
     with collection.open(folder / "auto", threads=1) as index:
-        told = index.explain(np.load(folder / "queries.npy")[1], 10, recall_target=0.95)
+        (told,) = index.explain(np.load(folder / "queries.npy")[1], 10, recall_target=0.95)
     codes = told.codes
     worths = [page.worth for page in told.pages]
     assert worths == sorted(worths, reverse=True)
@@ -72,7 +72,7 @@ def test_promises_add_up_to_what_was_wanted_and_fall_from_page_to_page(folder):
 
 def test_a_query_whose_pages_hold_too_few_rows_is_told_with_its_rounds(folder):
     with collection.open(folder / "none", threads=1) as index:
-        told = index.explain(np.load(folder / "queries.npy")[0], 1_000, recall_target=0.8)
+        (told,) = index.explain(np.load(folder / "queries.npy")[0], 1_000, recall_target=0.8)
         assert told.ids == index.search(np.load(folder / "queries.npy")[0], 1_000, recall_target=0.8).ids[0].tolist()
     assert told.rounds >= 1
     assert sum(page.hits for page in told.pages) == 1_000

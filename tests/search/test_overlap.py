@@ -19,7 +19,7 @@ import annserve as product
 from annserve.collection import Collection
 from annserve.errors import CorruptionError, DeadlineError, InputError, ReadError
 from annserve.search import engine
-from annserve.search.overlap import Journey, overlapped
+from annserve.search.overlap import Journey, abreast, overlapped
 
 
 def waiting(times: int, number: int) -> Journey[str]:
@@ -81,6 +81,38 @@ def test_an_error_ends_all_the_others(failing_close):
     with pytest.raises(CorruptionError, match="page 0 is damaged"):
         list(overlapped(((i, journey(i)) for i in range(9)), 3))
     assert closed == [0, 1, 2]
+
+
+def test_journeys_abreast_wait_together_and_end_with_their_own_results():
+    steps: list[str] = []
+
+    def told(number: int, times: int) -> Journey[int]:
+        for step in range(times):
+            steps.append(f"{number}.{step}")
+            yield
+        return number
+
+    both = overlapped([(7, abreast([told(0, 1), told(1, 3), told(2, 0)])), (8, abreast([told(3, 1)]))], 2)
+    assert dict(both) == {7: [0, 1, 2], 8: [3]}
+    assert steps == ["0.0", "1.0", "3.0", "1.1", "1.2"]
+    assert dict(overlapped([(0, abreast([]))], 1)) == {0: []}
+
+
+def test_an_error_of_one_abreast_ends_the_others():
+    closed: list[int] = []
+
+    def journey(number: int) -> Journey[None]:
+        try:
+            yield
+            if number == 1:
+                raise CorruptionError("page 0 is damaged")
+            yield
+        finally:
+            closed.append(number)
+
+    with pytest.raises(CorruptionError):
+        list(overlapped([(0, abreast([journey(i) for i in range(3)]))], 1))
+    assert sorted(closed) == [0, 1, 2]
 
 
 class Watched:

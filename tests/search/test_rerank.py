@@ -119,9 +119,9 @@ def test_auto_keeps_raw_rows_where_int8_loses_much_and_only_there(folder, fine):
             "settle_above": 0.0,
         }
     index = built(fine, "auto", codes="none")
-    assert open_snapshot(index).segment.raw is None
+    assert open_snapshot(index).segments[0].raw is None
     assert not list(index.rglob("raw.bin"))
-    always = open_snapshot(built(fine, "always", codes="none", rerank="float16")).segment.raw
+    always = open_snapshot(built(fine, "always", codes="none", rerank="float16")).segments[0].raw
     assert always is not None
     assert 0.8 <= always.layout.settle_above < 1
 
@@ -156,7 +156,7 @@ def test_every_reader_and_any_number_of_threads_give_the_same_answers(folder):
 
 def test_a_flipped_byte_of_a_raw_row_is_an_error_and_is_listed(folder, tmp_path):
     index = Path(shutil.copytree(built(folder, "l2-auto", metric="l2", codes="auto", rerank="float32"), tmp_path / "i"))
-    raw = open_snapshot(index).segment.raw
+    raw = open_snapshot(index).segments[0].raw
     with raw.path.open("r+b") as file:
         for page in range(raw.n_pages):
             file.seek(raw.offset + page * 4_096 + 16 + 96 * (page % 40))
@@ -166,7 +166,7 @@ def test_a_flipped_byte_of_a_raw_row_is_an_error_and_is_listed(folder, tmp_path)
         pytest.raises(CorruptionError, match=r"page \d+ of .*raw\.bin is damaged: its"),
     ):
         opened.search(np.load(folder / "queries.npy"), K, recall_target=0.95)
-    segment = open_snapshot(index).segment
+    segment = open_snapshot(index).segments[0]
     reader = open_reader(segment.pages_path, segment.pages_offset, 4_096, segment.n_pages)
     found = verify_segment(segment, reader)
     assert found.problems == [f"raw page {page}: its checksum is wrong" for page in range(raw.n_pages)]
