@@ -1,0 +1,268 @@
+"""Is the recall delivered that is promised? Rows of the index are asked for, and answers are held against all rows.
+
+Exact neighbours are found by scoring every page with the very kernels of a search, so distances agree to the last bit
+and a row as near as the k-th is right whichever it is. A row that is asked for is the first of its own neighbours. What
+lies on the pages is taken for the truth: raw rows, and what INT8 lost, are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import exp, lgamma, log, log1p
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
+from annserve.index.segment import Segment
+from annserve.index.snapshot import Snapshot
+from annserve.metric import METRIC_CODES
+from annserve.pages.pack import unpack_first
+from annserve.pages.rows import QuantizedQueries, quantize_queries
+from annserve.pages.score import NO_ID, Frames
+from annserve.search.choosers import chooser_for
+from annserve.search.engine import Engine
+from annserve.search.segments import Engines
+from annserve.spec import RECALL_TARGET_DEFAULT
+from annserve.storage.reader import PageReader, aligned_frames, open_reader
+from annserve.vectors.sample import sample_row_ids
+
+#: Pages that are scored at once: 4 MiB, which stay in a cache while all queries look at them.
+_BATCH_PAGES = 1_024
+#: Queries of a search at once.
+_BLOCK_QUERIES = 32
+#: What a verdict may be wrong in by chance, and what is delivered may fall short of a target (README, Promises).
+_ERROR_RATE, _SHORTFALL = 0.001, 0.01
+
+
+@dataclass(frozen=True)
+class RecallSample:
+    """What rows of an index, asked for as queries, were answered.
+
+    Attributes
+    ----------
+    queries, k : int
+    recall_target : float
+    recall : float
+        Share of the k nearest that were found.
+    recall_low, recall_high : float
+        Bounds of Clopper and Pearson on the recall of all rows, each wrong once in a thousand, were hits independent.
+    pages : float
+        Read a query.
+    """
+
+    queries: int
+    k: int
+    recall_target: float
+    recall: float
+    recall_low: float
+    recall_high: float
+    pages: float
+
+    @property
+    def problem(self) -> str | None:
+        """A line that says by how much the target is missed; None where that may be chance, or isn't so."""
+        if self.recall_high >= self.recall_target - _SHORTFALL:
+            return None
+        return (
+            f"recall@{self.k} of {self.queries} rows is {self.recall:.4f} where {self.recall_target} was asked for, "
+            f"and at most {self.recall_high:.4f} of all"
+        )
+
+
+def sample_recall(
+    snapshot: Snapshot,
+    n_queries: int,
+    *,
+    k: int = 10,
+    recall_target: float = RECALL_TARGET_DEFAULT,
+    threads: int = 1,
+    listener: Listener = ignore,
+) -> RecallSample:
+    """Ask for rows of an index and count how many of their exact neighbours are answered.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Whole: its pages have been proven.
+    n_queries : int
+        Rows, of all segments alike; one a page at most.
+    k : int
+        At most as many as there are rows.
+    recall_target : float
+    threads : int
+        Threads that look for the exact neighbours.
+    listener : callable
+        Told of every page that was scored.
+
+    Returns
+    -------
+    RecallSample
+
+    Notes
+    -----
+    Reads every page once. O(rows × queries) time, some 10 ns each at 128 dimensions, shared by the threads.
+    """
+    k = min(k, snapshot.manifest.n_rows)
+    begun = time.monotonic()
+    listener(StageStarted("sample", snapshot.n_pages, "pages"))
+    with _opened(snapshot) as (engines, searcher):
+        queries = _draw(engines, n_queries)
+        bars = _kth_distances(engines, quantize_queries(queries), k, threads, listener)
+        hits = pages = 0
+        for first in range(0, len(queries), _BLOCK_QUERIES):
+            block = slice(first, first + _BLOCK_QUERIES)
+            answer = searcher.search(queries[block], k, recall_target)
+            hits += int((answer.distances <= bars[block, None]).sum())
+            pages += int(answer.pages_read.sum())
+    low, high = clopper_pearson(hits, len(queries) * k, _ERROR_RATE)
+    found = RecallSample(len(queries), k, recall_target, hits / (len(queries) * k), low, high, pages / len(queries))
+    note = (
+        f"recall@{k} of {found.queries} rows {found.recall:.4f} at target {recall_target}, {found.pages:.1f} pages each"
+    )
+    listener(StageFinished("sample", time.monotonic() - begun, note))
+    return found
+
+
+def clopper_pearson(hits: int, trials: int, error_rate: float) -> tuple[float, float]:
+    """Bound a probability by what was seen of it.
+
+    Parameters
+    ----------
+    hits, trials : int
+        0 ≤ hits ≤ trials, trials ≥ 1.
+    error_rate : float
+        How often each bound may be wrong.
+
+    Returns
+    -------
+    low, high : float
+        The probability lies above `low` but for `error_rate` of all samples, and below `high` likewise.
+
+    References
+    ----------
+    [1] Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+        Biometrika 26 (1934).
+    """
+    assert 0 <= hits <= trials >= 1, (hits, trials)
+    # By how many were missed the lower bound is the upper one of the misses.
+    high = 1.0 if hits == trials else _largest(hits, trials, error_rate)
+    low = 0.0 if hits == 0 else 1.0 - _largest(trials - hits, trials, error_rate)
+    return low, high
+
+
+def _largest(hits: int, trials: int, error_rate: float) -> float:
+    """Give the probability at which at most so many hits are as rare as `error_rate`, by bisection."""
+    low, high = hits / trials, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_most(hits, trials, middle) > error_rate else (low, middle)
+    return high
+
+
+def _at_most(hits: int, trials: int, probability: float) -> float:
+    """Give how often so many hits, or fewer, are seen."""
+    log_hit, log_miss = log(probability), log1p(-probability)
+    of_all = lgamma(trials + 1)
+    return sum(
+        exp(of_all - lgamma(n + 1) - lgamma(trials - n + 1) + n * log_hit + (trials - n) * log_miss)
+        for n in range(hits + 1)
+    )
+
+
+@contextmanager
+def _opened(snapshot: Snapshot) -> Iterator[tuple[Sequence[Engine], Engine | Engines]]:
+    """Give the engines of the segments, without raw rows, and what searches them all."""
+    with ExitStack() as stack:
+        engines = []
+        for entry, segment in zip(snapshot.manifest.segments, snapshot.segments):
+            reader = _open_pages(segment)
+            stack.callback(reader.close)
+            vicinity_reader = segment.vicinities.open_reader() if segment.vicinities else None
+            if vicinity_reader is not None:
+                stack.callback(vicinity_reader.close)
+            norm_max = snapshot.manifest.norm_max_of(entry)
+            engines.append(Engine(segment, reader, norm_max, chooser_for(segment, vicinity_reader)))
+        yield engines, engines[0] if len(engines) == 1 else Engines(engines)
+
+
+def _open_pages(segment: Segment) -> PageReader:
+    return open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
+
+
+def _draw(engines: Sequence[Engine], n_queries: int) -> npt.NDArray[np.float32]:
+    """Take the first row of pages drawn from all segments, as it is stored."""
+    counts = [engine.segment.n_pages for engine in engines]
+    drawn, starts = sample_row_ids(sum(counts), n_queries, seed=0), np.cumsum([0, *counts])
+    rows = []
+    for engine, start, stop in zip(engines, starts, starts[1:]):
+        page_ids = (drawn[(drawn >= start) & (drawn < stop)] - start).astype(np.uint32)
+        frames = aligned_frames(max(len(page_ids), 1), engine.segment.spec.page_bytes)
+        engine.reader.read(page_ids, frames)
+        rows.append(unpack_first(frames[: len(page_ids)], engine.segment.layout))
+    return np.concatenate(rows)
+
+
+def _kth_distances(
+    engines: Sequence[Engine], queries: QuantizedQueries, k: int, threads: int, listener: Listener
+) -> npt.NDArray[np.float64]:
+    """Score every row for every query; give the distance of the k-th nearest, (nq,) float64."""
+    n_queries = len(queries.scales)
+    nearest = _Nearest(np.full((n_queries, k), NO_ID), np.full((n_queries, k), np.inf))
+    parts = np.array_split(np.arange(n_queries), threads)
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for engine in engines:
+            segment = engine.segment
+            batch = min(_BATCH_PAGES, segment.n_pages)
+            frames = Frames(aligned_frames(batch, segment.layout.page_bytes), segment.layout)
+            for first in range(0, segment.n_pages, batch):
+                page_ids = np.arange(first, min(first + batch, segment.n_pages), dtype=np.uint32)
+                engine.reader.read(page_ids, frames.memory)
+                tasks = [pool.submit(_score, segment, frames, page_ids, queries, part, nearest) for part in parts]
+                for task in tasks:
+                    task.result()
+                done += len(page_ids)
+                listener(StageProgressed("sample", done))
+    return nearest.distances[:, -1]
+
+
+@dataclass
+class _Nearest:
+    """The k nearest of each query so far: ids and distances, both (nq, k), nearest first."""
+
+    ids: npt.NDArray[np.uint64]
+    distances: npt.NDArray[np.float64]
+
+
+def _score(
+    segment: Segment,
+    frames: Frames,
+    page_ids: npt.NDArray[np.uint32],
+    queries: QuantizedQueries,
+    which: npt.NDArray[np.int64],
+    nearest: _Nearest,
+) -> None:
+    """Let pages that were read improve the nearest of some queries."""
+    k = nearest.ids.shape[1]
+    for i in which:
+        found, at, _ = frames.score(
+            page_ids,
+            np.array([0, len(page_ids)]),
+            queries.take(np.array([i])),
+            k,
+            metric=METRIC_CODES[segment.spec.metric],
+            salt=segment.salt,
+            path=segment.pages_path,
+            pages_offset=segment.pages_offset,
+        )
+        ids, distances = np.append(nearest.ids[i], found), np.append(nearest.distances[i], at)
+        order = np.lexsort((ids, distances))
+        ids, distances = ids[order], distances[order]
+        # Copies of a row on other pages lie at the same distance, so side by side.
+        first = np.append(True, ids[1:] != ids[:-1]) | (ids == NO_ID)
+        nearest.ids[i], nearest.distances[i] = ids[first][:k], distances[first][:k]
