@@ -25,6 +25,7 @@ from annserve.search.choosers import chooser_for
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain, explain_segments
 from annserve.search.page_model import expected_reading, workload_of
+from annserve.search.queries import suspect
 from annserve.search.rerank import Rerank
 from annserve.search.segments import Engines
 from annserve.sizes import bytes_of
@@ -168,12 +169,15 @@ class Collection:
             If the device fails, or gives a page that isn't what was written.
         """
         begun = time.perf_counter()
-        vectors = check_vectors(queries, self.spec)
+        vectors = check_vectors(queries, self.spec, suspect=suspect)
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
         rerank = self._rerank(len(vectors), k, rerank_queries, rerank_candidates)
         share, wanted = max(-(-len(vectors) // self._n_threads), 1), rerank.candidates if rerank else k
         size = self._engine.block_queries(share, wanted, recall_target)
+        if 0 < len(vectors) <= size:
+            alone = self._engine.search(vectors, k, recall_target, rerank=rerank, deadline=deadline)
+            return _merge([alone], k, time.perf_counter() - begun)
         blocks = deque((start, vectors[start : start + size]) for start in range(0, len(vectors), size))
 
         def answer() -> list[tuple[int, BlockResult]]:
@@ -184,7 +188,7 @@ class Collection:
                 blocks.clear()  # nobody needs the rest
                 raise
 
-        if self._pool is None or len(blocks) <= 1:
+        if self._pool is None or not blocks:
             shares = [answer()]
         else:
             jobs = [self._pool.submit(answer) for _ in range(min(self._n_threads, len(blocks)))]
@@ -345,19 +349,18 @@ def _told(raw: RawFile | None) -> dict[str, Any] | None:
 
 
 def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResult:
-    def joined(name: str) -> npt.NDArray[Any]:
-        parts = [getattr(answer, name) for answer in answers]
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
+    """Make one result of the answers to a call's blocks, in their order."""
     if not answers:
         return SearchResult(np.zeros((0, k), np.uint64), np.zeros((0, k), np.float32), SearchStats())
-    stages: dict[str, float] = {}
-    for answer in answers:
-        for name, spent in answer.seconds.items():
-            stages[name] = stages.get(name, 0.0) + spent
-    stats = SearchStats(
-        **{name: joined(name) for name in SearchStats.COUNTS},
-        stage_seconds=stages,
-        seconds=seconds,
-    )
-    return SearchResult(joined("ids"), joined("distances").astype(np.float32), stats)
+    if len(answers) == 1:
+        (answer,) = answers
+        ids, distances, counts, stages = answer.ids, answer.distances, answer.counts, answer.seconds
+    else:
+        ids = np.concatenate([answer.ids for answer in answers])
+        distances = np.concatenate([answer.distances for answer in answers])
+        counts = np.concatenate([answer.counts for answer in answers], axis=1)
+        stages = {}
+        for answer in answers:
+            for name, spent in answer.seconds.items():
+                stages[name] = stages.get(name, 0.0) + spent
+    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds))

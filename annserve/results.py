@@ -66,6 +66,12 @@ class SearchStats:
         "rows_reranked",
     )
 
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.int64], stage_seconds: dict[str, float], seconds: float) -> SearchStats:
+        """Make them of an (8, nq) array with one row for each of `COUNTS`."""
+        each: dict[str, npt.NDArray[np.int64]] = dict(zip(cls.COUNTS, counts))
+        return cls(**each, stage_seconds=stage_seconds, seconds=seconds)
+
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""
         return {f"{name}_mean": float(np.mean(getattr(self, name))) for name in self.COUNTS}

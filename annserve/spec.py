@@ -6,6 +6,7 @@ touches a file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
+
+_FLOAT32 = np.dtype(np.float32)
 
 METRICS = ("l2", "ip", "cosine")
 ROW_TYPES = ("uint8", "int8", "float16", "float32")
@@ -192,10 +195,17 @@ def check_recall_target(recall_target: float) -> float:
     return float(recall_target)
 
 
-def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queries") -> npt.NDArray[Any]:
+def check_vectors(
+    vectors: npt.ArrayLike,
+    spec: IndexSpec,
+    *,
+    what: str = "queries",
+    suspect: Callable[[npt.NDArray[Any], str], bool] | None = None,
+) -> npt.NDArray[Any]:
     """Give query vectors as a C-contiguous (n, dim) array that the engine can trust.
 
-    Integer queries are kept for integer indexes; everything else becomes float32.
+    Integer queries are kept for integer indexes; everything else becomes float32. `suspect` may say faster than NumPy
+    whether any row is invalid under a metric.
 
     Raises
     ------
@@ -215,13 +225,17 @@ def check_vectors(vectors: npt.ArrayLike, spec: IndexSpec, *, what: str = "queri
         raise InputError(f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=what)
     if array.dtype.kind not in "uif":
         raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
-    if array.dtype != spec.stored_dtype or not spec.lossless:
+    if array.dtype.itemsize > _FLOAT32.itemsize:
         # What float32 can't hold becomes infinity, and is refused as such.
         with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
+            array = array.astype(_FLOAT32)
+    elif not spec.lossless or array.dtype != spec.stored_dtype:
+        array = array.astype(_FLOAT32)
     array = np.ascontiguousarray(array)
-    bad = first_invalid_row(array, spec.metric)
-    if bad is not None:
+    if suspect is None or suspect(array, spec.metric):
+        bad = first_invalid_row(array, spec.metric)
+        if bad is None:
+            return array
         row, reason = bad
         raise InputError(f"row {row} of the {what} {reason}", field=what)
     return array

@@ -148,7 +148,7 @@ def measure(folder: Path, queries: Rows, truth: Any) -> list[dict[str, float]]:
             assert evidence is not None, "pages are chosen by codes"
             rating = evidence().rating
             ids.append(found.ids)
-            counts = (found.pages_read, found.reads, rating.page_codes, rating.row_codes)
+            counts = (found.count("pages_read"), found.count("reads"), rating.page_codes, rating.row_codes)
             costs.append(np.stack((*counts, found.codes_scanned, found.heads_visited), axis=1))
         by_query = np.concatenate(costs)
         recall = recall_k_at_k(np.concatenate(ids), truth, K)

@@ -90,5 +90,5 @@ def like_index(folder: Path, k: int, recall_target: float, intrinsic_dim: float)
     finally:
         reader.close()
     work = workload_of(segment, k, recall_target, intrinsic_dim)
-    anchor = Anchor(work, float(result.pages_read.mean()))
+    anchor = Anchor(work, float(result.count("pages_read").mean()))
     return Likeness(snapshot.manifest.n_rows, segment.spec, intrinsic_dim, anchor)

@@ -19,6 +19,8 @@ _IP = 1
 
 #: What scoring finds of a page: what ``check_seal`` says, or that its count or flags can't be.
 GOOD, BAD_COUNT = WHOLE, 3
+#: No row has this id; it stands where there was none to answer.
+NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 @inline_kernel
@@ -135,15 +137,18 @@ def score_pages(  # type: ignore[no-untyped-def]
     query_norms,  # IN (nq,) float64
     metric,
     k,
-    distances,  # OUT (nq, k) float64, ascending; infinity on entry
-    ids,  # OUT (nq, k) uint64, ties ascending
-    counts,  # OUT (nq, 3) int64, zeros on entry
+    distances,  # OUT (nq, k) float64, ascending; infinity where there were fewer rows
+    ids,  # OUT (nq, k) uint64, ties ascending; `NO_ID` where there were fewer rows
+    counts,  # OUT (nq, 3) int64
 ):
     """Find the k nearest rows of each query on its frames; give what `check_page` says, and the query it said it of.
 
     The other arguments are those of `_score_query`.
     """
     for i in range(offsets.shape[0] - 1):
+        distances[i] = np.inf
+        ids[i] = NO_ID
+        counts[i] = 0
         state = _score_query(
             frames_u8,
             frames_u32,

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from annserve.pages.query_kernels import copy_integers, round_floats
 from annserve.spec import IndexSpec
-
-_QUERY_MAX = 32_767
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def quantize_rows(rows: npt.NDArray[Any], spec: IndexSpec) -> QuantizedRows:
     return QuantizedRows(elements.astype(np.int8), scales32, rounded_up)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QuantizedQueries:
     """Queries as the scoring kernel takes them.
 
@@ -97,16 +96,10 @@ class QuantizedQueries:
 
 def quantize_queries(queries: npt.NDArray[Any]) -> QuantizedQueries:
     """Turn (nq, dim) valid queries into int16 with a scale each."""
+    elements = np.empty(queries.shape, np.int16)
+    scales, norms = np.ones(len(queries)), np.empty(len(queries))
     if queries.dtype.kind in "ui":
-        scales = np.ones(len(queries))
-        elements = queries.astype(np.int16)
+        copy_integers(queries, elements, norms)
     else:
-        exact = queries.astype(np.float64)
-        largest = np.abs(exact).max(axis=1, initial=0.0)
-        whole = (np.rint(exact) == exact).all(axis=1) & (largest <= _QUERY_MAX)
-        scales = np.where(whole | (largest == 0), 1.0, largest / _QUERY_MAX)
-        elements = np.rint(exact / scales[:, None]).astype(np.int16)
-    squared = elements.astype(np.float64)
-    # Sums of squares of whole numbers stay below 2⁵³: exact.
-    norms = np.einsum("ij,ij->i", squared, squared)
-    return QuantizedQueries(np.ascontiguousarray(elements), scales, norms)
+        round_floats(queries, elements, scales, norms)
+    return QuantizedQueries(elements, scales, norms)

@@ -10,12 +10,10 @@ import numpy.typing as npt
 
 from annserve.errors import CorruptionError
 from annserve.pages import kernels
+from annserve.pages.kernels import NO_ID as NO_ID
 from annserve.pages.layout import PageLayout
 from annserve.pages.rows import QuantizedQueries
 from annserve.storage.page_kernels import BAD_CHECKSUM, WRONG_PAGE
-
-#: No row has this id; it stands where there was none to answer.
-NO_ID = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 _WRONG = {
     BAD_CHECKSUM: "its checksum is wrong",
@@ -99,9 +97,9 @@ class Frames:
             If a page is damaged, or isn't the one that was asked for.
         """
         layout, n_queries = self.layout, len(offsets) - 1
-        ids = np.full((n_queries, k), NO_ID)
-        distances = np.full((n_queries, k), np.inf)
-        counts = np.zeros((n_queries, 3), np.int64)
+        ids = np.empty((n_queries, k), np.uint64)
+        distances = np.empty((n_queries, k))
+        counts = np.empty((n_queries, 3), np.int64)
         state, bad = kernels.score_pages(
             *self.views,
             page_ids,

@@ -31,6 +31,7 @@ I64 = npt.NDArray[np.int64]
 #: Pages whose rows' codes one query looks at, at most.
 PAGES_RATED_MAX = 8_192
 _EFFORTS_KEPT = 256
+_STAGES = ("navigate", "rate", "choose")
 _KEEPS_ALL = HeadSkip(np.zeros(8, np.float32), -np.inf)
 #: Where pages held too few rows before, promises count no longer: all that was rated is read.
 _READS_ALL = Stop(np.ones(1), np.full(1, np.inf), np.inf)
@@ -80,7 +81,7 @@ class CodeChooser:
         plan = self._effort(k, recall_target, effort)
         n_queries, mine = len(queries), self._mine()
         offsets = np.empty(n_queries + 1, np.int64)
-        counts = np.empty((n_queries, 2), np.int64)
+        counts = np.empty((2, n_queries), np.int64)
         nanoseconds = np.empty(3, np.int64)
         pages = mine.pages(n_queries * plan.pages_max)
         choose_pages(
@@ -90,18 +91,16 @@ class CodeChooser:
             mine.rater.tiers,
             plan.numbers,
             mine.walk.next_stamps(n_queries),
-            mine.walk.arrays(queries.shape[1], plan.postings),
-            mine.rater.scratch(plan.n_pages, plan.pages_max, k),
-            mine.chosen(plan.postings, plan.pages_max),
+            *mine.sized_for(plan, queries.shape[1], k),
             pages,
             offsets,
             counts,
             nanoseconds,
         )
-        for name, spent in zip(("navigate", "rate", "choose"), nanoseconds.tolist()):
+        for name, spent in zip(_STAGES, nanoseconds.tolist()):
             clock.add(name, 1e-9 * spent)
         selection = PageSelection(pages[: offsets[-1]].copy(), offsets)
-        return Choice(selection, counts[:, 0], counts[:, 1], lambda: self._evidence(queries, k, plan))
+        return Choice(selection, counts[0], counts[1], lambda: self._evidence(queries, k, plan))
 
     def _evidence(self, queries: F32, k: int, plan: Effort) -> Evidence:
         rating, _ = self.rate(queries, k, plan.postings, plan.skip, Clock(), plan.head_skip)
@@ -184,6 +183,7 @@ class Scratch:
         self.walk = WalkScratch(segment.heads.n_heads)
         self.rater = Rater(tiers, segment.page_offsets)
         self._pages = np.empty(0, np.uint32)
+        self._sized_for: tuple[Effort | None, tuple[Any, ...]] = (None, ())
         self._sized = (0, 0)
         self._chosen: tuple[npt.NDArray[Any], ...] = ()
 
@@ -193,7 +193,15 @@ class Scratch:
             self._pages = np.empty(count, np.uint32)
         return self._pages
 
-    def chosen(self, postings: int, pages_max: int) -> tuple[npt.NDArray[Any], ...]:
+    def sized_for(self, plan: Effort, dim: int, k: int) -> tuple[Any, ...]:
+        """Give what a walk, a rating and a choice need, at least as large as a plan for `k` asks."""
+        if self._sized_for[0] is not plan:
+            walk = self.walk.arrays(dim, plan.postings)
+            rating = self.rater.scratch(plan.n_pages, plan.pages_max, k)
+            self._sized_for = plan, (walk, rating, self._chosen_for(plan.postings, plan.pages_max))
+        return self._sized_for[1]
+
+    def _chosen_for(self, postings: int, pages_max: int) -> tuple[npt.NDArray[Any], ...]:
         """Give one query's heads and their distances; its pages, their worths and distances; marks; and a clock."""
         if self._sized[0] < postings or self._sized[1] < pages_max:
             self._sized = postings, pages_max = max(self._sized[0], postings), max(self._sized[1], pages_max)

@@ -128,7 +128,7 @@ def choose_pages(  # type: ignore[no-untyped-def]
     chosen,  # SCRATCH tuple: ``choose_codes.Scratch.chosen``
     out_pages,  # OUT (>= all that are chosen,) uint32: ascending for each query
     out_offsets,  # OUT (nq + 1,) int64
-    out_counts,  # OUT (nq, 2) int64: head distances computed, codes looked at
+    out_counts,  # OUT (2, nq) int64: head distances computed, codes looked at
     out_nanoseconds,  # OUT (3,) int64: of navigation, of rating, of choosing
 ):
     """Choose the pages of each query: nearest heads, those that promise enough, their pages' worth, the best pages."""
@@ -142,7 +142,7 @@ def choose_pages(  # type: ignore[no-untyped-def]
     for i in range(queries.shape[0]):
         query = queries[i]
         begun = nanoseconds(now)
-        found, out_counts[i, 0] = nearest_keys(query, nodes, heads_wanted, scan, np.uint32(stamp + i), walk)
+        found, out_counts[0, i] = nearest_keys(query, nodes, heads_wanted, scan, np.uint32(stamp + i), walk)
         for j in range(found):
             head = keys[j] & HEAD_MASK
             head_ids[j] = head
@@ -171,7 +171,7 @@ def choose_pages(  # type: ignore[no-untyped-def]
         out_offsets[i + 1] = first + take_best(
             pages, worths, size, row_counts, hits_wanted, enough, k, columns, kept, first, out_pages
         )
-        out_counts[i, 1] = page_codes + row_codes
+        out_counts[1, i] = page_codes + row_codes
         out_nanoseconds[0] += navigated - begun
         out_nanoseconds[1] += rated - navigated
         out_nanoseconds[2] += nanoseconds(now) - rated

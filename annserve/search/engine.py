@@ -33,9 +33,9 @@ from annserve.results import SearchStats
 from annserve.search.choose import Choice, Chooser
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock
-from annserve.search.overlap import Journey, overlapped
+from annserve.search.overlap import Journey, carried, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
-from annserve.search.selection import all_pages
+from annserve.search.selection import PageSelection, all_pages
 from annserve.storage.cache import CachePart, PageCache
 from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 
@@ -49,25 +49,27 @@ BLOCKS_UNDER_WAY = 3
 assert BLOCKS_UNDER_WAY <= BATCHES_MAX
 #: How much harder to look for rows where the planned pages held fewer than k.
 _MORE_EFFORT = 4
+_HEADS_VISITED, _ROWS_SCORED, _CODES_SCANNED = (
+    SearchStats.COUNTS.index(name) for name in ("heads_visited", "rows_scored", "codes_scanned")
+)
 
 
 @dataclass
 class BlockResult:
-    """Answers and costs of one block; arrays have one row per query."""
+    """Answers and costs of one block; arrays but `counts` have one row per query."""
 
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float64]
     #: Whether the pages held fewer rows than were wanted.
     short: npt.NDArray[np.bool_]
-    pages_read: npt.NDArray[np.int64]
-    reads: npt.NDArray[np.int64]
-    bytes_read: npt.NDArray[np.int64]
-    heads_visited: npt.NDArray[np.int64]
-    rows_scored: npt.NDArray[np.int64]
-    codes_scanned: npt.NDArray[np.int64]
-    pages_cached: npt.NDArray[np.int64]
-    rows_reranked: npt.NDArray[np.int64]
+    #: (8, nq) int64, one row for each of ``SearchStats.COUNTS``.
+    counts: npt.NDArray[np.int64]
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, name: str) -> npt.NDArray[np.int64]:
+        """Give one of ``SearchStats.COUNTS``, (nq,)."""
+        row: npt.NDArray[np.int64] = self.counts[SearchStats.COUNTS.index(name)]
+        return row
 
 
 def size_of_block(share: int, pages: float) -> int:
@@ -130,8 +132,8 @@ class Engine:
         rerank: Rerank | None = None,
         deadline: float | None = None,
     ) -> BlockResult:
-        """Search one block of queries; see ``search_blocks``."""
-        return next(self.search_blocks([(0, queries)], k, recall_target, rerank=rerank, deadline=deadline))[1]
+        """Search one block of queries, with no other under way; see ``search_blocks``."""
+        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline)))
 
     def search_blocks(
         self,
@@ -219,7 +221,7 @@ class Engine:
     ) -> Journey[None]:
         """Look harder where the planned pages held fewer than `sure` rows: the promise is k results."""
         effort = 1
-        while result.short.any():
+        while np.count_nonzero(result.short):
             short = np.flatnonzero(result.short)
             effort *= _MORE_EFFORT
             if effort < self.segment.heads.n_heads:
@@ -229,8 +231,7 @@ class Engine:
             again = yield from self._read(choice, quantized.take(short), k, sure, look and look.take(short), clock)
             for name in ("ids", "distances", "short"):
                 getattr(result, name)[short] = getattr(again, name)
-            for name in SearchStats.COUNTS:
-                getattr(result, name)[short] += getattr(again, name)
+            result.counts[:, short] += again.counts
 
     def _everything(self, n_queries: int) -> Choice:
         nothing = np.zeros(n_queries, np.int64)
@@ -270,31 +271,23 @@ class Engine:
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
-        chosen = selection.counts
-        to_come = chosen if to_read is selection else to_read.counts
-        before = choice.vicinities
-        pages = to_come if before is None else before.counts + to_come
-        reads = to_read.reads(segment.spec.page_bytes)
-        result = BlockResult(
-            ids=ids,
-            distances=distances,
-            short=ids[:, sure - 1] == NO_ID,
-            pages_read=pages,
-            reads=reads if before is None else before.reads(segment.spec.page_bytes) + reads,
-            bytes_read=pages * segment.spec.page_bytes,
-            heads_visited=choice.heads_visited,
-            rows_scored=scored,
-            codes_scanned=choice.codes_scanned,
-            pages_cached=chosen - to_come,
-            rows_reranked=np.zeros(len(pages), np.int64),
-        )
+        result = BlockResult(ids, distances, ids[:, sure - 1] == NO_ID, self._costs(choice, to_read, scored))
         if look is not None and candidates is not None:
             again = yield from look.rank(candidates, clock)
-            result.ids, result.distances, result.rows_reranked = again.ids, again.distances, again.rows
-            result.pages_read = pages + again.pages_read
-            result.reads += again.reads
-            result.bytes_read += again.bytes_read
+            result.ids, result.distances = again.ids, again.distances
+            result.counts += again.counts
         return result
+
+    def _costs(self, choice: Choice, read: PageSelection, scored: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Count what a choice cost, of whose pages those in `read` weren't cached."""
+        page_bytes = self.segment.spec.page_bytes
+        counts = read.costs(page_bytes, choice.selection)
+        counts[_HEADS_VISITED] = choice.heads_visited
+        counts[_ROWS_SCORED] = scored
+        counts[_CODES_SCANNED] = choice.codes_scanned
+        if choice.vicinities is not None:
+            counts += choice.vicinities.costs(page_bytes)
+        return counts
 
     def _take_frames(self, count: int) -> Frames:
         """Give frames for so many pages that no other block uses."""

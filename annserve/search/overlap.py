@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from annserve.errors import ReadError
 
 T = TypeVar("T")
 Journey = Generator[None, None, T]
+
+
+def carried(journey: Journey[T]) -> T:
+    """Carry one journey to its end, waiting wherever it would let others go on."""
+    while True:
+        try:
+            next(journey)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 def overlapped(journeys: Iterable[tuple[int, Journey[T]]], width: int) -> Iterator[tuple[int, T]]:

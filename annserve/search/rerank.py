@@ -25,6 +25,7 @@ from annserve.pages.bounds import Candidates, find_candidates, rounding_of_queri
 from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID, Frames
 from annserve.raw.score import find_damage, score_rows
+from annserve.results import SearchStats
 from annserve.search.clock import Clock
 from annserve.search.overlap import Journey
 from annserve.search.selection import PageSelection
@@ -187,14 +188,11 @@ class SecondLook:
 
 @dataclass(frozen=True)
 class Reranked:
-    """Answers after the second look, and what it took; arrays have one row per query."""
+    """Answers after the second look, one row per query, and its costs, (8, nq) int64 by ``SearchStats.COUNTS``."""
 
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float64]
-    pages_read: npt.NDArray[np.int64]
-    reads: npt.NDArray[np.int64]
-    bytes_read: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
 
 
 def _reranked(candidates: Candidates, k: int, read: PageSelection, page_bytes: int) -> Reranked:
@@ -207,8 +205,9 @@ def _reranked(candidates: Candidates, k: int, read: PageSelection, page_bytes: i
     ids, distances = np.full((n_queries, k), NO_ID), np.full((n_queries, k), np.inf)
     rank = _rank_in_query(nearest.query)
     ids[nearest.query, rank], distances[nearest.query, rank] = nearest.ids, nearest.distances
-    pages = np.diff(read.offsets)
-    return Reranked(ids, distances, pages, read.reads(page_bytes), pages * page_bytes, looked_at)
+    counts = read.costs(page_bytes)
+    counts[SearchStats.COUNTS.index("rows_reranked")] = looked_at
+    return Reranked(ids, distances, counts)
 
 
 def _nearest_of_each(candidates: Candidates, k: int) -> npt.NDArray[np.int64]:

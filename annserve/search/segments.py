@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.pages.score import NO_ID
-from annserve.results import SearchStats
 from annserve.search.clock import Clock
 from annserve.search.engine import BLOCKS_UNDER_WAY, BlockResult, Engine, size_of_block
-from annserve.search.overlap import Journey, abreast, overlapped
+from annserve.search.overlap import Journey, abreast, carried, overlapped
 from annserve.search.rerank import Rerank
 
 #: How often rows dealt at random would give a segment as many of the k nearest as let it be asked again.
@@ -60,9 +59,17 @@ class Engines:
         """Give how many of the k nearest each segment may hold."""
         return [min(k, engine.segment.n_rows) for engine in self.engines]
 
-    def search(self, queries: npt.NDArray[Any], k: int, recall_target: float) -> BlockResult:
-        """Search one block of queries; see ``Engine.search_blocks``."""
-        return next(self.search_blocks([(0, queries)], k, recall_target))[1]
+    def search(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        recall_target: float,
+        *,
+        rerank: Rerank | None = None,
+        deadline: float | None = None,
+    ) -> BlockResult:
+        """Search one block of queries, with no other under way; see ``Engine.search_blocks``."""
+        return carried(self._journey(queries, k, recall_target, rerank, deadline))
 
     def search_blocks(
         self,
@@ -135,7 +142,7 @@ class Engines:
     def chosen_for(self, query: npt.NDArray[Any], k: int, recall_target: float) -> list[int]:
         """Give how many of a query's k nearest each segment's pages are chosen for in the end."""
         most, planned = self._most(k), self.planned(k, recall_target)
-        _, parts = next(overlapped([(0, self._abreast(query, most, recall_target, planned))], 1))
+        parts = carried(self._abreast(query, most, recall_target, planned))
         surprised = self._surprised(parts, merged(parts, k), planned)
         return [n if len(which) else first for n, first, which in zip(most, planned, surprised)]
 
@@ -177,15 +184,14 @@ def merged(parts: Sequence[BlockResult], k: int) -> BlockResult:
         ids=ids,
         distances=np.take_along_axis(distances, nearest, axis=1),
         short=ids[:, -1] == NO_ID,
+        counts=np.sum([part.counts for part in parts], axis=0),
         seconds=seconds,
-        **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in SearchStats.COUNTS},
     )
 
 
 def _replace(part: BlockResult, which: npt.NDArray[np.int64], again: BlockResult) -> None:
     """Replace the answers of some queries by further ones, and add the costs."""
     part.ids[which], part.distances[which] = again.ids, again.distances
-    for name in SearchStats.COUNTS:
-        getattr(part, name)[which] += getattr(again, name)
+    part.counts[:, which] += again.counts
     for stage, spent in again.seconds.items():
         part.seconds[stage] = part.seconds.get(stage, 0.0) + spent

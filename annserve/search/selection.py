@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes.rate import Rating, best_pages
-from annserve.kernels.runs import count_runs
+from annserve.results import SearchStats
+from annserve.search.count_kernels import count_costs
 from annserve.storage.pagefile import pages_per_read
 
 
@@ -38,11 +39,24 @@ class PageSelection:
         """Pages of each query, (nq,) int64."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def reads(self, page_bytes: int) -> npt.NDArray[np.int64]:
-        """Count the reads that each query needs by itself: runs of neighbouring pages, as long as one read may be."""
-        runs = np.empty(len(self.offsets) - 1, np.int64)
-        count_runs(self.page_ids, self.offsets, pages_per_read(page_bytes), runs)
-        return runs
+    def costs(self, page_bytes: int, chosen: PageSelection | None = None) -> npt.NDArray[np.int64]:
+        """Count pages, reads, bytes and cached pages of each query, as if it had been alone.
+
+        Parameters
+        ----------
+        page_bytes : int
+        chosen : PageSelection, optional
+            What all of this was chosen for; pages of it that aren't here were cached.
+
+        Returns
+        -------
+        (8, nq) int64
+            One row for each of ``SearchStats.COUNTS``; zeros in those that a selection doesn't know of.
+        """
+        counts = np.empty((len(SearchStats.COUNTS), len(self.offsets) - 1), np.int64)
+        chosen_offsets = (chosen or self).offsets
+        count_costs(self.page_ids, self.offsets, chosen_offsets, pages_per_read(page_bytes), page_bytes, counts)
+        return counts
 
 
 def pages_of_heads(

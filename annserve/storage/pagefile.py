@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import CorruptionError, InputError, NotFoundError, ReadError
+from annserve.storage.request_kernels import bounds_of_request
 
 #: Address, offset and length of a direct read are multiples of this; no device in use needs more.
 ALIGNMENT = 4_096
@@ -27,6 +28,9 @@ ALIGNMENT = 4_096
 #: Neighbouring pages are read in one operation up to this size: 64 KB reads cost a virtual disk about what
 #: 4 KB ones do, and stay clear of the size where the kernel splits requests.
 READ_BYTES_MAX = 65_536
+
+_PAGE_ID, _PLACE, _BYTE = np.dtype(np.uint32), np.dtype(np.int64), np.dtype(np.uint8)
+_UNFIT_FRAMES = "frames aren't writable, contiguous and aligned; use aligned_frames"
 
 
 def pages_per_read(page_bytes: int) -> int:
@@ -103,6 +107,8 @@ class PageFile:
         self.data_offset = data_offset
         self.page_bytes = page_bytes
         self.n_pages = n_pages
+        #: Most pages that one operation reads.
+        self.pages_per_read = pages_per_read(page_bytes)
         self.direct = direct
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
@@ -113,11 +119,6 @@ class PageFile:
             self.fd = -1
             raise self.failure(error.errno or 0, 0) from error
         self.check_size()
-
-    @property
-    def pages_per_read(self) -> int:
-        """Most pages that one operation reads."""
-        return pages_per_read(self.page_bytes)
 
     def check_size(self) -> None:
         """Make sure that the file still holds every page."""
@@ -143,17 +144,12 @@ class PageFile:
         InputError
             If a page doesn't exist, or the frames can't take the pages.
         """
-        if page_ids.dtype != np.uint32 or page_ids.ndim != 1:
+        if page_ids.dtype != _PAGE_ID or page_ids.ndim != 1:
             raise InputError(
                 f"page ids are {page_ids.dtype} with {page_ids.ndim} axes; give one axis of uint32",
                 field="page_ids",
             )
-        if len(page_ids) and int(page_ids.max()) >= self.n_pages:
-            raise InputError(
-                f"page {page_ids.max()} of {self.path} was asked for, but it has {self.n_pages} pages",
-                field="page_ids",
-            )
-        if frames.dtype != np.uint8 or frames.ndim != 2 or frames.shape[1] != self.page_bytes:
+        if frames.dtype != _BYTE or frames.ndim != 2 or frames.shape[1] != self.page_bytes:
             raise InputError(
                 f"frames are {frames.dtype} of shape {frames.shape}; give uint8 rows of {self.page_bytes}",
                 field="frames",
@@ -162,19 +158,29 @@ class PageFile:
             if len(frames) < len(page_ids):
                 raise InputError(f"{len(page_ids)} pages don't fit in {len(frames)} frames", field="frames")
             places = np.arange(len(page_ids))
-        elif (
-            places.dtype != np.int64
-            or places.shape != page_ids.shape
-            or (len(places) and not 0 <= places.min() <= places.max() < len(frames))
-        ):
-            raise InputError(
-                f"places are {places.dtype} of shape {places.shape}; give an int64 below {len(frames)} for each page",
-                field="places",
-            )
-        if not (frames.flags.c_contiguous and frames.flags.writeable) or frames.ctypes.data % ALIGNMENT:
-            raise InputError("frames aren't writable, contiguous and aligned; use aligned_frames", field="frames")
+        elif places.dtype != _PLACE or places.shape != page_ids.shape:
+            raise self._misplaced(places, frames)
         # Kernels are compiled for one type of array: writable and contiguous.
-        return own(page_ids), own(places)
+        page_ids, places = own(page_ids), own(places)
+        if not frames.flags.carray:
+            raise InputError(_UNFIT_FRAMES, field="frames")
+        last_page, first_place, last_place, off = bounds_of_request(page_ids, places, frames, ALIGNMENT)
+        if off:
+            raise InputError(_UNFIT_FRAMES, field="frames")
+        if last_page >= self.n_pages:
+            raise InputError(
+                f"page {last_page} of {self.path} was asked for, but it has {self.n_pages} pages",
+                field="page_ids",
+            )
+        if first_place < 0 or last_place >= len(frames):
+            raise self._misplaced(places, frames)
+        return page_ids, places
+
+    def _misplaced(self, places: npt.NDArray[Any], frames: npt.NDArray[np.uint8]) -> InputError:
+        return InputError(
+            f"places are {places.dtype} of shape {places.shape}; give an int64 below {len(frames)} for each page",
+            field="places",
+        )
 
     def run_starts(self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Find where each operation of a request begins: neighbours on the disk and in the frames share one.

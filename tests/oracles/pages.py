@@ -59,3 +59,12 @@ def top_k(candidates, k):
     for d, id_ in candidates:
         best.setdefault(id_, d)
     return sorted((d, id_) for id_, d in best.items())[:k]
+
+
+def quantize_queries(queries):
+    """Give int16 elements and a scale of each query: 1 where its elements are whole and fit."""
+    exact = queries.astype(np.float64)
+    largest = np.abs(exact).max(axis=1, initial=0.0)
+    whole = (np.rint(exact) == exact).all(axis=1) & (largest <= 32_767)
+    scales = np.where(whole, 1.0, largest / 32_767)
+    return np.rint(exact / scales[:, None]).astype(np.int16), scales

@@ -89,6 +89,9 @@ def test_integer_rows_are_stored_bit_by_bit(rng, row_type, metric):
 def test_a_query_is_within_a_32768th_of_its_largest_coordinate(rows):
     queries = quantize_queries(rows.astype(np.float32))
     assert queries.elements.dtype == np.int16
+    elements, scales = oracle.quantize_queries(rows.astype(np.float32))
+    np.testing.assert_array_equal(queries.elements, elements)
+    np.testing.assert_array_equal(queries.scales, scales)
     restored = queries.scales[:, None] * queries.elements
     limits = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True) / 32_767
     assert (np.abs(restored - rows.astype(np.float32)) <= 0.5001 * limits).all()

@@ -277,8 +277,8 @@ def test_a_reader_that_comes_while_a_version_goes_opens_the_next_one(place, tmp_
 def part_of(distances: list[list[float]], first_id: int) -> BlockResult:
     array = np.sort(np.array(distances, np.float64), axis=1)
     ids = np.arange(array.size, dtype=np.uint64).reshape(array.shape) + np.uint64(first_id)
-    counts = {name: np.full(len(array), first_id + 1) for name in SearchStats.COUNTS}
-    return BlockResult(ids=ids, distances=array, short=np.zeros(len(array), bool), seconds={"read": 1.0}, **counts)
+    counts = np.full((len(SearchStats.COUNTS), len(array)), first_id + 1)
+    return BlockResult(ids, array, np.zeros(len(array), bool), counts, {"read": 1.0})
 
 
 @given(
@@ -300,7 +300,8 @@ def test_merging_gives_the_nearest_of_all_parts(lengths, n_queries, data):
     for query in range(n_queries):
         pairs = [(d, int(i)) for part in parts for d, i in zip(part.distances[query], part.ids[query])]
         assert list(zip(found.distances[query], found.ids[query].tolist())) == sorted(pairs)[:k]
-    assert found.pages_read.tolist() == [sum(part.pages_read[0] for part in parts)] * n_queries
+    assert (found.counts == sum(part.counts[0, 0] for part in parts)).all()
+    assert found.counts.shape == (len(SearchStats.COUNTS), n_queries)
     assert found.seconds == {"read": float(len(parts))}
 
 

@@ -89,7 +89,7 @@ def test_without_a_limit_all_rated_pages_are_read_and_without_a_wish_one():
 def test_every_page_is_every_page():
     selection = all_pages(3, 4)
     assert [chosen(selection, i) for i in range(3)] == [[0, 1, 2, 3]] * 3
-    assert selection.reads(4_096).tolist() == [1, 1, 1]
+    assert selection.costs(4_096)[1].tolist() == [1, 1, 1]
     assert selection.page_ids.dtype == np.uint32
 
 
@@ -109,4 +109,4 @@ def test_neighbouring_pages_of_one_query_share_a_read(pages_of_queries, reads):
     """A run ends with its query: the next one's pages are its own, even where they follow on. It is 64 KB at most."""
     offsets = np.concatenate(([0], np.cumsum([len(pages) for pages in pages_of_queries]))).astype(np.int64)
     pages = np.array([page for some in pages_of_queries for page in some], np.uint32)
-    assert PageSelection(pages, offsets).reads(4_096).tolist() == reads
+    assert PageSelection(pages, offsets).costs(4_096)[1].tolist() == reads

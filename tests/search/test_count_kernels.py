@@ -1,4 +1,4 @@
-"""Runs of neighbouring numbers."""
+"""Costs of a block against counting by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annserve.kernels.runs import count_runs
+from annserve.results import SearchStats
+from annserve.search.count_kernels import count_costs
 
 
 @given(
@@ -17,9 +18,15 @@ def test_a_run_ends_where_the_next_number_does_not_follow_or_it_is_long_enough(p
     """Ends of parts end runs too; the largest number is not followed by zero."""
     numbers = np.array([number for part in parts for number in part], np.uint32)
     offsets = np.cumsum([0, *map(len, parts)])
-    runs = np.full(len(parts), -1)
-    count_runs(numbers, offsets, longest, runs)
-    assert runs.tolist() == [count(part, longest) for part in parts]
+    chosen = np.cumsum([0, *(len(part) + i for i, part in enumerate(parts))])
+    counts = np.full((len(SearchStats.COUNTS), len(parts)), -1)
+    count_costs(numbers, offsets, chosen, longest, 4_096, counts)
+    costs = dict(zip(SearchStats.COUNTS, counts.tolist()))
+    assert costs.pop("pages_read") == [len(part) for part in parts]
+    assert costs.pop("reads") == [count(part, longest) for part in parts]
+    assert costs.pop("bytes_read") == [4_096 * len(part) for part in parts]
+    assert costs.pop("pages_cached") == list(range(len(parts)))
+    assert not any(map(any, costs.values()))
 
 
 def count(part: list[int], longest: int) -> int:
