@@ -118,7 +118,7 @@ def sample_recall(
             block = slice(first, first + _BLOCK_QUERIES)
             answer = searcher.search(queries[block], k, recall_target)
             hits += int((answer.distances <= bars[block, None]).sum())
-            pages += int(answer.pages_read.sum())
+            pages += int(answer.count("pages_read").sum())
     low, high = clopper_pearson(hits, len(queries) * k, _ERROR_RATE)
     found = RecallSample(len(queries), k, recall_target, hits / (len(queries) * k), low, high, pages / len(queries))
     note = (
