@@ -79,10 +79,10 @@ def sample_recall(
     n_queries: int,
     *,
     k: int = 10,
-    recall_target: float = RECALL_TARGET_DEFAULT,
+    recall_targets: Sequence[float] = (RECALL_TARGET_DEFAULT,),
     threads: int = 1,
     listener: Listener = ignore,
-) -> RecallSample:
+) -> list[RecallSample]:
     """Ask for rows of an index and count how many of their exact neighbours are answered.
 
     Parameters
@@ -93,7 +93,8 @@ def sample_recall(
         Rows, of all segments alike; one a page at most.
     k : int
         At most as many as there are rows.
-    recall_target : float
+    recall_targets : sequence of float
+        Each is asked for by every query.
     threads : int
         Threads that look for the exact neighbours.
     listener : callable
@@ -101,7 +102,8 @@ def sample_recall(
 
     Returns
     -------
-    RecallSample
+    list of RecallSample
+        For each target.
 
     Notes
     -----
@@ -113,19 +115,25 @@ def sample_recall(
     with _opened(snapshot) as (engines, searcher):
         queries = _draw(engines, n_queries)
         bars = _kth_distances(engines, quantize_queries(queries), k, threads, listener)
-        hits = pages = 0
-        for first in range(0, len(queries), _BLOCK_QUERIES):
-            block = slice(first, first + _BLOCK_QUERIES)
-            answer = searcher.search(queries[block], k, recall_target)
-            hits += int((answer.distances <= bars[block, None]).sum())
-            pages += int(answer.count("pages_read").sum())
-    low, high = clopper_pearson(hits, len(queries) * k, _ERROR_RATE)
-    found = RecallSample(len(queries), k, recall_target, hits / (len(queries) * k), low, high, pages / len(queries))
-    note = (
-        f"recall@{k} of {found.queries} rows {found.recall:.4f} at target {recall_target}, {found.pages:.1f} pages each"
-    )
-    listener(StageFinished("sample", time.monotonic() - begun, note))
+        found = [_ask(searcher, queries, bars, k, target) for target in recall_targets]
+    said = ", ".join(f"{one.recall:.4f} at {one.recall_target:g} in {one.pages:.1f} pages" for one in found)
+    listener(StageFinished("sample", time.monotonic() - begun, f"recall@{k} of {len(queries)} rows {said}"))
     return found
+
+
+def _ask(
+    searcher: Engine | Engines, queries: npt.NDArray[np.float32], bars: npt.NDArray[np.float64], k: int, target: float
+) -> RecallSample:
+    """Search, and count answers as near as the k-th nearest of all."""
+    hits = pages = 0
+    for first in range(0, len(queries), _BLOCK_QUERIES):
+        block = slice(first, first + _BLOCK_QUERIES)
+        answer = searcher.search(queries[block], k, target)
+        hits += int((answer.distances <= bars[block, None]).sum())
+        pages += int(answer.count("pages_read").sum())
+    n_queries = len(queries)
+    bounds = clopper_pearson(hits, n_queries * k, _ERROR_RATE)
+    return RecallSample(n_queries, k, target, hits / (n_queries * k), *bounds, pages / n_queries)
 
 
 def clopper_pearson(hits: int, trials: int, error_rate: float) -> tuple[float, float]:

@@ -38,7 +38,7 @@ def command(index: Path, queries: int, as_json: bool) -> None:
     # Damaged pages have no answers to judge.
     sample = None
     if queries and not found.problems:
-        sample = sample_recall(snapshot, queries, threads=len(os.sched_getaffinity(0)), listener=progress)
+        (sample,) = sample_recall(snapshot, queries, threads=len(os.sched_getaffinity(0)), listener=progress)
     if sample is not None and sample.problem:
         found.problems.append(sample.problem)
     if as_json:
