@@ -69,3 +69,42 @@ def test_a_second_encoders_rows_are_left_out_with_the_first_ones(small_rows, tmp
     with product.open(build_index(tmp_path / "rows.npy", tmp_path / "index", *options)) as index:
         found = index.search(bad[good], 1, rerank_queries=other[good], recall_target=1.0)
     np.testing.assert_array_equal(found.ids[:, 0], good)
+
+
+def test_a_bad_row_among_seven_million_is_named(tmp_path):
+    """A sparse file: no row of it but one takes a byte of the disk before it is read."""
+    count, bad = 7_000_100, 7_000_000
+    path = tmp_path / "rows.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, 2)})
+        start = file.tell()
+        file.truncate(start + count * 8)
+        file.seek(start + bad * 8)
+        file.write(np.array([1, np.nan], np.float32).tobytes())
+    ended = annserve("build", path, "--out", tmp_path / "index", "--threads", 2)
+    assert ended.code == 2
+    assert f"row 7000000 of {path} holds NaN or infinity; leave it out (--skip-invalid does), or mend it" in ended.error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_two_dimensions_are_no_set(small_rows, tmp_path):
+    write_parts(tmp_path / "parts", small_rows, (".npy", ".npy"))
+    np.save(tmp_path / "parts" / "part-9.npy", small_rows[:, :20])
+    ended = annserve("build", tmp_path / "parts", "--out", tmp_path / "index")
+    assert ended.code == 2
+    assert "part-9.npy holds float32 of dimension 20, but" in ended.error
+    assert "part-0.npy holds float32 of dimension 24" in ended.error
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_damaged_chunk_of_a_zarr_store_is_named_by_its_rows(small_rows, tmp_path):
+    write_parts(tmp_path / "parts", small_rows, (".npy", ".zarr"))
+    shard = next(path for path in (tmp_path / "parts" / "part-1.zarr" / "c").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    ended = annserve("build", tmp_path / "parts", "--out", tmp_path / "index")
+    assert ended.code == 3
+    assert "rows 0:300 of" in ended.error
+    assert "part-1.zarr can't be decoded" in ended.error
+    assert not (tmp_path / "index").exists()
