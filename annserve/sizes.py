@@ -1,4 +1,4 @@
-"""Sizes as people write them: ``512MiB``, ``2GB``; always powers of 1,024."""
+"""Sizes as people write and read them: ``512MiB``, ``2GB``; always powers of 1,024."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def bytes_of(size: str, field: str) -> int:
     if match is None:
         raise InputError(f"{field} is {size!r}; give a size such as 256MiB or 2GiB", field=field)
     return int(float(match[1]) * UNITS[f"{match[2]}IB" if match[2] else "B"])
+
+
+def bytes_text(n_bytes: float) -> str:
+    """Write a size as people read it: 1536 → '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"

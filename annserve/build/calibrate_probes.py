@@ -10,8 +10,6 @@ queries.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +20,7 @@ from annserve.heads.layout import HeadNodes
 from annserve.metric import queries_to_space
 from annserve.search.probe_plan import ProbePlan
 from annserve.spec import RECALL_TARGETS, IndexSpec
+from annserve.vectors.source import Rows
 
 _BINS = 8
 
@@ -29,8 +28,8 @@ _BINS = 8
 def calibrate_probes(
     held_out: HeldOut,
     neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
-    head_of_row: npt.NDArray[np.int64],
+    rows: Rows,
+    head_of_neighbour: npt.NDArray[np.int64],
     heads: HeadNodes,
     spec: IndexSpec,
     norm_max: float,
@@ -45,10 +44,10 @@ def calibrate_probes(
         m queries.
     neighbours : (m, c) int64
         Exact nearest rows of each, nearest first, its own left out.
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
-    head_of_row : (n,) int64
-        Head whose posting holds each row.
+    head_of_neighbour : (m, c) int64
+        Head whose posting holds each of them.
     heads : HeadNodes
     spec : IndexSpec
     norm_max : float
@@ -61,7 +60,7 @@ def calibrate_probes(
     """
     wanted = min(heads.n_heads, HEADS_MAX)
     space = queries_to_space(held_out.queries, spec, norm_max)
-    ranks, difficulty = head_ranks(heads, space, head_of_row[neighbours])
+    ranks, difficulty = head_ranks(heads, space, head_of_neighbour)
     edges = np.quantile(difficulty, np.linspace(0, 1, min(_BINS, len(difficulty)) + 1)[1:-1])
     bins = np.searchsorted(edges, difficulty)
     centres = np.array([np.median(difficulty[bins == b]) for b in np.unique(bins)])

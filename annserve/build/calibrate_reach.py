@@ -12,7 +12,6 @@ queries. Nothing is tuned on a user's queries.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from annserve.metric import queries_to_space
 from annserve.search.curves import log_of
 from annserve.search.reach_plan import ReachPlan, difficulties, reaches
 from annserve.spec import RECALL_TARGETS, IndexSpec
+from annserve.vectors.source import Rows
 
 F64 = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ _NO_POSTINGS = np.zeros((0, 0, 2))
 def calibrate_reach(
     held_out: HeldOut,
     neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
+    rows: Rows,
     postings_of_row: npt.NDArray[np.int32],
     heads: HeadNodes,
     spec: IndexSpec,
@@ -54,7 +54,7 @@ def calibrate_reach(
         m queries.
     neighbours : (m, c) int64
         Exact nearest rows of each, nearest first, its own left out.
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
     postings_of_row : (n, r) int32
         Heads that file each row, its home among them; −1 where there are no more.

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +35,7 @@ from annserve.search.clock import Clock
 from annserve.search.head_skip import HeadSkip
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import RECALL_TARGETS
+from annserve.vectors.source import Rows
 
 F64 = npt.NDArray[np.float64]
 
@@ -51,23 +51,36 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class Placement:
-    """Where rows lie.
+    """Where rows lie, which are numbered page by page.
 
     Attributes
     ----------
-    page, slot, head : (n,) int64
-        Of each row.
+    page_offsets : (p+1,) int64
+        Rows of each page.
+    posting_offsets : (h+1,) int64
+        Pages of each posting.
     """
 
-    page: npt.NDArray[np.int64]
-    slot: npt.NDArray[np.int64]
-    head: npt.NDArray[np.int64]
+    page_offsets: npt.NDArray[np.int64]
+    posting_offsets: npt.NDArray[np.int64]
+
+    def page(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give the page of each row."""
+        return np.searchsorted(self.page_offsets, rows, side="right") - 1
+
+    def slot(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give the place of each row on its page."""
+        return rows - self.page_offsets[self.page(rows)]
+
+    def head(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give the head of each row's posting."""
+        return np.searchsorted(self.posting_offsets, self.page(rows), side="right") - 1
 
 
 def calibrate_reads(
     held_out: HeldOut,
     neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
+    rows: Rows,
     placement: Placement,
     segment: Segment,
     norm_max: float,
@@ -83,7 +96,7 @@ def calibrate_reads(
         m queries.
     neighbours : (m, c) int64
         Exact nearest rows of each, nearest first, its own left out.
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
     placement : Placement
     segment : Segment
@@ -101,8 +114,8 @@ def calibrate_reads(
     assert segment.codes is not None, "calibration of reads needs codes"
     chooser = CodeChooser(segment, segment.codes, _no_plan())
     space = queries_to_space(held_out.queries, segment.spec, norm_max)
-    own = np.column_stack((placement.page[held_out.rows], placement.slot[held_out.rows]))
-    ranks, _ = head_ranks(segment.heads, space, placement.head[neighbours])
+    own = np.column_stack((placement.page(held_out.rows), placement.slot(held_out.rows)))
+    ranks, _ = head_ranks(segment.heads, space, placement.head(neighbours))
     ks = calibrated_ks(neighbours.shape[1])
     shape = len(ks), len(RECALL_TARGETS)
     heads, skip_below = np.empty(shape), np.empty(shape)
@@ -114,7 +127,7 @@ def calibrate_reads(
     expected: F64 = np.empty((*shape, 1))
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
-        homes = placement.page[neighbours[:, :k]]
+        homes = placement.page(neighbours[:, :k])
         pages = np.where(kept, homes, -1)
         most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))

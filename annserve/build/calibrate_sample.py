@@ -30,6 +30,7 @@ from annserve.search.choose_codes import CodeChooser
 from annserve.search.read_plan import ReadPlan
 from annserve.spec import IndexSpec, check_vectors
 from annserve.vectors.formats import read_matrix
+from annserve.vectors.source import Rows
 from annserve.vectors.truth import exact_neighbours
 
 F64 = npt.NDArray[np.float64]
@@ -64,7 +65,7 @@ def read_sample(path: Path | None, spec: IndexSpec, tiers: TierPlan, seed: int) 
 def calibrate_sample(
     plan: ReadPlan,
     queries: npt.NDArray[Any],
-    rows: npt.NDArray[Any],
+    rows: Rows,
     placement: Placement,
     segment: Segment,
     norm_max: float,
@@ -78,7 +79,7 @@ def calibrate_sample(
     plan : ReadPlan
         Found without queries.
     queries : (m, dim) array
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
     placement : Placement
     segment : Segment
@@ -103,7 +104,7 @@ def calibrate_sample(
     expected = np.empty(plan.expected.shape)
     for a, k in enumerate(plan.ks.tolist()):
         kept = kept_by_storage(exact, neighbours, rows, segment.spec, k)
-        homes = placement.page[neighbours[:, :k]]
+        homes = placement.page(neighbours[:, :k])
         for b, target in enumerate(plan.targets.tolist()):
             heads, skip = plan.heads_wanted(k, target, n_heads), plan.skip(k, target)
             pages = np.where(kept | (target > settle_above), homes, -1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from annserve.search.clock import Clock
 from annserve.search.selection import ranked
 from annserve.search.vicinity_plan import VicinityPlan
 from annserve.spec import RECALL_TARGETS
+from annserve.vectors.source import Rows
 
 F64 = npt.NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Surveyed:
 def calibrate_vicinities(
     held_out: HeldOut,
     neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
+    rows: Rows,
     placement: Placement,
     segment: Segment,
     norm_max: float,
@@ -79,7 +79,7 @@ def calibrate_vicinities(
         m queries.
     neighbours : (m, c) int64
         Exact nearest rows of each, nearest first, its own left out.
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
     placement : Placement
     segment : Segment
@@ -97,8 +97,8 @@ def calibrate_vicinities(
     assert segment.codes is not None, "vicinities come with codes"
     assert segment.vicinities is not None, "there is nothing to calibrate else"
     space = queries_to_space(held_out.queries, segment.spec, norm_max)
-    own = placement.page[held_out.rows] * segment.spec.page_capacity + placement.slot[held_out.rows]
-    ranks, _ = head_ranks(segment.heads, space, placement.head[neighbours])
+    own = placement.page(held_out.rows) * segment.spec.page_capacity + placement.slot(held_out.rows)
+    ranks, _ = head_ranks(segment.heads, space, placement.head(neighbours))
     ks = calibrated_ks(neighbours.shape[1])
     shape = len(ks), len(RECALL_TARGETS)
     heads, reach, expected = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -106,7 +106,7 @@ def calibrate_vicinities(
     chooser = VicinityChooser(segment, segment.codes, reader, _no_plan())
     for a, k in enumerate(ks):
         kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
-        homes = placement.page[neighbours[:, :k]]
+        homes = placement.page(neighbours[:, :k])
         pages = np.where(kept, homes, -1)
         most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         tried: dict[tuple[float, bool], Surveyed] = {}

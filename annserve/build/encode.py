@@ -1,14 +1,14 @@
 """The stage that fills RAM with codes: pages and rows → codebooks, codes, estimator, factors.
 
 Everything is learned from the base: queries near the data are base rows that stand in for queries, and what an
-estimate must get right are the rows near their k-th neighbour. Peak RAM: rows in the index space as float32, their
-residuals and, in blocks, their reconstructions.
+estimate must get right are the rows near their k-th neighbour. Peak RAM: the codes, 12 bytes a row beside them, three
+float32 vectors a page, and a block of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from annserve.codes.train import second_moment, train_codebook
 from annserve.events import Listener, StageProgressed, ignore
 from annserve.heads.layout import HeadNodes
 from annserve.kernels.expected import solve_threshold
+from annserve.vectors.source import Rows
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -45,10 +46,11 @@ _NEIGHBOURS = 10
 #: Rows within so many errors of the threshold matter for it.
 _REACH = 3.0
 _BLOCK_PAGES = 2_048
+_MEAN_ROWS = 16_384
 
 
 def encode_rows(
-    space: npt.NDArray[Any],
+    rows: Rows,
     packing: Packing,
     heads: HeadNodes,
     page_capacity: int,
@@ -61,9 +63,10 @@ def encode_rows(
 
     Parameters
     ----------
-    space : (n, d) array
-        Rows in the index space.
+    rows : (n, d) rows
+        In the index space, page by page.
     packing : Packing
+        Of these rows: its order is 0 … n−1.
     heads : HeadNodes
         One per posting; what a page code is relative to.
     page_capacity : int
@@ -80,57 +83,58 @@ def encode_rows(
     rng = np.random.default_rng(seed)
     offsets = packing.page_offsets
     counts = np.diff(offsets)
-    n_rows, n_pages = len(space), len(counts)
-    origin = _mean(space)
+    n_rows, n_pages = len(rows), len(counts)
+    origin = _mean(rows)
     anchors = _anchors(heads, packing)
-    page_book, page_codes = _encode_pages(space, packing, anchors, rng)
+    page_book, page_codes = _encode_pages(rows, offsets, anchors, rng)
     centroids = np.asarray(anchors + decode(page_book, page_codes), np.float32)
-    # From here on rows stand in page order.
-    page_of_position = np.repeat(np.arange(n_pages), counts)
+    page_constants = centroid_constants(page_book, page_codes, anchors, origin)
+    del anchors
 
-    def residuals(positions: npt.NDArray[np.int64] | slice) -> F32:
-        rows = space[packing.order[positions]].astype(np.float32)
-        return np.asarray(rows - centroids[page_of_position[positions]], np.float32)
+    def residuals(numbers: npt.NDArray[np.int64]) -> F32:
+        page = np.searchsorted(offsets, numbers, side="right") - 1
+        return np.asarray(rows[numbers].astype(np.float32) - centroids[page], np.float32)
 
     stand_ins = rng.choice(n_rows, min(_QUERIES, n_rows), replace=False)
-    queries = space[stand_ins].astype(np.float32)
+    queries = rows[stand_ins].astype(np.float32)
     drawn = np.sort(rng.choice(n_rows, min(_TRAIN_ROWS, n_rows), replace=False))
     row_book = train_codebook(residuals(drawn), code_bytes, _directions(queries, centroids))
 
-    codes = np.empty((n_rows, row_book.code_bytes), np.uint8)
+    pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
     spreads = np.empty(n_pages, np.float32)
     drafts = np.empty((n_rows, 3), np.float32)
-    for first, stop, block in _blocks(offsets):
-        own = residuals(block)
-        codes[block] = encode(row_book, own)
-        drafts[block] = _drafts(own, decode(row_book, codes[block]), centroids[page_of_position[block]] - origin)
-        squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), offsets[first:stop] - offsets[first])
-        spreads[first:stop] = np.log(np.maximum(squares / counts[first:stop], 1e-12))
-        listener(StageProgressed("encode", stop))
+    for block in _blocks(rows, offsets):
+        own = block.rows - centroids[block.page]
+        codes = encode(row_book, own)
+        pages[block.page, :, block.slot] = codes
+        drafts[block.start : block.stop] = _drafts(own, decode(row_book, codes), centroids[block.page] - origin)
+        squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), block.starts)
+        spreads[block.first : block.last] = np.log(np.maximum(squares / counts[block.first : block.last], 1e-12))
+        listener(StageProgressed("encode", block.last))
 
-    position_of_row = np.empty(n_rows, np.int64)
-    position_of_row[packing.order] = np.arange(n_rows)
-    own_positions = position_of_row[stand_ins]
-    near, directions = _rows_that_matter(queries, own_positions, centroids, offsets, row_book, codes, drafts, origin)
+    near, directions = _rows_that_matter(queries, stand_ins, centroids, offsets, row_book, pages, drafts, origin)
     del drafts
     if not len(near):
         # No row has another near it, such as a single one: fit to rows asked for as they are.
         near, directions = drawn, residuals(drawn)
-    references = centroids[page_of_position[near]]
-    estimate = fit_estimate(row_book, residuals(near), codes[near], directions, references, origin)
-    estimate = with_constants_of(estimate, row_book, residuals(drawn), codes[drawn], centroids[page_of_position[drawn]])
 
-    pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
+    def codes_of(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        page = np.searchsorted(offsets, numbers, side="right") - 1
+        return pages[page, :, numbers - offsets[page]], page
+
+    near_codes, page_of_near = codes_of(near)
+    estimate = fit_estimate(row_book, residuals(near), near_codes, directions, centroids[page_of_near], origin)
+    drawn_codes, page_of_drawn = codes_of(drawn)
+    estimate = with_constants_of(estimate, row_book, residuals(drawn), drawn_codes, centroids[page_of_drawn])
+
     factors = np.zeros((n_pages, FACTOR_BYTES, page_capacity), np.uint8)
-    for _, _, block in _blocks(offsets):
-        page = page_of_position[block]
-        slot = np.arange(block.start, block.stop) - offsets[page]
-        pages[page, :, slot] = codes[block]
-        factors[page, :, slot] = row_factors(estimate, row_book, residuals(block), codes[block], centroids[page])
+    for block in _blocks(rows, offsets):
+        own, codes = block.rows - centroids[block.page], pages[block.page, :, block.slot]
+        factors[block.page, :, block.slot] = row_factors(estimate, row_book, own, codes, centroids[block.page])
     return CodeTiers(
         page_book=page_book,
         page_codes=flatten_postings(page_codes, packing.posting_offsets),
-        page_constants=centroid_constants(page_book, page_codes, anchors, origin),
+        page_constants=page_constants,
         page_spreads=spreads,
         row_book=row_book,
         row_codes=flat_with_slack(pages),
@@ -140,19 +144,50 @@ def encode_rows(
     )
 
 
-def _blocks(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]:
-    """Give first page, last page and rows of each block."""
+@dataclass(frozen=True)
+class _Block:
+    """Rows of some pages, as float32.
+
+    Attributes
+    ----------
+    rows : (m, d) float32
+    first, last : int
+        Pages, `last` left out.
+    start, stop : int
+        Rows, `stop` left out.
+    starts : (pages,) int64
+        First row of each page, counted from `start`.
+    page, slot : (m,) int64
+        Of each row.
+    """
+
+    rows: F32
+    first: int
+    last: int
+    start: int
+    stop: int
+    starts: npt.NDArray[np.int64]
+    page: npt.NDArray[np.int64]
+    slot: npt.NDArray[np.int64]
+
+
+def _blocks(rows: Rows, offsets: npt.NDArray[np.int64]) -> Iterator[_Block]:
+    """Give all rows, block by block."""
     n_pages = len(offsets) - 1
     for first in range(0, n_pages, _BLOCK_PAGES):
-        stop = min(first + _BLOCK_PAGES, n_pages)
-        yield first, stop, slice(int(offsets[first]), int(offsets[stop]))
+        last = min(first + _BLOCK_PAGES, n_pages)
+        start, stop = int(offsets[first]), int(offsets[last])
+        page = np.repeat(np.arange(first, last), np.diff(offsets[first : last + 1]))
+        slot = np.arange(start, stop) - offsets[page]
+        own = rows[start:stop].astype(np.float32)
+        yield _Block(own, first, last, start, stop, offsets[first:last] - start, page, slot)
 
 
-def _mean(space: npt.NDArray[Any]) -> F32:
-    total = np.zeros(space.shape[1])
-    for first in range(0, len(space), 65_536):
-        total += space[first : first + 65_536].sum(axis=0, dtype=np.float64)
-    return np.asarray(total / len(space), np.float32)
+def _mean(rows: Rows) -> F32:
+    total = np.zeros(rows.shape[1])
+    for first in range(0, len(rows), _MEAN_ROWS):
+        total += rows[first : first + _MEAN_ROWS].sum(axis=0, dtype=np.float64)
+    return np.asarray(total / len(rows), np.float32)
 
 
 def _anchors(heads: HeadNodes, packing: Packing) -> F32:
@@ -162,17 +197,16 @@ def _anchors(heads: HeadNodes, packing: Packing) -> F32:
 
 
 def _encode_pages(
-    space: npt.NDArray[Any], packing: Packing, anchors: F32, rng: np.random.Generator
+    rows: Rows, offsets: npt.NDArray[np.int64], anchors: F32, rng: np.random.Generator
 ) -> tuple[Codebook, npt.NDArray[np.uint8]]:
     """Give codebook and codes of all pages."""
-    offsets = packing.page_offsets
     n_pages = len(offsets) - 1
-    centroids = np.empty((n_pages, space.shape[1]), np.float32)
-    for first, stop, block in _blocks(offsets):
-        members = space[packing.order[block]].astype(np.float64)
-        sums = np.add.reduceat(members, offsets[first:stop] - offsets[first])
-        centroids[first:stop] = sums / np.diff(offsets[first : stop + 1])[:, None]
-    relative = centroids - anchors
+    relative = np.empty((n_pages, rows.shape[1]), np.float32)
+    for block in _blocks(rows, offsets):
+        some = slice(block.first, block.last)
+        sums = np.add.reduceat(block.rows.astype(np.float64), block.starts)
+        relative[some] = (sums / np.diff(offsets[block.first : block.last + 1])[:, None]).astype(np.float32)
+        relative[some] -= anchors[some]
     drawn = np.sort(rng.choice(n_pages, min(_TRAIN_ROWS, n_pages), replace=False))
     book = train_codebook(relative[drawn], PAGE_CODE_BYTES)
     return book, encode(book, relative)
@@ -181,7 +215,7 @@ def _encode_pages(
 def _nearest_pages(queries: F32, centroids: F32, count: int) -> npt.NDArray[np.int64]:
     """Give the `count` nearest decoded centroids of each query, in no order, (nq, count)."""
     count = min(count, len(centroids))
-    lengths = (centroids**2).sum(axis=1)
+    lengths = np.einsum("ij,ij->i", centroids, centroids)
     nearest = np.empty((len(queries), count), np.int64)
     for first in range(0, len(queries), _BLOCK_QUERIES):
         block = slice(first, first + _BLOCK_QUERIES)
@@ -220,11 +254,11 @@ def _drafts(residuals: F32, kept: F32, references: F32) -> F32:
 
 def _rows_that_matter(
     queries: F32,
-    own_positions: npt.NDArray[np.int64],
+    stand_ins: npt.NDArray[np.int64],
     decoded: F32,
     offsets: npt.NDArray[np.int64],
     book: Codebook,
-    codes: npt.NDArray[np.uint8],
+    codes_of_pages: npt.NDArray[np.uint8],
     drafts: F32,
     origin: F32,
 ) -> tuple[npt.NDArray[np.int64], F32]:
@@ -234,14 +268,14 @@ def _rows_that_matter(
 
     Returns
     -------
-    positions : (m,) int64
-        In page order.
+    numbers : (m,) int64
+        Of rows.
     offsets : (m, d) float32
         Query minus decoded centroid of the row's page.
     """
     dim = decoded.shape[1]
     found, found_offsets = [], []
-    for query, own, near_pages in zip(queries, own_positions, _nearest_pages(queries, decoded, _NEAR_PAGES)):
+    for query, own, near_pages in zip(queries, stand_ins, _nearest_pages(queries, decoded, _NEAR_PAGES)):
         pages = np.sort(near_pages)
         counts = offsets[pages + 1] - offsets[pages]
         positions = np.repeat(offsets[pages] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
@@ -251,9 +285,8 @@ def _rows_that_matter(
         constants, shrink, missed = drafts[positions].T
         centred = query - origin
         # Not a product of the library: its threads wait for each other longer than so small a product takes.
-        inner = np.einsum(
-            "ij,j->i", decode_components(book, codes[positions]), np.einsum("ij,j->i", book.synthesis, centred)
-        )
+        codes = codes_of_pages[pages[page], :, positions - offsets[pages[page]]]
+        inner = np.einsum("ij,j->i", decode_components(book, codes), np.einsum("ij,j->i", book.synthesis, centred))
         inner += np.einsum("i,i", book.mean, centred)
         estimates = (squares + constants - 2 * shrink * inner).astype(np.float32)
         errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.spec import VALUE_MAX, IndexSpec
+from annserve.vectors.source import Rows
 
 #: How far rows are pushed, as a share of the noise, and how many of the queries each push gets.
 PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2, 1.8)
@@ -46,13 +47,17 @@ class HeldOut:
     rows: npt.NDArray[np.int64]
     push: npt.NDArray[np.int64]
 
+    def as_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Give the arrays by name, for a file."""
+        return {"queries": self.queries, "rows": self.rows, "push": self.push}
 
-def hold_out(rows: npt.NDArray[Any], spec: IndexSpec, n_queries: int, seed: int) -> HeldOut:
+
+def hold_out(rows: Rows, spec: IndexSpec, n_queries: int, seed: int) -> HeldOut:
     """Draw rows and push them.
 
     Parameters
     ----------
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
     spec : IndexSpec
     n_queries : int

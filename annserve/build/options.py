@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annserve.errors import InputError
+from annserve.sizes import bytes_of
 from annserve.spec import METRICS
 
 #: Ways to choose pages: by codes of rows in RAM, by such on the SSD, or by heads alone.
@@ -63,6 +64,11 @@ class BuildOptions:
         Fixes every random choice: same input, options and seed give the same files.
     threads : int
         Threads of the build; 0 takes one per CPU of this process.
+    ram_build : str, optional
+        RAM that the build stays within, such as ``2GiB``: fewer threads and smaller partitions where it is little. By
+        default half of what is free.
+    scratch_limit : str, optional
+        Disk that files of the build itself may take, beside the index; by default what is free.
     """
 
     metric: str = "l2"
@@ -81,6 +87,8 @@ class BuildOptions:
     calibration_queries: int = 3_000
     seed: int = 0
     threads: int = 0
+    ram_build: str | None = None
+    scratch_limit: str | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -92,6 +100,9 @@ class BuildOptions:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"{name} is {value}; it must lie between {least} and {most}", field=name)
+        for name in ("ram_build", "scratch_limit"):
+            if getattr(self, name) is not None:
+                bytes_of(getattr(self, name), name)
         for name, choices in (("codes", CODES), ("rerank", RERANKS), ("rerank_metric", (None, *METRICS))):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice)

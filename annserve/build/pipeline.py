@@ -1,89 +1,92 @@
 """From a file of vectors to a published index.
 
 ==========  =========================  ===============================================================
-stage       room                       in → out
+step        room                       in → out
 ==========  =========================  ===============================================================
 stage       ``vectors.staging``        input file → checked rows in a zarr array
-cluster     ``clusters.hierarchy``     rows (n, d) → order, pages, postings
+partition,  ``build.packing``          rows → rows in page order, pages, postings
+bisect,
+refine,
+order
 link        ``heads.graph``            posting centroids (h, d) → navigation graph
 replicate   ``build.replicate``        rows near borders → further postings too, where asked for
 encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
 spread      ``build.vicinities``       codes of rows → vicinities on disk, where RAM holds none
-pack        ``pages.pack``             rows in page order → posting pages on disk
+pack        ``build.postings``         rows in page order → posting pages on disk
 hold out    ``build.heldout``          rows → queries and their exact neighbours
 keep        ``build.raw_rows``         rows as given → raw pages on disk, where re-ranking wants them
-calibrate   ``build.calibrate_*``      held-out rows → effort by recall target and difficulty
+calibrate   ``build.calibrate``        held-out rows → effort by recall target and difficulty
 verify      ``build.verify``           every page and row id read back
 publish     ``index.publish``          files → manifest → CURRENT, one atomic step
 ==========  =========================  ===============================================================
 
-Nothing can be opened before the last step. A build that was killed leaves ``.build`` and no CURRENT; the next one
-starts anew. Peak RAM: the rows as given and in the index space (the same array for integers under L2), and what
-clustering and calibration state.
+Nothing can be opened before the last step. Each step takes its input from files that earlier ones left, and is
+recorded when its own are durable (``build.steps``): a build that was killed goes on after the last one, to the very
+same index. Peak RAM is stated and kept by ``build.memory``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from annserve.build.calibrate_probes import calibrate_probes
-from annserve.build.calibrate_reach import calibrate_reach
-from annserve.build.calibrate_reads import Placement, calibrate_reads
-from annserve.build.calibrate_sample import calibrate_sample, read_sample
-from annserve.build.calibrate_vicinities import calibrate_vicinities
-from annserve.build.design import design
+from annserve.build.budget import TierPlan
+from annserve.build.calibrate import calibrate
+from annserve.build.calibrate_sample import read_sample
+from annserve.build.design import Design, design
 from annserve.build.encode import encode_rows
-from annserve.build.heldout import NEIGHBOURS, hold_out
+from annserve.build.heldout import NEIGHBOURS, HeldOut, hold_out
 from annserve.build.likeness import hardness_of
+from annserve.build.memory import Memory, plan_memory
 from annserve.build.options import BuildOptions
-from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, read_other_rows
+from annserve.build.packing import STAGED, pack_staged, packed_rows, read_origin, read_packing
+from annserve.build.postings import centroids_of_postings, write_pages
+from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, stage_other_rows
 from annserve.build.replicate import replicate
 from annserve.build.report import build_report
 from annserve.build.row_ids import row_ids
+from annserve.build.steps import Steps
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
 from annserve.build.vicinities import write_vicinities
 from annserve.build.workplace import require_space, workplace
-from annserve.clusters.closure import postings_of_rows
-from annserve.clusters.hierarchy import Packing, pack_rows
-from annserve.codes.tiers import CodeTiers
+from annserve.clusters.hierarchy import Packing
 from annserve.codes.vicinity_layout import VicinityLayout
-from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
+from annserve.errors import ConflictError
+from annserve.events import Listener, ignore
 from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
 from annserve.index import names
-from annserve.index.manifest import Manifest
+from annserve.index.manifest import Manifest, SegmentEntry
 from annserve.index.publish import describe_segment, publish
 from annserve.index.sealed import write_sealed
-from annserve.index.segment import Segment, open_segment, pages_writer, write_codes, write_heads
-from annserve.index.vicinities import Vicinities
-from annserve.metric import rows_to_space
+from annserve.index.segment import Segment, open_segment, read_codes, read_heads, write_codes, write_heads
+from annserve.index.vicinities import open_vicinities
 from annserve.pages.layout import PageLayout
-from annserve.pages.pack import pack_pages
-from annserve.pages.rows import quantize_rows
-from annserve.search.probe_plan import ProbePlan
-from annserve.search.reach_plan import ReachPlan
-from annserve.search.read_plan import ReadPlan
-from annserve.search.vicinity_plan import VicinityPlan
+from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
+from annserve.vectors.fingerprint import fingerprint, fingerprint_of_file, what_changed
 from annserve.vectors.formats import open_vectors
-from annserve.vectors.source import as_source
-from annserve.vectors.staging import stage
+from annserve.vectors.row_file import RowFile, SpaceRows
+from annserve.vectors.source import VectorSource
+from annserve.vectors.staging import StagedVectors, stage
 from annserve.vectors.truth import exact_neighbours
+from annserve.version import __version__
 
-_PACK_PAGES = 4_096
 
-
-def build(source_path: str | Path, folder: str | Path, options: BuildOptions, listener: Listener = ignore) -> Manifest:
+def build(
+    source_path: str | Path,
+    folder: str | Path,
+    options: BuildOptions,
+    listener: Listener = ignore,
+    *,
+    unfinished: str = "refuse",
+) -> Manifest:
     """Build an index and publish it.
 
     Parameters
@@ -95,6 +98,9 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
     options : BuildOptions
     listener : callable
         Hears the events of every stage.
+    unfinished : str
+        What to do with a build that was interrupted in the folder: ``resume`` goes on with it, ``restart`` drops it,
+        ``refuse`` raises if it has a step behind it.
 
     Returns
     -------
@@ -108,230 +114,313 @@ def build(source_path: str | Path, folder: str | Path, options: BuildOptions, li
     OutputError
         If the folder holds something else, or the device refuses.
     ConflictError
-        If another build is at work in the folder.
+        If another build is at work in the folder; if one is unfinished there and may not be touched, or was of another
+        input or other options.
     """
     folder = Path(folder)
-    seconds: dict[str, float] = {}
-    with open_vectors(source_path, column=options.column) as source:
-        designed = design(options, source)
-        spec, tiers = designed.spec, designed.tiers
-        ids = row_ids(options.ids, source.count)
-        sample = read_sample(options.calibrate_with, spec, tiers, options.seed)
-        raw = plan_raw_rows(options, spec, source.count)
-        require_space(folder, source.count, spec, raw, tiers)
-        with workplace(folder) as work:
-            segment_name = names.segment_name(1)
-            place = folder / segment_name
-            place.mkdir()
-
-            with _timed("stage", seconds):
-                staged = stage(source, work / "rows.zarr", spec, listener, skip_invalid=options.skip_invalid)
-                kept = staged.input_rows(0, staged.count)
-                ids = ids[kept]
-                rows = staged.read(0, staged.count)
-                space = rows_to_space(rows, spec, staged.norm_max)
-
-            with _timed("cluster", seconds):
-                # Postings with replicas are read whole: which of their pages a row is on doesn't matter.
-                shape = (
-                    (spec.page_capacity, tiers.pages_per_posting) if tiers.replicas == 1 else (tiers.rows_at_home, 1)
-                )
-                packing = pack_rows(
-                    space,
-                    *shape,
-                    seed=options.seed,
-                    threads=options.n_threads,
-                    listener=listener,
-                )
-
-            with _timed("link", seconds), _told("link", listener, len(packing.posting_offsets) - 1, "heads"):
-                vectors, radii = _centroids(space, packing)
-                dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
-                heads = join_heads(vectors, dtype, seed=options.seed, listener=listener)
-                salt = crc32c(heads.nodes)
-
-            if tiers.replicas > 1:
-                with _timed("replicate", seconds), _told("replicate", listener, packing.n_rows, "rows"):
-                    packing = replicate(
-                        space,
-                        packing,
-                        heads,
-                        vectors,
-                        spec.page_capacity,
-                        tiers.pages_per_posting,
-                        tiers.replicas,
-                        seed=options.seed,
-                        threads=options.n_threads,
-                        listener=listener,
-                    )
-            write_heads(place / names.HEADS, heads, packing.posting_offsets, radii)
-
-            codes = None
-            if tiers.code_bytes:
-                with _timed("encode", seconds), _told("encode", listener, n_pages(packing), "pages"):
-                    codes = encode_rows(
-                        space,
-                        packing,
-                        heads,
-                        spec.page_capacity,
-                        tiers.code_bytes,
-                        seed=options.seed,
-                        listener=listener,
-                    )
-                    write_codes(place / names.CODES, codes.without_rows() if tiers.codes_on_ssd else codes)
-
-            vicinities = None
-            if codes is not None and tiers.codes_on_ssd:
-                with _timed("spread", seconds), _told("spread", listener, n_pages(packing), "pages"):
-                    layout = VicinityLayout.of(spec, codes.row_book.code_bytes)
-                    path = place / names.VICINITIES
-                    vicinities = write_vicinities(path, space, packing, heads, codes, layout, salt, listener)
-                    codes = codes.without_rows()
-            del space
-
-            with _timed("pack", seconds), _told("pack", listener, n_pages(packing), "pages"):
-                errors = _write_pages(place / names.PAGES, rows, ids, packing, spec, salt, listener)
-
-            with _timed("hold out", seconds), _told("hold out", listener, None, "rows"):
-                held_out = hold_out(rows, spec, options.calibration_queries, options.seed)
-                neighbours, _ = exact_neighbours(
-                    rows,
-                    held_out.queries,
-                    min(NEIGHBOURS, staged.count - 1) or 1,
-                    spec.metric,
-                    exclude=held_out.rows if staged.count > 1 else None,
-                    threads=options.n_threads,
-                )
-                loss = loss_of_storage(held_out.queries, neighbours, rows, spec)
-
-            raw = decide_raw_rows(raw, options, loss)
-            if raw is not None:
-                with _timed("keep", seconds):
-                    raw_rows = rows if raw.own else read_other_rows(options, raw, work, listener)[kept]
-                    keep_raw_rows(place / names.RAW, raw_rows, raw, packing, spec.page_capacity, salt, listener)
-            settle_above = raw.settle_above if raw is not None and raw.own else 1.0
-
-            with _timed("calibrate", seconds), _told("calibrate", listener, None, "rows"):
-                plan: ProbePlan | ReachPlan | ReadPlan | VicinityPlan
-                if tiers.replicas > 1:
-                    postings = postings_of_rows(packing)
-                    plan = calibrate_reach(held_out, neighbours, rows, postings, heads, spec, staged.norm_max)
-                elif codes is None:
-                    plan = calibrate_probes(
-                        held_out,
-                        neighbours,
-                        rows,
-                        _place(packing).head,
-                        heads,
-                        spec,
-                        staged.norm_max,
-                        settle_above=settle_above,
-                    )
-                else:
-                    segment = _unfinished(spec, heads, packing, radii, codes, vicinities, place, salt)
-                    placement = _place(packing)
-                    calibrate = calibrate_reads if vicinities is None else calibrate_vicinities
-                    plan = calibrate(
-                        held_out,
-                        neighbours,
-                        rows,
-                        placement,
-                        segment,
-                        staged.norm_max,
-                        options.n_threads,
-                        settle_above=settle_above,
-                    )
-                    if sample is not None and isinstance(plan, ReadPlan):
-                        plan = calibrate_sample(
-                            plan, sample, rows, placement, segment, staged.norm_max, options.n_threads, settle_above
-                        )
-                write_sealed(place / names.PLAN, plan.as_dict())
-
-            write_sealed(
-                place / names.REPORT,
-                build_report(
-                    source_path,
-                    options,
-                    designed,
-                    packing,
-                    n_heads=heads.n_heads,
-                    skipped=staged.tell_skipped(source),
-                    seconds=seconds,
-                    quantization_error=errors,
-                    loss=loss,
-                    intrinsic_dim=hardness_of(as_source(rows)),
-                ),
-            )
-            entry = describe_segment(
-                folder,
-                segment_name,
-                n_rows=staged.count,
-                n_heads=heads.n_heads,
-                n_pages=n_pages(packing),
-                salt=salt,
-            )
-            segment = open_segment(folder, entry, spec)
-            reader = open_reader(segment.pages_path, segment.pages_offset, spec.page_bytes, segment.n_pages)
-            verify_segment(segment, reader, listener).raise_if_broken(place)
-            reader.close()
-            manifest = Manifest(1, spec, staged.norm_max, (entry,))
-            publish(folder, manifest)
+    with (
+        open_vectors(source_path, column=options.column) as source,
+        workplace(folder, unfinished) as work,
+    ):
+        entry, spec, norm_max = build_segment(source, folder, 1, options, work, listener)
+        manifest = Manifest(1, spec, norm_max, (entry,))
+        publish(folder, manifest)
     return manifest
 
 
-@contextmanager
-def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    seconds[name] = round(time.monotonic() - begun, 3)
+def build_segment(
+    source: VectorSource, folder: Path, number: int, options: BuildOptions, work: Path, listener: Listener = ignore
+) -> tuple[SegmentEntry, IndexSpec, float]:
+    """Build a segment, up to publishing it.
 
+    Parameters
+    ----------
+    source : VectorSource
+    folder : Path
+        Of the index.
+    number : int
+        Of the segment; its files come into the folder of that name.
+    options : BuildOptions
+    work : Path
+        Folder for files of the build itself; with what an unfinished build of the same left, it is gone on with.
+    listener : callable
 
-@contextmanager
-def _told(stage_name: str, listener: Listener, total: int | None, unit: str) -> Iterator[None]:
-    begun = time.monotonic()
-    listener(StageStarted(stage_name, total, unit))
-    yield
-    listener(StageFinished(stage_name, time.monotonic() - begun))
+    Returns
+    -------
+    entry : SegmentEntry
+        For the manifest.
+    spec : IndexSpec
+    norm_max : float
+        Largest norm of its rows.
 
+    Raises
+    ------
+    As `build`.
+    """
+    designed = design(options, source)
+    spec, tiers = designed.spec, designed.tiers
+    row_ids(options.ids, source.count)
+    raw = plan_raw_rows(options, spec, source.count)
+    read_sample(options.calibrate_with, spec, tiers, options.seed)
+    memory = plan_memory(spec, source.count, tiers, options.ram_build, options.n_threads)
+    steps = Steps(work, _asked(source, options), listener)
+    if steps.to_do("stage"):
+        require_space(folder, source.count, spec, raw, tiers, options.scratch_limit)
+    place = folder / names.segment_name(number)
+    place.mkdir(exist_ok=True)
 
-def n_pages(packing: Packing) -> int:
-    """Count the pages of a packing."""
-    return len(packing.page_offsets) - 1
-
-
-def _place(packing: Packing) -> Placement:
-    """Say where each row lies."""
-    offsets, n_rows = packing.page_offsets, len(packing.order)
-    page_of_position = np.repeat(np.arange(n_pages(packing)), np.diff(offsets))
-    head_of_page = np.repeat(np.arange(len(packing.posting_offsets) - 1), np.diff(packing.posting_offsets))
-    page, slot = np.empty((2, n_rows), np.int64)
-    page[packing.order] = page_of_position
-    slot[packing.order] = np.arange(n_rows) - offsets[page_of_position]
-    return Placement(page, slot, head_of_page[page])
-
-
-def _unfinished(
-    spec: IndexSpec,
-    heads: HeadNodes,
-    packing: Packing,
-    radii: npt.NDArray[np.float32],
-    codes: CodeTiers,
-    vicinities: Vicinities | None,
-    place: Path,
-    salt: int,
-) -> Segment:
-    """Give the segment as far as it stands: all but plan and report."""
-    return Segment(
-        spec=spec,
-        heads=heads,
-        page_offsets=packing.posting_offsets.astype(np.uint32),
-        radii=radii,
-        pages_path=place / names.PAGES,
-        pages_offset=0,
-        n_pages=n_pages(packing),
+    if steps.to_do("stage"):
+        with steps.step("stage", told=False) as facts:
+            staged = _stage(source, steps, spec, options.skip_invalid)
+            facts |= {"norm_max": staged.norm_max, "skipped": staged.tell_skipped(source)}
+    norm_max = float(steps.facts("stage")["norm_max"])
+    # Postings with replicas are read whole: which of their pages a row is on doesn't matter.
+    shape = (spec.page_capacity, tiers.pages_per_posting) if tiers.replicas == 1 else (tiers.rows_at_home, 1)
+    pack_staged(steps, spec, *shape, memory=memory, seed=options.seed)
+    job = _Job(options, designed, memory, steps, place, norm_max)
+    with packed_rows(steps, spec) as rows:
+        _link(job, rows)
+        _replicate(job, rows)
+        _encode(job, rows)
+        _spread(job, rows)
+        _pack(job, rows, source.count)
+        _hold_out(job, rows)
+        _keep(job, rows, raw)
+        _calibrate(job, rows, raw)
+        _report(job, rows, source)
+    packing, heads = job.packing(), job.heads()
+    entry = describe_segment(
+        folder,
+        place.name,
         n_rows=packing.n_rows,
-        salt=salt,
-        layout=PageLayout.of(spec),
+        n_heads=heads.n_heads,
+        n_pages=packing.n_pages,
+        salt=crc32c(heads.nodes),
+    )
+    segment = open_segment(folder, entry, spec)
+    reader = open_reader(segment.pages_path, segment.pages_offset, spec.page_bytes, segment.n_pages)
+    try:
+        verify_segment(segment, reader, listener).raise_if_broken(place)
+    finally:
+        reader.close()
+    return entry, spec, norm_max
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all steps of a segment share, and the way to what earlier ones left."""
+
+    options: BuildOptions
+    designed: Design
+    memory: Memory
+    steps: Steps
+    place: Path
+    norm_max: float
+
+    @property
+    def spec(self) -> IndexSpec:
+        return self.designed.spec
+
+    @property
+    def tiers(self) -> TierPlan:
+        return self.designed.tiers
+
+    def packing(self) -> Packing:
+        """Give the packing, with replicas once rows have some."""
+        packing = read_packing(self.steps)
+        if self.tiers.replicas == 1 or self.steps.to_do("replicate"):
+            return packing
+        return Packing(**self.steps.kept("replicate"))
+
+    def heads(self) -> HeadNodes:
+        return read_heads(self.place / names.HEADS, self.spec)[0]
+
+    def loss(self) -> float:
+        """Give the share of neighbours that INT8 loses."""
+        return float(self.steps.facts("hold out")["loss"])
+
+
+def _asked(source: VectorSource, options: BuildOptions) -> dict[str, Any]:
+    """Say what decides an index; how many threads build it, in how much RAM, doesn't."""
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
+    apart = (*given, "threads", "ram_build", "scratch_limit")
+    told = {name: value for name, value in asdict(options).items() if name not in apart}
+    inputs = {"the input": fingerprint(source)}
+    for name, path in given.items():
+        if path is not None:
+            inputs[name] = fingerprint_of_file(path)
+    return {"annserve_version": __version__, "options": told, "inputs": inputs}
+
+
+def _stage(source: VectorSource, steps: Steps, spec: IndexSpec, skip_invalid: bool) -> StagedVectors:
+    """Copy the input, and prove that nobody changed it meanwhile."""
+    before = fingerprint(source)
+    staged = stage(source, steps.folder / STAGED, spec, steps.listener, skip_invalid=skip_invalid)
+    changed = what_changed(before, fingerprint(source))
+    if changed:
+        raise ConflictError(f"{source.path} was changed while it was read: {changed}; build when it stands still")
+    return staged
+
+
+def _link(job: _Job, rows: RowFile) -> None:
+    if not job.steps.to_do("link"):
+        return
+    packing = job.packing()
+    with job.steps.step("link", len(packing.posting_offsets) - 1, "heads"):
+        space = SpaceRows(rows, job.spec, job.norm_max)
+        vectors, radii = centroids_of_postings(space, packing)
+        dtype = job.spec.space_dtype if job.spec.space_dtype.kind in "ui" else np.dtype(np.int8)
+        heads = join_heads(vectors, dtype, seed=job.options.seed, listener=job.steps.listener)
+        write_heads(job.place / names.HEADS, heads, packing.posting_offsets, radii)
+        if job.tiers.replicas > 1:
+            job.steps.keep("link", centroids=vectors, radii=radii)
+
+
+def _replicate(job: _Job, rows: RowFile) -> None:
+    if job.tiers.replicas == 1 or not job.steps.to_do("replicate"):
+        return
+    with job.steps.step("replicate", len(rows)):
+        heads, kept = job.heads(), job.steps.kept("link")
+        packing = replicate(
+            SpaceRows(rows, job.spec, job.norm_max),
+            job.packing(),
+            heads,
+            kept["centroids"],
+            job.spec.page_capacity,
+            job.tiers.pages_per_posting,
+            job.tiers.replicas,
+            seed=job.options.seed,
+            threads=job.memory.threads,
+            listener=job.steps.listener,
+        )
+        job.steps.keep("replicate", **packing.as_arrays())
+        write_heads(job.place / names.HEADS, heads, packing.posting_offsets, kept["radii"])
+
+
+def _encode(job: _Job, rows: RowFile) -> None:
+    if not job.tiers.code_bytes or not job.steps.to_do("encode"):
+        return
+    packing = job.packing()
+    with job.steps.step("encode", packing.n_pages, "pages"):
+        codes = encode_rows(
+            SpaceRows(rows, job.spec, job.norm_max),
+            packing,
+            job.heads(),
+            job.spec.page_capacity,
+            job.tiers.code_bytes,
+            seed=job.options.seed,
+            listener=job.steps.listener,
+        )
+        write_codes((job.steps.folder if job.tiers.codes_on_ssd else job.place) / names.CODES, codes)
+
+
+def _spread(job: _Job, rows: RowFile) -> None:
+    if not job.tiers.codes_on_ssd or not job.steps.to_do("spread"):
+        return
+    packing = job.packing()
+    with job.steps.step("spread", packing.n_pages, "pages"):
+        codes, heads = read_codes(job.steps.folder / names.CODES), job.heads()
+        write_vicinities(
+            job.place / names.VICINITIES,
+            SpaceRows(rows, job.spec, job.norm_max),
+            packing,
+            heads,
+            codes,
+            VicinityLayout.of(job.spec, codes.row_book.code_bytes),
+            crc32c(heads.nodes),
+            job.steps.listener,
+        )
+        write_codes(job.place / names.CODES, codes.without_rows())
+
+
+def _pack(job: _Job, rows: RowFile, count: int) -> None:
+    if not job.steps.to_do("pack"):
+        return
+    packing = job.packing()
+    with job.steps.step("pack", packing.n_pages, "pages") as facts:
+        ids = row_ids(job.options.ids, count)[read_origin(job.steps)]
+        salt = crc32c(job.heads().nodes)
+        facts |= write_pages(job.place / names.PAGES, rows, ids, packing, job.spec, salt, job.steps.listener)
+
+
+def _hold_out(job: _Job, rows: RowFile) -> None:
+    if not job.steps.to_do("hold out"):
+        return
+    with job.steps.step("hold out", len(rows)) as facts:
+        held_out = hold_out(rows, job.spec, job.options.calibration_queries, job.options.seed)
+        neighbours, _ = exact_neighbours(
+            rows,
+            held_out.queries,
+            min(NEIGHBOURS, len(rows) - 1) or 1,
+            job.spec.metric,
+            exclude=held_out.rows if len(rows) > 1 else None,
+            threads=job.memory.threads,
+        )
+        job.steps.keep("hold out", **held_out.as_arrays(), neighbours=neighbours)
+        facts["loss"] = loss_of_storage(held_out.queries, neighbours, rows, job.spec)
+
+
+def _keep(job: _Job, rows: RowFile, planned: RawLayout | None) -> None:
+    raw = decide_raw_rows(planned, job.options, job.loss())
+    if raw is None or not job.steps.to_do("keep"):
+        return
+    with job.steps.step("keep", told=False):
+        origin = read_origin(job.steps)
+        heads, packing = job.heads(), job.packing()
+        given = rows if raw.own else stage_other_rows(job.options, raw, job.steps)
+        keep_raw_rows(
+            job.place / names.RAW,
+            given,
+            raw,
+            packing,
+            job.spec.page_capacity,
+            crc32c(heads.nodes),
+            origin,
+            job.steps.listener,
+        )
+
+
+def _calibrate(job: _Job, rows: RowFile, planned: RawLayout | None) -> None:
+    if not job.steps.to_do("calibrate"):
+        return
+    with job.steps.step("calibrate"):
+        kept = job.steps.kept("hold out")
+        neighbours = kept.pop("neighbours")
+        raw = decide_raw_rows(planned, job.options, job.loss())
+        plan = calibrate(
+            HeldOut(**kept),
+            neighbours,
+            rows,
+            job.packing(),
+            _unfinished(job),
+            job.norm_max,
+            job.memory.threads,
+            settle_above=raw.settle_above if raw is not None and raw.own else 1.0,
+            sample=read_sample(job.options.calibrate_with, job.spec, job.tiers, job.options.seed),
+        )
+        write_sealed(job.place / names.PLAN, plan.as_dict())
+
+
+def _unfinished(job: _Job) -> Segment:
+    """Give the segment as far as it stands: all but plan and report."""
+    heads, page_offsets, radii = read_heads(job.place / names.HEADS, job.spec)
+    codes = read_codes(job.place / names.CODES) if job.tiers.code_bytes else None
+    n_pages = int(page_offsets[-1])
+    vicinities = None
+    if codes is not None and job.tiers.codes_on_ssd:
+        layout = VicinityLayout.of(job.spec, codes.row_book.code_bytes)
+        vicinities = open_vicinities(job.place / names.VICINITIES, n_pages, layout)
+    return Segment(
+        spec=job.spec,
+        heads=heads,
+        page_offsets=page_offsets,
+        radii=radii,
+        pages_path=job.place / names.PAGES,
+        pages_offset=0,
+        n_pages=n_pages,
+        n_rows=read_packing(job.steps).n_rows,
+        salt=crc32c(heads.nodes),
+        layout=PageLayout.of(job.spec),
         codes=codes,
         vicinities=vicinities,
         raw=None,
@@ -340,56 +429,20 @@ def _unfinished(
     )
 
 
-def _centroids(space: npt.NDArray[Any], packing: Packing) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Give each posting's centroid and its true radius, rounded up."""
-    starts = packing.page_offsets[packing.posting_offsets]
-    counts = np.diff(starts)
-    centroids = np.empty((len(counts), space.shape[1]))
-    radii = np.empty(len(counts), np.float32)
-    for first in range(0, len(counts), _PACK_PAGES):
-        some = slice(first, min(first + _PACK_PAGES, len(counts)))
-        begin = starts[some.start]
-        members = space[packing.order[begin : starts[some.stop]]].astype(np.float64)
-        sums = np.add.reduceat(members, starts[some] - begin)
-        centroids[some] = sums / counts[some, None]
-        members -= np.repeat(centroids[some], counts[some], axis=0)
-        squares = np.einsum("ij,ij->i", members, members)
-        farthest = np.sqrt(np.maximum.reduceat(squares, starts[some] - begin))
-        radii[some] = np.nextafter(farthest.astype(np.float32), np.float32(np.inf))
-    return centroids, radii
-
-
-def _write_pages(
-    path: Path,
-    rows: npt.NDArray[Any],
-    ids: npt.NDArray[np.uint64],
-    packing: Packing,
-    spec: IndexSpec,
-    salt: int,
-    listener: Listener,
-) -> dict[str, float]:
-    """Write all pages in order; give the mean and largest quantization error of what lies on them."""
-    layout = PageLayout.of(spec)
-    counts = np.diff(packing.page_offsets)
-    total, largest = 0.0, 0.0
-    with pages_writer(path, spec.page_bytes) as writer:
-        for first in range(0, len(counts), _PACK_PAGES):
-            stop = min(first + _PACK_PAGES, len(counts))
-            members = packing.order[packing.page_offsets[first] : packing.page_offsets[stop]]
-            stored = quantize_rows(rows[members], spec)
-            writer.append(
-                pack_pages(
-                    stored,
-                    ids[members],
-                    counts[first:stop],
-                    layout,
-                    first_page_id=first,
-                    salt=salt,
-                    replicas=packing.replicas[first:stop],
-                )
-            )
-            total += float(stored.errors.sum(dtype=np.float64))
-            largest = max(largest, float(stored.errors.max()))
-            listener(StageProgressed("pack", stop))
-        writer.end()
-    return {"mean": total / len(packing.order), "max": largest}
+def _report(job: _Job, rows: RowFile, source: VectorSource) -> None:
+    steps = job.steps
+    report = build_report(
+        source.path,
+        job.options,
+        job.designed,
+        job.packing(),
+        n_heads=job.heads().n_heads,
+        skipped=steps.facts("stage")["skipped"],
+        seconds=steps.seconds,
+        peak_rss_bytes=steps.peak_rss_bytes,
+        memory=job.memory,
+        quantization_error=steps.facts("pack"),
+        loss=job.loss(),
+        intrinsic_dim=hardness_of(rows),
+    )
+    write_sealed(job.place / names.REPORT, report)

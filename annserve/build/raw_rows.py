@@ -2,7 +2,8 @@
 
 Integer rows need none: they are stored as given. Of float rows the build knows, from held-out rows, which share of
 true neighbours INT8 alone would lose. Another encoder's vectors are kept whatever INT8 loses. A row lies at the place
-that it has on the posting pages, a replica at its own. Peak RAM: the rows of that encoder, held as the build's own are.
+that it has on the posting pages, a replica at its own. Peak RAM: 24 bytes a
+row, and a block of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.options import BuildOptions
+from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import Packing
 from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
@@ -24,7 +26,9 @@ from annserve.raw.layout import RawLayout
 from annserve.raw.pack import pack_raw_pages
 from annserve.spec import RECALL_TARGETS, IndexSpec
 from annserve.vectors.formats import open_vectors
-from annserve.vectors.staging import stage
+from annserve.vectors.row_file import RowFile, create_rows
+from annserve.vectors.source import Rows
+from annserve.vectors.staging import remove_staged, stage
 
 #: With ``auto``, raw rows are kept where INT8 loses more than this share of the 10 nearest: where no number of pages
 #: would deliver the highest recall target. Embeddings lose 0.004 to 0.005.
@@ -34,6 +38,7 @@ _LOSS_SUFFERED = 1 - RECALL_TARGETS[-1]
 #: fifth of the misses), 9.5 gave 0.990 and 9.7 without (two fifths).
 _MISSES_SUFFERED = 0.25
 _BLOCK_BYTES = 32 << 20
+_OTHER = "other.zarr"
 
 
 def plan_raw_rows(options: BuildOptions, spec: IndexSpec, count: int) -> RawLayout | None:
@@ -79,11 +84,12 @@ def decide_raw_rows(layout: RawLayout | None, options: BuildOptions, loss: float
 
 def keep_raw_rows(
     path: Path,
-    rows: npt.NDArray[Any],
+    rows: Rows,
     layout: RawLayout,
     packing: Packing,
     page_capacity: int,
     salt: int,
+    origin: npt.NDArray[np.int64],
     listener: Listener = ignore,
 ) -> None:
     """Write the raw rows of a segment.
@@ -91,14 +97,16 @@ def keep_raw_rows(
     Parameters
     ----------
     path : Path
-    rows : (n, raw dim) array
-        The index's rows as given, or another encoder's.
+    rows : (n, raw dim) rows
+        The index's rows as given, page by page; or another encoder's, in the order of the input.
     layout : RawLayout
     packing : Packing
     page_capacity : int
         Rows that a posting page may hold.
     salt : int
         Of the segment.
+    origin : (n,) int64
+        Number of each row in the input.
     listener : callable
         Hears ``StageProgressed("keep", pages)``.
 
@@ -120,7 +128,8 @@ def keep_raw_rows(
         for first in range(0, n_pages, step):
             stop = min(first + step, n_pages)
             some = slice(*np.searchsorted(places, (first * layout.capacity, stop * layout.capacity)))
-            raw = _as_type(rows, packing.order[some], layout.dtype)
+            numbers = packing.order[some]
+            raw = _as_type(rows[numbers if layout.own else origin[numbers]], origin[numbers], layout.dtype)
             writer.append(
                 pack_raw_pages(raw, places[some], layout, first_page_id=first, n_pages=stop - first, salt=salt)
             )
@@ -129,21 +138,25 @@ def keep_raw_rows(
     listener(StageFinished("keep", time.monotonic() - begun, f"raw rows of {layout.spec.dim} × {layout.spec.row_type}"))
 
 
-def read_other_rows(options: BuildOptions, layout: RawLayout, work: Path, listener: Listener) -> npt.NDArray[Any]:
-    """Give the other encoder's vectors, each proven valid; (n, raw dim)."""
+def stage_other_rows(options: BuildOptions, layout: RawLayout, steps: Steps) -> RowFile:
+    """Give the other encoder's vectors, each proven valid, in the order of the input."""
     assert options.rerank_with is not None
+    place = steps.folder / _OTHER
     with open_vectors(options.rerank_with) as source:
         spec = IndexSpec(source.dim, str(source.dtype), layout.spec.metric)
-        staged = stage(source, work / "raw.zarr", spec, listener)
-        return staged.read(0, staged.count)
+        with stage(source, place, spec, steps.listener) as staged:
+            rows = create_rows(place.with_suffix(".rows"), staged.count, staged.dim, staged.dtype)
+            for first, chunk in staged.chunks():
+                rows.write(first, chunk)
+    remove_staged(place)
+    return rows
 
 
-def _as_type(rows: npt.NDArray[Any], which: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    given = rows[which]
+def _as_type(given: npt.NDArray[Any], origin: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     with np.errstate(over="ignore"):
         cast = given.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():
-        row = which[int(np.argmin(np.isfinite(cast).all(axis=1)))]
+        row = origin[int(np.argmin(np.isfinite(cast).all(axis=1)))]
         raise InputError(
             f"row {row} holds {np.abs(given).max():.4g}, which {dtype.name} can't; use float32", field="rerank"
         )

@@ -16,6 +16,7 @@ from annserve.clusters.hierarchy import Packing
 from annserve.events import Listener, StageProgressed, ignore
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, nearest_heads
+from annserve.vectors.source import Rows
 
 #: Heads looked at around a row, as many as SPANN's.
 CANDIDATES = 64
@@ -24,7 +25,7 @@ _BLOCK_ROWS = 8_192
 
 
 def replicate(
-    rows: npt.NDArray[Any],
+    rows: Rows,
     packing: Packing,
     heads: HeadNodes,
     centroids: npt.NDArray[np.float64],
@@ -40,7 +41,7 @@ def replicate(
 
     Parameters
     ----------
-    rows : (n, d) array
+    rows : (n, d) rows
         In the index space.
     packing : Packing
         Homes alone.
@@ -82,7 +83,8 @@ def replicate(
 
     def offer(first: int) -> int:
         block = slice(first, min(first + _BLOCK_ROWS, n_rows))
-        made = offer_rows(rows[block], homes[block], candidates(rows[block]), vectors, most, slack)
+        some = rows[block]
+        made = offer_rows(some, homes[block], candidates(some), vectors, most, slack)
         offers.heads[block], offers.margins[block] = made.heads, made.margins
         return block.stop
 

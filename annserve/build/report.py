@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.design import Design
+from annserve.build.memory import Memory
 from annserve.build.options import BuildOptions
 from annserve.clusters.hierarchy import Packing
 from annserve.version import __version__
@@ -27,6 +27,8 @@ def build_report(
     n_heads: int,
     skipped: Mapping[str, Any],
     seconds: Mapping[str, float],
+    peak_rss_bytes: Mapping[str, int],
+    memory: Memory,
     quantization_error: Mapping[str, float],
     loss: float,
     intrinsic_dim: float | None,
@@ -45,6 +47,10 @@ def build_report(
         Rows that were left out, by ``StagedVectors.tell_skipped``.
     seconds : mapping
         By stage, in the order in which they ran.
+    peak_rss_bytes : mapping
+        Largest resident set, by stage.
+    memory : Memory
+        What the build was told to stay within.
     quantization_error : mapping
         ``mean`` and ``max``, in the unit of the rows.
     loss : float
@@ -81,8 +87,11 @@ def build_report(
         "intrinsic_dim": intrinsic_dim,
         "stage_seconds": dict(seconds),
         "seconds": round(sum(seconds.values()), 3),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "threads": options.n_threads,
+        "stage_peak_rss_bytes": dict(peak_rss_bytes),
+        "peak_rss_bytes": max(peak_rss_bytes.values()),
+        "ram_build_bytes": memory.cap_bytes,
+        "partition_rows": memory.partition_rows,
+        "threads": memory.threads,
         "cpus": os.cpu_count(),
     }
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
+from annserve.vectors.source import Rows
 
 _BLOCK = 64
 _K_OF_LOSS = 10
 
 
 def loss_of_storage(
-    queries: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], rows: npt.NDArray[Any], spec: IndexSpec
+    queries: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], rows: Rows, spec: IndexSpec
 ) -> float:
     """Give the share of the 10 nearest (of all known, if fewer are) that the stored rows lose; see below."""
     k = min(_K_OF_LOSS, neighbours.shape[1])
@@ -25,7 +24,7 @@ def loss_of_storage(
 def kept_by_storage(
     queries: npt.NDArray[np.float32],
     neighbours: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
+    rows: Rows,
     spec: IndexSpec,
     k: int,
 ) -> npt.NDArray[np.bool_]:
@@ -36,7 +35,7 @@ def kept_by_storage(
     queries : (m, dim) float32
     neighbours : (m, c) int64
         Exact nearest rows, nearest first; c > k, so that a row which quantization lets in is among them.
-    rows : (n, dim) array
+    rows : (n, dim) rows
         All rows, as given.
 
     Returns

@@ -24,6 +24,7 @@ from annserve.events import Listener, StageProgressed, ignore
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.index.vicinities import Vicinities, open_vicinities, vicinities_writer
+from annserve.vectors.source import Rows
 
 F32 = npt.NDArray[np.float32]
 
@@ -36,7 +37,7 @@ _WRITE_PAGES = 1_024
 
 def write_vicinities(
     path: Path,
-    space: npt.NDArray[Any],
+    space: Rows,
     packing: Packing,
     heads: HeadNodes,
     tiers: CodeTiers,
@@ -49,8 +50,8 @@ def write_vicinities(
     Parameters
     ----------
     path : Path
-    space : (n, d) array
-        Rows in the index space.
+    space : (n, d) rows
+        In the index space, page by page.
     packing : Packing
     heads : HeadNodes
     tiers : CodeTiers
@@ -132,7 +133,7 @@ def fill(
 
 
 def _near_pages(
-    space: npt.NDArray[Any], packing: Packing, heads: HeadNodes, tiers: CodeTiers, n_ranks: int
+    space: Rows, packing: Packing, heads: HeadNodes, tiers: CodeTiers, n_ranks: int
 ) -> tuple[npt.NDArray[np.uint32], F32]:
     """Rank the pages near each row, in page order: pages and distances, both (n, r)."""
     vectors = heads.vectors().astype(np.float32) * np.float32(heads.scale)

@@ -1,7 +1,7 @@
 """The folder that a build works in: free to be used, large enough, held by one build, and left clean.
 
-An unfinished build is a folder with ``.build`` and no CURRENT; the next build clears it. Only names that a build
-makes are ever removed.
+An unfinished build is a folder with ``.build`` and no CURRENT. One that has a step behind it is kept until somebody
+says what to do with it; one that has none is cleared. Only names that a build makes are ever removed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from annserve.build.budget import TierPlan
-from annserve.errors import OutputError
+from annserve.build.steps import unfinished_steps
+from annserve.errors import ConflictError, InputError, OutputError
 from annserve.index import names
 from annserve.raw.layout import RawLayout
+from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 
+#: What to do with an unfinished build.
+UNFINISHED = ("refuse", "resume", "restart")
 
-def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None, tiers: TierPlan) -> None:
-    """Refuse before the work what would fail after hours: pages, codes, heads, raw and staged rows must fit.
+
+def require_space(
+    folder: Path, count: int, spec: IndexSpec, raw: RawLayout | None, tiers: TierPlan, scratch_limit: str | None = None
+) -> None:
+    """Refuse before the work what would fail after hours: pages, codes, heads, raw and scratch rows must fit.
 
     Parameters
     ----------
@@ -32,20 +39,27 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
     spec : IndexSpec
     raw : RawLayout, optional
     tiers : TierPlan
+    scratch_limit : str, optional
+        What the files of the build itself may take.
 
     Raises
     ------
     OutputError
         If they don't; the message says how much is needed.
     """
-    staged = count * spec.dim * np.dtype(spec.row_type).itemsize
+    scratch = scratch_bytes(count, spec, raw)
+    if scratch_limit is not None and scratch > bytes_of(scratch_limit, "scratch_limit"):
+        raise OutputError(
+            f"scratch_limit is {scratch_limit}, but the build's own files take about {bytes_text(scratch)} at a time; "
+            "allow that much",
+            path=folder,
+        )
     copies = tiers.copies(spec.page_capacity)
     pages = int(copies * count / spec.page_capacity + 1) * spec.page_bytes
     pages += pages if tiers.codes_on_ssd else 0
     if raw is not None:
         pages += raw.n_pages(int(copies * count)) * raw.page_bytes
-        staged += 0 if raw.own else count * raw.row_bytes
-    needed = int(1.1 * (staged + pages)) + (16 << 20)
+    needed = int(1.1 * (scratch + pages)) + (16 << 20)
     free = free_bytes(folder)
     if free < needed:
         raise OutputError(
@@ -55,9 +69,28 @@ def require_space(folder: Path, count: int, spec: IndexSpec, raw: RawLayout | No
         )
 
 
+def scratch_bytes(count: int, spec: IndexSpec, raw: RawLayout | None) -> int:
+    """Give what the files of a build itself take at a time: rows in two orders, their numbers, pages in two notes."""
+    rows = 2 * count * spec.dim * np.dtype(spec.row_type).itemsize
+    numbers = count * (4 * 8 + 3 * 4 * spec.space_dim // spec.page_capacity)
+    return rows + numbers + (2 * count * raw.row_bytes if raw is not None and not raw.own else 0)
+
+
 @contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """Give a staging folder inside `folder`, which must be free; remove it, and on failure all that was made."""
+def workplace(folder: Path, unfinished: str = "refuse") -> Iterator[Path]:
+    """Give a working folder inside `folder`, which must be free; remove it at the end.
+
+    On failure what steps left stays, if one is behind the build; else, and after an error of the input, all that was
+    made is removed.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds something else, or can't be written.
+    ConflictError
+        If another build is at work in it; if one is unfinished there, and `unfinished` is ``refuse``.
+    """
+    assert unfinished in UNFINISHED, unfinished
     work = folder / names.BUILD_FOLDER
     if (folder / names.CURRENT).exists():
         raise OutputError(f"{folder} holds an index already; remove it, or choose another folder", path=folder)
@@ -70,13 +103,22 @@ def workplace(folder: Path) -> Iterator[Path]:
         _remove_empty(made)
         raise OutputError(f"{folder} can't be written: {error.strerror}; choose another folder", path=folder) from error
     with locked(work):
-        _clear(folder, keep=work)
+        behind = [] if unfinished == "restart" else unfinished_steps(work)
+        if behind and unfinished == "refuse":
+            raise ConflictError(
+                f"{folder} holds an unfinished build with {', '.join(behind)} behind it; --resume goes on with it, "
+                "--restart begins anew"
+            )
+        if not behind:
+            _clear(folder, keep=work)
         try:
             yield work
-        except BaseException:
-            _clear(folder, keep=work)
-            shutil.rmtree(work)
-            _remove_empty(made)
+        except BaseException as error:
+            # After an error of input or options there is nothing that could be gone on with.
+            if isinstance(error, InputError) or not unfinished_steps(work):
+                _clear(folder, keep=work)
+                shutil.rmtree(work)
+                _remove_empty(made)
             raise
         shutil.rmtree(work)
 

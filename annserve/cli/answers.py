@@ -12,8 +12,9 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from annserve.cli.render import bytes_text, table_text
+from annserve.cli.render import table_text
 from annserve.results import SearchResult
+from annserve.sizes import bytes_text
 
 #: Queries and results that the table shows.
 _SHOWN_QUERIES, _SHOWN_RESULTS = 5, 5

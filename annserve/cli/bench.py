@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import click
 
 from annserve.cli import bench_jobs
-from annserve.cli.render import Progress, bytes_text, table_text
+from annserve.cli.render import Progress, table_text
 from annserve.errors import InputError
+from annserve.sizes import bytes_text
 
 #: How far a delivered recall may fall short of its target: what the product promises.
 _RECALL_SLACK = 0.01

@@ -9,7 +9,7 @@ import click
 
 from annserve.build.options import CODES, RERANKS, BuildOptions
 from annserve.cli.event_log import STDERR, build_events
-from annserve.cli.render import bytes_text
+from annserve.sizes import bytes_text
 from annserve.spec import METRICS
 
 _DEFAULTS = BuildOptions()
@@ -85,16 +85,30 @@ _DEFAULTS = BuildOptions()
 @click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Fixes every random choice.")
 @click.option("--threads", type=int, default=_DEFAULTS.threads, help="Threads. [default: one per CPU]")
 @click.option(
+    "--ram-build",
+    default=_DEFAULTS.ram_build,
+    help="RAM that the build itself stays within, such as 2GiB. [default: half of what is free]",
+)
+@click.option(
+    "--scratch-limit",
+    default=_DEFAULTS.scratch_limit,
+    help="Disk that the build's own files may take beside the index. [default: what is free]",
+)
+@click.option("--resume", "unfinished", flag_value="resume", help="Go on with a build that was interrupted in --out.")
+@click.option("--restart", "unfinished", flag_value="restart", help="Drop a build that was interrupted in --out.")
+@click.option(
     "--events", help="Append events to this file, a JSON line each; - writes them to stderr in place of progress."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the build report as JSON.")
-def command(source: Path, out: Path, events: str | None, as_json: bool, **options: object) -> None:
+def command(
+    source: Path, out: Path, events: str | None, as_json: bool, unfinished: str | None, **options: object
+) -> None:
     """Build an index from SOURCE and publish it in the folder --out.
 
     SOURCE is .npy, .fvecs/.bvecs, .fbin/.u8bin/.i8bin, HDF5, parquet or a zarr v3 folder; several such files, as a
     quoted pattern or a folder, are one set in the order of their names. An array inside a file is named after a colon:
     vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
-    a build that was killed leaves no index, and the same command starts it anew.
+    a build that was killed leaves no index, and the same command with --resume goes on with it.
     """
     from annserve.build.design import design
     from annserve.build.pipeline import build
@@ -115,7 +129,7 @@ def command(source: Path, out: Path, events: str | None, as_json: bool, **option
         if events != STDERR:
             click.echo("\n".join(lines), err=True)
     with build_events(events) as listener:
-        build(source, out, checked, listener)
+        build(source, out, checked, listener, unfinished=unfinished or "refuse")
     snapshot = open_snapshot(out)
     report = snapshot.segments[0].report
     if as_json:

@@ -6,8 +6,9 @@ import json
 
 import click
 
-from annserve.cli.render import Progress, bytes_text
+from annserve.cli.render import Progress
 from annserve.errors import InputError
+from annserve.sizes import bytes_text
 from annserve.spec import ROW_TYPES
 from annserve.vectors.convert import convert
 from annserve.vectors.formats import open_vectors

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from annserve.cli.render import bytes_text, table_text
+from annserve.cli.render import table_text
 from annserve.errors import InputError
 from annserve.search.explain import Explanation, PageExplained
+from annserve.sizes import bytes_text
 from annserve.spec import RECALL_TARGET_DEFAULT
 
 #: Pages and results that the tables show.

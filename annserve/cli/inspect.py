@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from annserve.cli.render import bytes_text, table_text
+from annserve.cli.render import table_text
+from annserve.sizes import bytes_text
 
 
 @click.command("inspect")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from annserve.build.budget import ram_with_codes
 from annserve.build.design import cheapest, why_codes, why_page_bytes
 from annserve.build.forecast import Forecast
-from annserve.cli.render import bytes_text, table_text
+from annserve.cli.render import table_text
+from annserve.sizes import bytes_text
 from annserve.spec import IndexSpec
 
 _WHAT_FOR = {

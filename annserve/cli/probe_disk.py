@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from annserve.cli.render import Progress, bytes_text, table_text
+from annserve.cli.render import Progress, table_text
+from annserve.sizes import bytes_text
 from annserve.storage.prices import DiskPrices
 
 

@@ -16,15 +16,6 @@ from annserve.cli.interrupt import raise_if_interrupted
 from annserve.events import Event, StageFinished, StageProgressed, StageStarted
 
 
-def bytes_text(n_bytes: float) -> str:
-    """Write a size as people read it: 1536 → '1.5 KiB'."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
-
-
 def duration_text(seconds: float) -> str:
     """Write a time as people read it: 75 → '1 min 15 s'."""
     whole = round(seconds)

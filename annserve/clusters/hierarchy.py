@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ from annserve.vectors.source import Rows
 REFINE_ROUNDS = 8
 #: Refinement ends when a round trades fewer rows than this share of all.
 TRADES_WORTH = 0.005
-_CHUNK_ROWS = 65_536
+#: Of rows as float32 that are assigned at once.
+_CHUNK_BYTES = 32 << 20
 #: A partition over this many times its aim is cut by row number: its rows can't be told apart.
 _OVERFULL = 2
 
@@ -69,6 +71,15 @@ class Packing:
     def n_rows(self) -> int:
         """Rows, each counted once."""
         return len(self.order) - int(self.replicas.sum())
+
+    @property
+    def n_pages(self) -> int:
+        """Pages."""
+        return len(self.page_offsets) - 1
+
+    def as_arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Give the arrays by name, for a file."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def pack_rows(
@@ -167,14 +178,19 @@ def split_rows(
         drawn = np.random.default_rng(seed).choice(n, min(n, SAMPLE_PER_PARTITION * n_partitions), replace=False)
         partitions = train_partitions(rows[np.sort(drawn)], n_partitions, seed=seed)
         nearest = np.empty(n, np.int32)
+        chunk_rows = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+        reading = Lock()
 
         def assign(start: int) -> int:
-            chunk = slice(start, min(n, start + _CHUNK_ROWS))
-            nearest[chunk] = assign_partitions(rows[chunk], partitions)
+            chunk = slice(start, min(n, start + chunk_rows))
+            # Sources of rows serve one thread at a time.
+            with reading:
+                taken = rows[chunk]
+            nearest[chunk] = assign_partitions(taken, partitions)
             return chunk.stop
 
         with ThreadPoolExecutor(threads) as pool:
-            for done in pool.map(assign, range(0, n, _CHUNK_ROWS)):
+            for done in pool.map(assign, range(0, n, chunk_rows)):
                 listener(events.StageProgressed("partition", done))
         by_partition = np.argsort(nearest, kind="stable")
         parts = np.split(by_partition, np.cumsum(np.bincount(nearest, minlength=n_partitions))[:-1])

@@ -62,6 +62,11 @@ class Pages:
         return int(self.members.shape[1])
 
     @classmethod
+    def in_order(cls, counts: npt.NDArray[np.int32], centroids: npt.NDArray[np.float32], capacity: int) -> Pages:
+        """Lay out rows that stand page by page already."""
+        return cls(_padded(np.arange(counts.sum(), dtype=np.int64), counts, capacity), counts, centroids)
+
+    @classmethod
     def joined(cls, parts: Sequence[Pages]) -> Pages:
         """Give the pages of several parts as one."""
         return cls(

@@ -109,7 +109,7 @@ def read_current(folder: Path) -> Manifest:
     """
     if not (folder / names.CURRENT).exists():
         if (folder / names.BUILD_FOLDER).exists():
-            raise NotFoundError(f"{folder} holds an unfinished build, no index; run 'annserve build' again")
+            raise NotFoundError(f"{folder} holds an unfinished build, no index; go on with 'annserve build … --resume'")
         if not folder.exists():
             raise NotFoundError(f"there is no index {folder}; 'annserve build' makes one")
         raise NotFoundError(f"{folder} holds no index (no file {names.CURRENT}); 'annserve build' makes one")

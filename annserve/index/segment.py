@@ -112,6 +112,22 @@ def write_heads(
         writer.add("radii", radii.astype(np.float32))
 
 
+def read_heads(path: Path, spec: IndexSpec) -> tuple[HeadNodes, npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+    """Read ``heads.bin``, whose checksum was proven before: heads, first page of each posting, radii."""
+    dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
+    with open_container(path, HEADS_MAGIC, verify=False) as file:
+        page_offsets, radii = np.array(file.section("page_offsets")), np.array(file.section("radii"))
+        heads = HeadNodes(
+            NodeLayout(spec.space_dim),
+            np.array(file.section("nodes")).reshape(-1),
+            len(radii),
+            int(file.section("entry")[0]),
+            float(file.section("scale")[0]),
+            dtype,
+        )
+    return heads, page_offsets, radii
+
+
 def write_codes(path: Path, codes: CodeTiers) -> None:
     """Write ``codes.bin``.
 
@@ -123,6 +139,24 @@ def write_codes(path: Path, codes: CodeTiers) -> None:
     with ContainerWriter(path, CODES_MAGIC) as writer:
         for name, array in codes.as_arrays().items():
             writer.add(name, array)
+
+
+def read_codes(path: Path) -> CodeTiers:
+    """Read ``codes.bin``, whose checksum was proven before.
+
+    Raises
+    ------
+    CorruptionError
+        If its arrays disagree.
+    """
+    with open_container(path, CODES_MAGIC, verify=False) as file:
+        # A search never looks at what only an encoder needs: it stays on disk.
+        return CodeTiers.from_arrays(
+            {
+                name: file.section(name) if name in ENCODER_ARRAYS else np.array(file.section(name))
+                for name in file.names
+            }
+        )
 
 
 def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:
@@ -155,19 +189,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
     for name, facts in entry.files.items():
         _prove_file(place / name, facts)
     # The checksum of the whole file is behind us: what is left is the header, and the pages' own.
-    with open_container(place / names.HEADS, HEADS_MAGIC, verify=False) as file:
-        node_layout = NodeLayout(spec.space_dim)
-        dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
-        heads = HeadNodes(
-            node_layout,
-            np.array(file.section("nodes")).reshape(-1),
-            entry.n_heads,
-            int(file.section("entry")[0]),
-            float(file.section("scale")[0]),
-            dtype,
-        )
-        page_offsets = np.array(file.section("page_offsets"))
-        radii = np.array(file.section("radii"))
+    heads, page_offsets, radii = read_heads(place / names.HEADS, spec)
     with open_container(place / names.PAGES, PAGES_MAGIC, verify=False) as file:
         pages_offset, pages_bytes = file.extent("pages")
     codes = _open_codes(place / names.CODES, entry, spec) if names.CODES in entry.files else None
@@ -200,14 +222,7 @@ def open_segment(folder: Path, entry: SegmentEntry, spec: IndexSpec) -> Segment:
 
 
 def _open_codes(path: Path, entry: SegmentEntry, spec: IndexSpec) -> CodeTiers:
-    with open_container(path, CODES_MAGIC, verify=False) as file:
-        # A search never looks at what only an encoder needs: it stays on disk.
-        codes = CodeTiers.from_arrays(
-            {
-                name: file.section(name) if name in ENCODER_ARRAYS else np.array(file.section(name))
-                for name in file.names
-            }
-        )
+    codes = read_codes(path)
     n_pages, _, capacity = codes.row_factors.shape
     # Codes of rows lie here or among the vicinities, never at both.
     expected = 0 if names.VICINITIES in entry.files else spec.page_capacity

@@ -84,14 +84,14 @@ class AtomicFile:
         start = self.n_bytes if offset is None else offset
         flat = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8)
         done = 0
-        with refusals_told(self.path):
+        with _refusals_told(self.path):
             while done < len(flat):
                 done += os.pwrite(self._fd, flat[done : done + _WRITE_BYTES].data, start + done)
         self.n_bytes = max(self.n_bytes, start + len(flat))
 
     def commit(self) -> None:
         """Sync the content, take the final name, sync the folder."""
-        with refusals_told(self.path):
+        with _refusals_told(self.path):
             os.fsync(self._fd)
             os.replace(self.temporary, self.path)
         self._close()
@@ -124,7 +124,7 @@ def fsync_folder(folder: Path | str) -> None:
     OutputError
         If the device refuses.
     """
-    with refusals_told(Path(folder)):
+    with _refusals_told(Path(folder)):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
@@ -162,7 +162,7 @@ def locked(folder: Path | str) -> Iterator[None]:
         If the folder doesn't exist or can't be written.
     """
     path = Path(folder) / LOCK_NAME
-    with refusals_told(path):
+    with _refusals_told(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -172,7 +172,7 @@ def locked(folder: Path | str) -> Iterator[None]:
             raise ConflictError(
                 f"{folder} is being written by process {holder}; wait until it ends, or choose another folder"
             ) from None
-        with refusals_told(path):
+        with _refusals_told(path):
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -183,7 +183,7 @@ def locked(folder: Path | str) -> Iterator[None]:
 def _open_temporary(temporary: Path, path: Path) -> int:
     """Open and lock the temporary file, emptied; a leftover of a killed writer is taken over."""
     while True:
-        with refusals_told(path):
+        with _refusals_told(path):
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,7 +202,7 @@ def _open_temporary(temporary: Path, path: Path) -> int:
 
 
 @contextmanager
-def refusals_told(path: Path) -> Iterator[None]:
+def _refusals_told(path: Path) -> Iterator[None]:
     """Turn what the operating system says while `path` is written into an ``OutputError`` that says what to do."""
     try:
         yield

@@ -62,6 +62,17 @@ def fingerprint(source: VectorSource) -> dict[str, Any]:
     }
 
 
+def fingerprint_of_file(path: Path) -> dict[str, Any]:
+    """Give the fingerprint of a file that is no set of vectors: nothing but what the file system knows.
+
+    Raises
+    ------
+    NotFoundError
+        If it isn't there.
+    """
+    return {"files": [_facts(path)], "rows": None, "dim": None, "dtype": None, "blocks": []}
+
+
 def what_changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
     """Say in words how an input differs from what it was.
 

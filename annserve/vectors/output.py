@@ -59,13 +59,16 @@ def replaced(path: Path, *, n_bytes: int = 0, overwrite: bool = False) -> Iterat
         raise
     except OSError as error:
         _remove(partial)
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path} can't be written: {reason}; check the folder's permissions and free space", path=path
-        ) from error
+        raise refused(path, error) from error
     except BaseException:
         _remove(partial)
         raise
+
+
+def refused(path: Path, error: OSError) -> OutputError:
+    """Give the error that says what the device said."""
+    reason = error.strerror or str(error)
+    return OutputError(f"{path} can't be written: {reason}; check the folder's permissions and free space", path=path)
 
 
 def _occupied(path: Path) -> bool:

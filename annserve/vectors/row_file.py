@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError, OutputError, ReadError
+from annserve.errors import CorruptionError, ReadError
 from annserve.metric import rows_to_space
 from annserve.spec import IndexSpec
-from annserve.storage.atomic import refusals_told
+from annserve.vectors.output import refused
 from annserve.vectors.source import Rows, VectorSource
 
 #: Bytes that it is cheaper to read and drop than to jump over.
@@ -50,9 +50,11 @@ class RowFile(VectorSource):
         assert 0 <= start <= start + len(rows) <= self.count, (start, len(rows), self.count)
         data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         done, offset = 0, start * self.row_bytes
-        with refusals_told(self.path):
+        try:
             while done < len(data):
                 done += os.pwrite(self._fd, data[done:], offset + done)
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     def sync(self) -> None:
         """Make all that was written durable.
@@ -62,8 +64,10 @@ class RowFile(VectorSource):
         OutputError
             If the device refuses.
         """
-        with refusals_told(self.path):
+        try:
             os.fsync(self._fd)
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     def close(self) -> None:
         """Release the file."""
@@ -107,14 +111,16 @@ def create_rows(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> RowFi
     OutputError
         If the device refuses, or has no room for them.
     """
-    with refusals_told(path):
+    try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(fd, 0, count * dim * dtype.itemsize)
-        except BaseException:
+        except OSError:
             os.close(fd)
             path.unlink()
             raise
+    except OSError as error:
+        raise refused(path, error) from error
     return RowFile(path, fd, count, dim, dtype)
 
 
@@ -137,7 +143,7 @@ def open_rows(path: Path, count: int, dim: int, dtype: np.dtype[Any]) -> RowFile
     try:
         return RowFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), count, dim, dtype)
     except OSError as error:
-        raise OutputError(f"{path} can't be opened: {error.strerror}; check its permissions", path=path) from error
+        raise refused(path, error) from error
 
 
 class SpaceRows:

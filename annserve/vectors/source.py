@@ -230,9 +230,9 @@ class VectorWriter(ABC):
         """Write what is still buffered and release the file."""
 
 
-def as_source(vectors: VectorSource | npt.NDArray[Any], name: str = "array") -> VectorSource:
+def as_source(vectors: Rows, name: str = "array") -> VectorSource:
     """Give a source for what may be an array."""
-    return vectors if isinstance(vectors, VectorSource) else ArraySource(vectors, name)
+    return vectors if isinstance(vectors, VectorSource) else ArraySource(vectors[:], name)
 
 
 def read_type(stored: npt.DTypeLike, path: Path) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ temporaries, and 16 bytes for each row that is left out.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,11 @@ def open_staged(folder: Path) -> StagedVectors:
         If there is no stage, or it isn't whole.
     """
     return StagedVectors(folder)
+
+
+def remove_staged(folder: Path) -> None:
+    """Remove what ``stage`` left, if it is still there."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def largest_norm(rows: npt.NDArray[Any]) -> float:

@@ -23,7 +23,7 @@ from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.spec import METRICS, first_invalid_row
 from annserve.vectors import kernels
-from annserve.vectors.source import VectorSource, as_source
+from annserve.vectors.source import Rows, VectorSource, as_source
 
 _STAGE = "truth"
 _FLOAT32_UNIT = 2.0**-24
@@ -31,7 +31,7 @@ _FLOAT32_SMALLEST = 2.0**-149
 
 
 def exact_neighbours(
-    base: VectorSource | npt.NDArray[Any],
+    base: Rows,
     queries: npt.NDArray[Any],
     k: int,
     metric: str,
@@ -44,7 +44,7 @@ def exact_neighbours(
 
     Parameters
     ----------
-    base : VectorSource or (n, dim) array
+    base : (n, dim) rows
         Finite rows; none of them zero under cosine.
     queries : (nq, dim) array
         As the base.

@@ -35,7 +35,7 @@ def turned_into_an_error() -> None:
 
 
 @pytest.mark.parametrize("happens", [press_ctrl_c, swallowed, turned_into_an_error])
-def test_a_build_that_meets_ctrl_c_leaves_with_130_and_nothing_behind(source, tmp_path, monkeypatch, happens):
+def test_a_build_that_meets_ctrl_c_leaves_with_130_and_goes_on(source, tmp_path, monkeypatch, happens):
     join = pipeline.join_heads
 
     def interrupted(*arguments, **named):
@@ -47,7 +47,8 @@ def test_a_build_that_meets_ctrl_c_leaves_with_130_and_nothing_behind(source, tm
     assert ended.code == 130
     assert ended.err.endswith("interrupted\n")
     assert "error" not in ended.err
-    assert list(tmp_path.iterdir()) == [source]
+    monkeypatch.undo()
+    assert annserve("build", source, "--out", tmp_path / "index", "--resume").code == 0
 
 
 def test_the_next_command_knows_nothing_of_it(source, tmp_path, monkeypatch):
@@ -56,4 +57,4 @@ def test_the_next_command_knows_nothing_of_it(source, tmp_path, monkeypatch):
         patched.setattr(pipeline, "join_heads", lambda *arguments, **named: press_ctrl_c())
         assert annserve("build", source, "--out", tmp_path / "index").code == 130
     assert signal.getsignal(signal.SIGINT) is before
-    assert annserve("build", source, "--out", tmp_path / "index").code == 0
+    assert annserve("build", source, "--out", tmp_path / "index", "--restart").code == 0

@@ -1,4 +1,4 @@
-"""A build that is killed leaves no index that opens wrongly; the same command then makes the very same files."""
+"""A build that is killed leaves no index that opens wrongly, and goes on to the very same files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from annserve.errors import ConflictError, NotFoundError
 from annserve.storage.atomic import locked
 
 #: What a build says on stderr when a stage has ended, in this order; it is killed right then.
-MOMENTS = ("stage", "partition", "bisect", "refine", "link", "pack", "calibrate", "verify")
+MOMENTS = (
+    "stage",
+    "partition",
+    "bisect",
+    "refine",
+    "order",
+    "link",
+    "encode",
+    "pack",
+    "hold out",
+    "calibrate",
+    "verify",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +47,11 @@ def undisturbed(source: Path) -> dict[str, bytes]:
     return search_files(build_index(source, source.parent / "undisturbed"))
 
 
-def killed_build(source: Path, folder: Path, moment: str, number: int = signal.SIGKILL) -> int:
+def killed_build(
+    source: Path, folder: Path, moment: str, number: int = signal.SIGKILL, options: tuple[str, ...] = ()
+) -> int:
     """Build in a process; send it a signal as soon as it says that a stage has ended. Give its exit code."""
-    command = [*COMMAND, "build", str(source), "--out", str(folder), "--threads", "2"]
+    command = [*COMMAND, "build", str(source), "--out", str(folder), "--threads", "2", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as build:
         assert build.stderr is not None
         for line in build.stderr:
@@ -48,22 +62,46 @@ def killed_build(source: Path, folder: Path, moment: str, number: int = signal.S
     return build.returncode
 
 
-def test_a_build_killed_in_any_stage_leaves_no_index_and_can_be_run_again(source, undisturbed, tmp_path):
-    """One folder: each run meets what the one before left, and is killed one stage later; the last is let be."""
+def test_a_build_killed_in_any_stage_leaves_no_index_and_goes_on(source, undisturbed, tmp_path):
+    """One folder: each run goes on with what the one before left, and is killed one step later; the last is let be."""
     folder = tmp_path / "index"
     for moment in MOMENTS:
-        code = killed_build(source, folder, moment)
+        code = killed_build(source, folder, moment, options=("--resume",))
         if (folder / "CURRENT").exists():
             # Only after the last stage can it have been too late.
             assert moment == "verify"
             assert search_files(folder) == undisturbed
             return
         assert code == -signal.SIGKILL, moment
-        with pytest.raises(NotFoundError, match="unfinished build, no index; run 'annserve build' again"):
+        with pytest.raises(NotFoundError, match=r"unfinished build, no index; .*--resume"):
             product.open(folder)
         assert annserve("verify", folder).code == 2
-    assert search_files(build_index(source, folder)) == undisturbed
+    assert search_files(build_index(source, folder, "--resume")) == undisturbed
     assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "manifest-000001.json", "segment-000001"]
+
+
+def test_an_unfinished_build_is_neither_lost_nor_taken_for_another(source, undisturbed, tmp_path):
+    folder = tmp_path / "index"
+    assert killed_build(source, folder, "bisect") == -signal.SIGKILL
+    left = files_but_lock(folder)
+    refused = annserve("build", source, "--out", folder)
+    assert refused.code == ConflictError.exit_code
+    assert "unfinished build with stage, partition" in refused.error
+    other = annserve("build", source, "--out", folder, "--seed", 7, "--resume")
+    assert other.code == ConflictError.exit_code
+    assert "seed was 0 and is 7" in other.error
+    rows = np.load(source)
+    moved = source.with_name("moved.npy")
+    np.save(moved, rows[::-1])
+    other = annserve("build", moved, "--out", folder, "--resume")
+    assert other.code == ConflictError.exit_code
+    assert "the input isn't what it was" in other.error
+    assert files_but_lock(folder) == left, "nothing of it was touched"
+    assert search_files(build_index(source, folder, "--restart")) == undisturbed
+
+
+def files_but_lock(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files_of(folder).items() if not name.endswith("LOCK")}
 
 
 def test_the_threads_of_a_library_change_nothing(source, undisturbed, tmp_path):
@@ -131,22 +169,28 @@ def test_a_build_killed_while_it_publishes_leaves_all_or_nothing(source, undistu
         assert search_files(folder) == undisturbed
     # The last moment before it, with everything there but the name.
     last = folders[whole.index(True) - 1]
-    assert search_files(build_index(source, last)) == undisturbed
+    assert search_files(build_index(source, last, "--resume")) == undisturbed
     assert annserve("verify", last).code == 0
 
 
-@pytest.mark.parametrize("moment", ["stage", "refine", "pack"])
-def test_an_interrupted_build_leaves_with_130_and_removes_what_it_made(source, tmp_path, moment):
-    code = killed_build(source, tmp_path / "deep" / "index", moment, signal.SIGINT)
-    assert code == 130
+@pytest.mark.parametrize("moment", ["refine", "pack"])
+def test_an_interrupted_build_leaves_with_130_and_goes_on(source, undisturbed, tmp_path, moment):
+    assert killed_build(source, tmp_path / "deep" / "index", moment, signal.SIGINT) == 130
+    assert search_files(build_index(source, tmp_path / "deep" / "index", "--resume")) == undisturbed
+
+
+def test_a_build_interrupted_in_its_first_step_removes_what_it_made(source, tmp_path):
+    command = [*COMMAND, "build", str(source), "--out", str(tmp_path / "deep" / "index")]
+    slow = "import annserve.build.pipeline as p, time; p._stage = lambda *_: print(flush=True) or time.sleep(60); "
+    code = f"{slow}from annserve.cli.main import main; main()"
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code, *command[3:]], **quiet) as build:
+        assert build.stdout is not None
+        build.stdout.readline()
+        assert (tmp_path / "deep" / "index" / ".build").exists()
+        build.send_signal(signal.SIGINT)
+    assert build.returncode == 130
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupted_build_leaves_an_empty_folder_that_was_there(source, tmp_path):
-    folder = tmp_path / "index"
-    folder.mkdir()
-    assert killed_build(source, folder, "stage", signal.SIGINT) == 130
-    assert list(folder.iterdir()) == []
 
 
 def test_two_builds_in_one_folder_are_one_too_many(source, tmp_path):
@@ -163,19 +207,20 @@ def test_two_builds_in_one_folder_are_one_too_many(source, tmp_path):
 
 
 @pytest.mark.parametrize("kib", [4, 200, 500, 900])
-def test_a_device_that_fills_up_while_building_leaves_nothing(source, tmp_path, kib):
-    """No file may grow beyond so many KiB: the staged rows, the heads, then the pages don't fit."""
+def test_a_device_that_fills_up_while_building_loses_no_step(source, undisturbed, tmp_path, kib):
+    """No file may grow beyond so many KiB: the staged rows, rows in order, then the pages don't fit."""
     code = (
         "import resource, sys; from annserve.cli.main import main;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({kib << 10}, {kib << 10})); main()"
     )
-    command = [sys.executable, "-c", code, "build", str(source), "--out", str(tmp_path / "index")]
+    folder = tmp_path / "index"
+    command = [sys.executable, "-c", code, "build", str(source), "--out", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if ended.returncode == 0:
-        assert annserve("verify", tmp_path / "index").code == 0
+        assert annserve("verify", folder).code == 0
         return
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("error: ")
     assert "can't be written" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert search_files(build_index(source, folder, "--resume")) == undisturbed

@@ -29,7 +29,7 @@ def test_inspect_says_what_went_in(journey: Journey):
     assert {name: found["index"][name] for name in facts} == facts
     assert found["report"]["rows"] == count
     assert found["report"]["source"] == journey.source.name
-    assert set(found["report"]["stage_seconds"]) >= {"stage", "cluster", "link", "pack", "calibrate"}
+    assert set(found["report"]["stage_seconds"]) >= {"stage", "refine", "link", "pack", "calibrate"}
     stored = sum(path.stat().st_size for path in (journey.index / "segment-000001").iterdir())
     assert found["index"]["disk_bytes"] == stored
     assert f"{count:,} × {dim}" in annserve("inspect", journey.index).out

@@ -43,7 +43,7 @@ def test_options_of_a_journey_and_of_its_command_are_the_same(name, least, kind)
         assert field.name in offered, field.name
         if field.default is not MISSING:
             assert bare[field.name] == field.default, field.name
-    assert set(offered) - {field.name for field in fields(kind)} <= {"out", "events", "as_json", "help"}
+    assert set(offered) - {field.name for field in fields(kind)} <= {"out", "events", "as_json", "help", "unfinished"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

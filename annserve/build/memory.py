@@ -1,0 +1,105 @@
+"""How much of the rows a build works on at a time, so that it stays within its RAM.
+
+A build holds arrays that grow with the rows, and blocks of rows that don't: threads and partitions are cut to what is
+left for these. What the arrays take is stated here once, for the refusal before the work and for ``plan``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from annserve.build.budget import TierPlan
+from annserve.clusters.partitions import PARTITION_ROWS
+from annserve.clusters.refinement import REGION_PAGES
+from annserve.errors import InputError
+from annserve.sizes import bytes_of, bytes_text
+from annserve.spec import IndexSpec
+
+#: Interpreter, libraries and compiled kernels; and training on the same sample whatever the rows are.
+_BASE_BYTES = 360 << 20
+_TRAINING_ROWS = 60_000
+#: Numbers, places and drafts of a row, in the step that holds most of them.
+_ROW_BYTES = 72
+#: Offers of a replica, and ranks of a row among vicinities.
+_OFFER_BYTES, _RANKS_BYTES = 48, 200
+_CHUNK_BYTES = 16 << 20
+_PARTITION_ROWS_MIN = 10_000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a build works on at a time.
+
+    Attributes
+    ----------
+    cap_bytes : int
+        What it was told to stay within.
+    least_bytes : int
+        What it takes with one thread.
+    threads : int
+    partition_rows, chunk_rows : int
+        Rows of a partition, and of a chunk that is carried from one file to the next.
+    """
+
+    cap_bytes: int
+    least_bytes: int
+    threads: int
+    partition_rows: int
+    chunk_rows: int
+
+
+def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | None, threads: int) -> Memory:
+    """Share out the RAM of a build.
+
+    Parameters
+    ----------
+    spec : IndexSpec
+    n_rows : int
+    tiers : TierPlan
+    ram_build : str, optional
+        What it must stay within; half of what is free by default.
+    threads : int
+        At most.
+
+    Raises
+    ------
+    InputError
+        If even one thread takes more; the message says how much that is.
+    """
+    cap_bytes = free_memory() // 2 if ram_build is None else bytes_of(ram_build, "ram_build")
+    row_bytes = spec.dim * np.dtype(spec.row_type).itemsize
+    vector_bytes = 4 * spec.space_dim
+    # Rows as read, sorted, carried to the index space, and as float32.
+    at_work = 2 * row_bytes + vector_bytes * (1 if spec.space_dtype.kind in "ui" else 2)
+    region = min(REGION_PAGES * spec.page_capacity, n_rows) * at_work
+    held = _BASE_BYTES + n_rows * held_per_row(spec, tiers) + min(n_rows, _TRAINING_ROWS) * 3 * vector_bytes
+    least = int(held + region)
+    if least > cap_bytes:
+        raise InputError(
+            f"ram_build is {bytes_text(cap_bytes)}, but {n_rows:,} such rows take at least {bytes_text(least)}; "
+            "give it that much, or build fewer rows",
+            field="ram_build",
+        )
+    n_threads = max(1, min(threads, int((cap_bytes - held) // region)))
+    partition_rows = min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, int((cap_bytes - held) / n_threads / at_work / 2)))
+    return Memory(cap_bytes, least, n_threads, partition_rows, max(1, _CHUNK_BYTES // row_bytes))
+
+
+def held_per_row(spec: IndexSpec, tiers: TierPlan) -> float:
+    """Give the bytes of each row that a build holds from end to end of its largest step."""
+    # A float32 centroid a page, as cut and as decoded, and a head's beside it.
+    per_row = _ROW_BYTES + 3 * 4 * spec.space_dim / spec.page_capacity
+    per_row += 1.05 * (tiers.code_bytes + 2) if tiers.code_bytes else 0
+    per_row += _RANKS_BYTES if tiers.codes_on_ssd else 0
+    return per_row + _OFFER_BYTES * (tiers.replicas - 1)
+
+
+def free_memory() -> int:
+    """Give the bytes of RAM that could be taken without others being pushed out."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("Linux tells MemAvailable")
