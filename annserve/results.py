@@ -69,8 +69,8 @@ class SearchStats:
     @classmethod
     def of(cls, counts: npt.NDArray[np.int64], stage_seconds: dict[str, float], seconds: float) -> SearchStats:
         """Make them of an (8, nq) array with one row for each of `COUNTS`."""
-        each: dict[str, npt.NDArray[np.int64]] = dict(zip(cls.COUNTS, counts))
-        return cls(**each, stage_seconds=stage_seconds, seconds=seconds)
+        pages, reads, n_bytes, heads, rows, codes, cached, reranked = counts
+        return cls(pages, reads, n_bytes, heads, rows, codes, cached, reranked, stage_seconds, seconds)
 
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""

@@ -113,6 +113,12 @@ def _estimate_rows(factors, sums, base, offset, step, constant_step, shrinks, ou
     return nearest
 
 
+@inline_kernel
+def _scale_of(distance, scales):  # type: ignore[no-untyped-def]
+    """Give what a page's distance multiplies its rows' spreads by."""
+    return np.exp(scales[1] * np.log(distance))
+
+
 @stage_kernel
 def settle(estimates, errors, owners, size, k, bar, worths):  # type: ignore[no-untyped-def]
     """Find the distance within which `k` rows are expected, and add what each row promises to its page's worth.
@@ -178,7 +184,7 @@ def rate_query(  # type: ignore[no-untyped-def]
     tables, near_pages, rows = scratch
     components, page_nibbles, page_tables, page_sums, row_nibbles, row_tables, row_sums, starts, bar = tables
     page_ids, places, distances, near_spreads, order, promises, slopes, log_ranks = near_pages
-    page_scales, estimates, near_estimates, near_errors, near_owners = rows
+    page_nearest, estimates, near_estimates, near_errors, near_owners = rows
     capacity = row_factors.shape[2]
     n_passes = row_tables.shape[0]
     codes_bytes = row_tables.shape[1] // 2 * capacity
@@ -213,6 +219,8 @@ def rate_query(  # type: ignore[no-untyped-def]
     offset += row_shift
     bar[:bar_size] = np.float32(np.inf)
     first_bar = np.float32(np.inf)
+    closest = np.float32(np.inf)
+    farthest = np.float32(1e-12)
     n_rows = 0
     n_scanned = 0
     while n_scanned < min(size, pages_max):
@@ -247,7 +255,9 @@ def rate_query(  # type: ignore[no-untyped-def]
                     lower_bar(bar, bar_size, own[slot])
         out_pages[n_scanned] = page
         out_distances[n_scanned] = distance
-        page_scales[n_scanned] = np.exp(scales[1] * np.log(distance))
+        page_nearest[n_scanned] = nearest
+        closest = min(closest, distance)
+        farthest = max(farthest, distance)
         n_rows += int(count)
         n_scanned += 1
         if n_scanned == PAGES_FIRST:
@@ -268,13 +278,22 @@ def rate_query(  # type: ignore[no-untyped-def]
                     slopes,
                 )
 
+    # Errors grow or fall with the distance of a page, so they are largest at one of its ends; with room for rounding.
+    largest = max(_scale_of(closest, scales), _scale_of(farthest, scales))
+    hopeless = bar[0] + REACH * widest * largest
+    hopeless += np.float32(1e-4) * abs(hopeless)
     near = 0
     row = 0
     for rank in range(n_scanned):
         page = np.int64(out_pages[rank])
-        reach = REACH * page_scales[rank]
+        out_worths[rank] = np.float32(0)
+        count = np.int64(row_counts[page])
+        if page_nearest[rank] > hopeless:
+            row += int(count)
+            continue
+        reach = REACH * _scale_of(out_distances[rank], scales)
         chosen = row_factors[page, 1]
-        for slot in range(np.int64(row_counts[page])):
+        for slot in range(count):
             estimate = estimates[row]
             row += 1
             if estimate - reach * widest < bar[0] and estimate < np.float32(np.inf):
@@ -284,7 +303,6 @@ def rate_query(  # type: ignore[no-untyped-def]
                     near_errors[near] = error / REACH
                     near_owners[near] = rank
                     near += 1
-        out_worths[rank] = np.float32(0)
     threshold = settle(near_estimates, near_errors, near_owners, near, k, bar[0], out_worths)
     return n_scanned, first_bar, threshold, n_codes, n_rows
 

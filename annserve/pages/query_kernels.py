@@ -10,13 +10,14 @@ _INT16_MAX = 32_767
 
 
 @kernel
-def copy_integers(queries, out_elements, out_norms):  # type: ignore[no-untyped-def]
-    """Take queries of integers as they are.
+def copy_integers(queries, out_elements, out_scales, out_norms):  # type: ignore[no-untyped-def]
+    """Take queries of integers as they are, at scale 1.
 
     Parameters
     ----------
     queries : (nq, dim) uint8 or int8  # IN
     out_elements : (nq, dim) int16  # OUT
+    out_scales : (nq,) float64  # OUT
     out_norms : (nq,) float64  # OUT
         Squared norms of the elements.
     """
@@ -28,6 +29,7 @@ def copy_integers(queries, out_elements, out_norms):  # type: ignore[no-untyped-
             element = np.int64(query[j])
             elements[j] = element
             norm += element * element
+        out_scales[i] = np.float64(1)
         out_norms[i] = norm
 
 

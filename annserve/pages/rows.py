@@ -97,9 +97,7 @@ class QuantizedQueries:
 def quantize_queries(queries: npt.NDArray[Any]) -> QuantizedQueries:
     """Turn (nq, dim) valid queries into int16 with a scale each."""
     elements = np.empty(queries.shape, np.int16)
-    scales, norms = np.ones(len(queries)), np.empty(len(queries))
-    if queries.dtype.kind in "ui":
-        copy_integers(queries, elements, norms)
-    else:
-        round_floats(queries, elements, scales, norms)
+    scales, norms = np.empty((2, len(queries)))
+    quantize = copy_integers if queries.dtype.kind in "ui" else round_floats
+    quantize(queries, elements, scales, norms)
     return QuantizedQueries(elements, scales, norms)

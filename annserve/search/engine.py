@@ -204,7 +204,8 @@ class Engine:
         else:
             choice = self.chooser.choose(space, sure, recall_target, clock)
             result = yield from self._read(choice, quantized, wanted, sure, look, clock)
-            yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
+            if np.count_nonzero(result.short):
+                yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
         result.seconds = clock.seconds
         return result
 
