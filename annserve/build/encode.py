@@ -1,13 +1,13 @@
 """The stage that fills RAM with codes: pages and rows → codebooks, codes, estimator, factors.
 
 Everything is learned from the base: queries near the data are base rows that stand in for queries, and what an
-estimate must get right are the rows near their k-th neighbour. Peak RAM: the codes, 12 bytes a row beside them, three
-float32 vectors a page, and a block of rows.
+estimate must get right are the rows near their k-th neighbour. Peak RAM: the codes, 12 bytes a row beside them, the
+sample that is trained on, and a block of rows; pages' centroids are decoded when they are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ PAGE_CODE_BYTES = 32
 _TRAIN_ROWS = 60_000
 #: Base rows that stand in for queries, and the near pages that are looked at for each.
 _QUERIES = 800
-_BLOCK_QUERIES = 64
+_BLOCK_QUERIES = 16
 _NEAR_PAGES = 300
 _DIRECTION_PAGES = 200
 #: Neighbours that estimates are fitted around.
@@ -85,11 +85,9 @@ def encode_rows(
     counts = np.diff(offsets)
     n_rows, n_pages = len(rows), len(counts)
     origin = _mean(rows)
-    anchors = _anchors(heads, packing)
+    anchors = _Anchors(heads, packing)
     page_book, page_codes = _encode_pages(rows, offsets, anchors, rng)
-    centroids = np.asarray(anchors + decode(page_book, page_codes), np.float32)
-    page_constants = centroid_constants(page_book, page_codes, anchors, origin)
-    del anchors
+    centroids = _Centroids(anchors, page_book, page_codes)
 
     def residuals(numbers: npt.NDArray[np.int64]) -> F32:
         page = np.searchsorted(offsets, numbers, side="right") - 1
@@ -104,10 +102,11 @@ def encode_rows(
     spreads = np.empty(n_pages, np.float32)
     drafts = np.empty((n_rows, 3), np.float32)
     for block in _blocks(rows, offsets):
-        own = block.rows - centroids[block.page]
+        references = centroids[block.first : block.last][block.page - block.first]
+        own = block.rows - references
         codes = encode(row_book, own)
         pages[block.page, :, block.slot] = codes
-        drafts[block.start : block.stop] = _drafts(own, decode(row_book, codes), centroids[block.page] - origin)
+        drafts[block.start : block.stop] = _drafts(own, decode(row_book, codes), references - origin)
         squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), block.starts)
         spreads[block.first : block.last] = np.log(np.maximum(squares / counts[block.first : block.last], 1e-12))
         listener(StageProgressed("encode", block.last))
@@ -129,12 +128,15 @@ def encode_rows(
 
     factors = np.zeros((n_pages, FACTOR_BYTES, page_capacity), np.uint8)
     for block in _blocks(rows, offsets):
-        own, codes = block.rows - centroids[block.page], pages[block.page, :, block.slot]
-        factors[block.page, :, block.slot] = row_factors(estimate, row_book, own, codes, centroids[block.page])
+        references = centroids[block.first : block.last][block.page - block.first]
+        own, codes = block.rows - references, pages[block.page, :, block.slot]
+        factors[block.page, :, block.slot] = row_factors(estimate, row_book, own, codes, references)
     return CodeTiers(
         page_book=page_book,
         page_codes=flatten_postings(page_codes, packing.posting_offsets),
-        page_constants=page_constants,
+        page_constants=np.concatenate(
+            [centroid_constants(page_book, page_codes[some], anchors[some], origin) for some in _page_blocks(n_pages)]
+        ),
         page_spreads=spreads,
         row_book=row_book,
         row_codes=flat_with_slack(pages),
@@ -190,47 +192,85 @@ def _mean(rows: Rows) -> F32:
     return np.asarray(total / len(rows), np.float32)
 
 
-def _anchors(heads: HeadNodes, packing: Packing) -> F32:
-    """Give the head of each page, as it is stored, (pages, d) float32."""
-    vectors = heads.vectors().astype(np.float32) * np.float32(heads.scale)
-    return np.repeat(vectors, np.diff(packing.posting_offsets), axis=0)
+class _Anchors:
+    """The head of each page, as it is stored; (pages, d) float32 by number or slice."""
+
+    def __init__(self, heads: HeadNodes, packing: Packing) -> None:
+        self._vectors = heads.vectors().astype(np.float32) * np.float32(heads.scale)
+        self._head = np.repeat(np.arange(heads.n_heads), np.diff(packing.posting_offsets))
+
+    def __len__(self) -> int:
+        return len(self._head)
+
+    def __getitem__(self, pages: npt.NDArray[np.int64] | slice) -> F32:
+        return self._vectors[self._head[pages]]
+
+
+class _Centroids:
+    """The decoded centroid of each page; (pages, d) float32 by number or slice."""
+
+    def __init__(self, anchors: _Anchors, book: Codebook, codes: npt.NDArray[np.uint8]) -> None:
+        self._anchors, self._book, self._codes = anchors, book, codes
+        self.dim = book.dim
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, pages: npt.NDArray[np.int64] | slice) -> F32:
+        return np.asarray(self._anchors[pages] + decode(self._book, self._codes[pages]), np.float32)
+
+
+def _page_blocks(n_pages: int) -> Iterator[slice]:
+    for first in range(0, n_pages, _BLOCK_PAGES):
+        yield slice(first, min(first + _BLOCK_PAGES, n_pages))
 
 
 def _encode_pages(
-    rows: Rows, offsets: npt.NDArray[np.int64], anchors: F32, rng: np.random.Generator
+    rows: Rows, offsets: npt.NDArray[np.int64], anchors: _Anchors, rng: np.random.Generator
 ) -> tuple[Codebook, npt.NDArray[np.uint8]]:
     """Give codebook and codes of all pages."""
+
+    def relative(some: Iterable[_Block]) -> Iterator[tuple[_Block, F32]]:
+        for block in some:
+            sums = np.add.reduceat(block.rows.astype(np.float64), block.starts)
+            mean = (sums / np.diff(offsets[block.first : block.last + 1])[:, None]).astype(np.float32)
+            yield block, mean - anchors[block.first : block.last]
+
     n_pages = len(offsets) - 1
-    relative = np.empty((n_pages, rows.shape[1]), np.float32)
-    for block in _blocks(rows, offsets):
-        some = slice(block.first, block.last)
-        sums = np.add.reduceat(block.rows.astype(np.float64), block.starts)
-        relative[some] = (sums / np.diff(offsets[block.first : block.last + 1])[:, None]).astype(np.float32)
-        relative[some] -= anchors[some]
     drawn = np.sort(rng.choice(n_pages, min(_TRAIN_ROWS, n_pages), replace=False))
-    book = train_codebook(relative[drawn], PAGE_CODE_BYTES)
-    return book, encode(book, relative)
+    sample = [
+        centroids[drawn[(drawn >= block.first) & (drawn < block.last)] - block.first]
+        for block, centroids in relative(_blocks(rows, offsets))
+    ]
+    book = train_codebook(np.concatenate(sample), PAGE_CODE_BYTES)
+    codes = [encode(book, centroids) for _, centroids in relative(_blocks(rows, offsets))]
+    return book, np.concatenate(codes)
 
 
-def _nearest_pages(queries: F32, centroids: F32, count: int) -> npt.NDArray[np.int64]:
+def _nearest_pages(queries: F32, centroids: _Centroids, count: int) -> npt.NDArray[np.int64]:
     """Give the `count` nearest decoded centroids of each query, in no order, (nq, count)."""
     count = min(count, len(centroids))
-    lengths = np.einsum("ij,ij->i", centroids, centroids)
-    nearest = np.empty((len(queries), count), np.int64)
-    for first in range(0, len(queries), _BLOCK_QUERIES):
-        block = slice(first, first + _BLOCK_QUERIES)
-        distances = lengths - 2 * (queries[block] @ centroids.T)
-        nearest[block] = np.argpartition(distances, count - 1, axis=1)[:, :count]
-    return nearest
+    pages = np.empty((len(queries), 0), np.int64)
+    distances = np.empty((len(queries), 0), np.float32)
+    for some in _page_blocks(len(centroids)):
+        block = centroids[some]
+        near = np.einsum("ij,ij->i", block, block) - 2 * (queries @ block.T)
+        numbers = np.broadcast_to(np.arange(some.start, some.stop), near.shape)
+        pages, distances = np.hstack((pages, numbers)), np.hstack((distances, near))
+        if pages.shape[1] > count:
+            kept = np.argpartition(distances, count - 1, axis=1)[:, :count]
+            pages, distances = np.take_along_axis(pages, kept, axis=1), np.take_along_axis(distances, kept, axis=1)
+    return pages
 
 
-def _directions(queries: F32, centroids: F32) -> F64:
+def _directions(queries: F32, centroids: _Centroids) -> F64:
     """Give the second moment of query minus centroid, over pages near the queries."""
-    moment = np.zeros((centroids.shape[1], centroids.shape[1]))
+    moment = np.zeros((centroids.dim, centroids.dim))
     nearest = _nearest_pages(queries, centroids, _DIRECTION_PAGES)
     for first in range(0, len(queries), _BLOCK_QUERIES):
         block = slice(first, first + _BLOCK_QUERIES)
-        offsets = queries[block, None] - centroids[nearest[block]]
+        near = centroids[nearest[block].ravel()].reshape(*nearest[block].shape, centroids.dim)
+        offsets = queries[block, None] - near
         moment += second_moment(offsets.reshape(-1, offsets.shape[-1]))
     return moment
 
@@ -255,7 +295,7 @@ def _drafts(residuals: F32, kept: F32, references: F32) -> F32:
 def _rows_that_matter(
     queries: F32,
     stand_ins: npt.NDArray[np.int64],
-    decoded: F32,
+    decoded: _Centroids,
     offsets: npt.NDArray[np.int64],
     book: Codebook,
     codes_of_pages: npt.NDArray[np.uint8],
@@ -273,7 +313,7 @@ def _rows_that_matter(
     offsets : (m, d) float32
         Query minus decoded centroid of the row's page.
     """
-    dim = decoded.shape[1]
+    dim = decoded.dim
     found, found_offsets = [], []
     for query, own, near_pages in zip(queries, stand_ins, _nearest_pages(queries, decoded, _NEAR_PAGES)):
         pages = np.sort(near_pages)

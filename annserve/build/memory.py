@@ -18,11 +18,12 @@ from annserve.errors import InputError
 from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 
-#: Interpreter, libraries and compiled kernels; and training on the same sample whatever the rows are.
+#: Interpreter, libraries and compiled kernels.
 _BASE_BYTES = 360 << 20
-_TRAINING_ROWS = 60_000
-#: Numbers, places and drafts of a row, in the step that holds most of them.
-_ROW_BYTES = 72
+#: Numbers and places of rows in the steps that hold most of them.
+_ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 50, 40, 64
+#: Rows that codebooks are trained on, and float32 copies of them.
+_TRAINING_ROWS, _TRAINING_COPIES = 60_000, 3
 #: Offers of a replica, and ranks of a row among vicinities.
 _OFFER_BYTES, _RANKS_BYTES = 48, 200
 _CHUNK_BYTES = 16 << 20
@@ -75,26 +76,39 @@ def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | 
     # Rows as read, sorted, carried to the index space, and as float32.
     at_work = 2 * row_bytes + vector_bytes * (1 if spec.space_dtype.kind in "ui" else 2)
     region = min(REGION_PAGES * spec.page_capacity, n_rows) * at_work
-    held = _BASE_BYTES + n_rows * held_per_row(spec, tiers) + min(n_rows, _TRAINING_ROWS) * 3 * vector_bytes
-    least = int(held + region)
+    packing, later = (_BASE_BYTES + bytes_ for bytes_ in held_bytes(spec, n_rows, tiers))
+    least = int(max(packing + region, later))
     if least > cap_bytes:
         raise InputError(
             f"ram_build is {bytes_text(cap_bytes)}, but {n_rows:,} such rows take at least {bytes_text(least)}; "
             "give it that much, or build fewer rows",
             field="ram_build",
         )
-    n_threads = max(1, min(threads, int((cap_bytes - held) // region)))
-    partition_rows = min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, int((cap_bytes - held) / n_threads / at_work / 2)))
-    return Memory(cap_bytes, least, n_threads, partition_rows, max(1, _CHUNK_BYTES // row_bytes))
+    n_threads = max(1, min(threads, int((cap_bytes - packing) // region)))
+    partition_rows = int((cap_bytes - packing) / n_threads / at_work / 2)
+    return Memory(
+        cap_bytes,
+        least,
+        n_threads,
+        min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, partition_rows)),
+        max(1, _CHUNK_BYTES // row_bytes),
+    )
 
 
-def held_per_row(spec: IndexSpec, tiers: TierPlan) -> float:
-    """Give the bytes of each row that a build holds from end to end of its largest step."""
-    # A float32 centroid a page, as cut and as decoded, and a head's beside it.
-    per_row = _ROW_BYTES + 3 * 4 * spec.space_dim / spec.page_capacity
-    per_row += 1.05 * (tiers.code_bytes + 2) if tiers.code_bytes else 0
-    per_row += _RANKS_BYTES if tiers.codes_on_ssd else 0
-    return per_row + _OFFER_BYTES * (tiers.replicas - 1)
+def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, float]:
+    """Give what grows with the rows: while they are packed, and in the steps after that, at most."""
+    vector_bytes = 4 * spec.space_dim
+    pages = n_rows / spec.page_capacity
+    # Centroids of all pages, and of those that postings are made of at a time.
+    packing = n_rows * _ORDER_BYTES + 1.15 * pages * vector_bytes + min(pages, PARTITION_ROWS) * 2 * vector_bytes
+    later = [float(n_rows * _VERIFY_BYTES)]
+    if tiers.code_bytes:
+        training = min(n_rows, _TRAINING_ROWS) * _TRAINING_COPIES * vector_bytes
+        later.append(n_rows * (_ENCODE_BYTES + 1.05 * (tiers.code_bytes + 2)) + training)
+    if tiers.codes_on_ssd:
+        later.append(n_rows * (_RANKS_BYTES + tiers.code_bytes + 2) + pages * 2 * vector_bytes)
+    later.append(n_rows * _OFFER_BYTES * (tiers.replicas - 1))
+    return packing, max(later)
 
 
 def free_memory() -> int:

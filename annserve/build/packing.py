@@ -13,7 +13,7 @@ step           what it leaves
 Every file is read in runs of whole pages at least, whatever its size: partitions by one range each, regions by the
 pages that they began as. The work is that of ``clusters.hierarchy``, and so are the pages: rows in RAM give the same.
 
-Peak RAM: 24 bytes a row; a float32 centroid a page, twice; and a partition or region per thread (``build.memory``).
+Peak RAM: 50 bytes a row, a float32 centroid a page, and a partition or region per thread (``build.memory``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from annserve.build.memory import Memory
 from annserve.build.steps import Steps
+from annserve.clusters.bisection import pages_needed
 from annserve.clusters.hierarchy import (
     REFINE_ROUNDS,
     TRADES_WORTH,
@@ -152,7 +153,10 @@ def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
     begun = time.monotonic()
     steps.listener(StageStarted("bisect", len(origin)))
     paged_origin = np.empty_like(origin)
-    parts = []
+    ends = list(pairwise(kept["offsets"].tolist()))
+    first_page = np.cumsum([0, *(pages_needed(stop - start, page_capacity) for start, stop in ends)])
+    counts = np.empty(first_page[-1], np.int32)
+    centroids = np.empty((first_page[-1], spec.space_dim), np.float32)
     with (
         _open(steps, _SPLIT, spec, len(origin)) as split,
         _create(steps, _PAGED, spec, len(origin)) as paged,
@@ -160,31 +164,32 @@ def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
     ):
         space = SpaceRows(split, spec, float(norm_max[0]))
 
-        def cut(start: int, stop: int) -> tuple[int, Pages]:
+        def cut(number: int) -> int:
+            start, stop = ends[number]
             pages = cut_partition(space, np.arange(start, stop), page_capacity, seed)
             order, _ = pages.order()
             paged.write(start, split[order])
             paged_origin[start:stop] = origin[order]
-            return stop, Pages(np.empty((0, page_capacity), np.int64), pages.counts, pages.centroids)
+            own = slice(first_page[number], first_page[number + 1])
+            counts[own], centroids[own] = pages.counts, pages.centroids
+            return int(stop)
 
-        for done, pages in pool.map(lambda ends: cut(*ends), pairwise(kept["offsets"].tolist())):
-            parts.append(pages)
+        for done in pool.map(cut, range(len(ends))):
             steps.listener(StageProgressed("bisect", done))
         paged.sync()
-    pages = Pages.joined(parts)
-    steps.keep("bisect", origin=paged_origin, norm_max=norm_max, counts=pages.counts, centroids=pages.centroids)
-    steps.listener(StageFinished("bisect", time.monotonic() - begun, f"{len(pages.counts):,} pages"))
+    steps.keep("bisect", origin=paged_origin, norm_max=norm_max, counts=counts, centroids=centroids)
+    steps.listener(StageFinished("bisect", time.monotonic() - begun, f"{len(counts):,} pages"))
 
 
 def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> None:
     """Refine round by round; a note holds the pages after some region of a round, and the regions still to come."""
-    kept = steps.kept("bisect")
-    n = len(kept["origin"])
+    kept = steps.kept("bisect", "counts", "centroids", "norm_max")
+    n = int(kept["counts"].sum())
     begun = noted_at = time.monotonic()
     noting = 0.0
     before, notes = steps.noted("refine")
     steps.listener(StageStarted("refine", n * REFINE_ROUNDS))
-    pages = Pages.in_order(kept["counts"], kept["centroids"], page_capacity)
+    pages = Pages.in_order(kept.pop("counts"), kept.pop("centroids"), page_capacity)
     state = {"round": 0, "seen": 0, "traded": 0, "trades": 0, "note": 0}
     regions: list[npt.NDArray[np.int64]] | None = None
     if notes:
@@ -236,7 +241,6 @@ def _order(
     steps: Steps, spec: IndexSpec, page_capacity: int, pages_per_posting: int, memory: Memory, seed: int
 ) -> None:
     kept = steps.kept("refine")
-    origin = steps.kept("bisect")["origin"]
     pages = Pages(kept["members"], kept["counts"], kept["centroids"])
     del kept
     page_order, posting_offsets = group_pages(
@@ -257,5 +261,6 @@ def _order(
             for done in pool.map(carry, range(0, len(order), block)):
                 steps.listener(StageProgressed("order", done))
         ordered.sync()
+    origin = steps.kept("bisect", "origin")["origin"]
     steps.keep("order", origin=origin[order], page_offsets=page_offsets, posting_offsets=posting_offsets)
     steps.listener(StageFinished("order", time.monotonic() - begun))

@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import ConflictError
@@ -141,7 +140,7 @@ class Steps:
             If they aren't what was left.
         """
         with open_container(self.folder / f"{name}.bin", STEP_MAGIC, verify=arrays or True) as file:
-            return {array: np.array(file.section(array)) for array in arrays or file.names}
+            return {array: file.copy(array) for array in arrays or file.names}
 
 
 def unfinished_steps(folder: Path) -> list[str]:

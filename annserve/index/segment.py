@@ -116,10 +116,10 @@ def read_heads(path: Path, spec: IndexSpec) -> tuple[HeadNodes, npt.NDArray[np.u
     """Read ``heads.bin``, whose checksum was proven before: heads, first page of each posting, radii."""
     dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
     with open_container(path, HEADS_MAGIC, verify=False) as file:
-        page_offsets, radii = np.array(file.section("page_offsets")), np.array(file.section("radii"))
+        page_offsets, radii = file.copy("page_offsets"), file.copy("radii")
         heads = HeadNodes(
             NodeLayout(spec.space_dim),
-            np.array(file.section("nodes")).reshape(-1),
+            file.copy("nodes").reshape(-1),
             len(radii),
             int(file.section("entry")[0]),
             float(file.section("scale")[0]),
@@ -152,10 +152,7 @@ def read_codes(path: Path) -> CodeTiers:
     with open_container(path, CODES_MAGIC, verify=False) as file:
         # A search never looks at what only an encoder needs: it stays on disk.
         return CodeTiers.from_arrays(
-            {
-                name: file.section(name) if name in ENCODER_ARRAYS else np.array(file.section(name))
-                for name in file.names
-            }
+            {name: file.section(name) if name in ENCODER_ARRAYS else file.copy(name) for name in file.names}
         )
 
 

@@ -111,7 +111,7 @@ class Container:
     def section(self, name: str) -> npt.NDArray[Any]:
         """Give a section as a read-only array over the mapped file; nothing is read until it is touched.
 
-        The array stays valid after ``close``. Copy it (``np.array``) to have it in RAM and writable.
+        The array stays valid after ``close``. ``copy`` gives it in RAM and writable.
 
         Raises
         ------
@@ -129,6 +129,26 @@ class Container:
         count = int(entry["bytes"]) // dtype.itemsize
         flat: npt.NDArray[Any] = np.frombuffer(self._map, dtype, count, int(entry["offset"]))
         return flat.reshape(shape)
+
+    def copy(self, name: str) -> npt.NDArray[Any]:
+        """Read a section into an array of its own, writable, past the map: it is in RAM once.
+
+        Raises
+        ------
+        NotFoundError
+            If the container has no such section.
+        CorruptionError, ReadError
+            If the file has become shorter, or the device fails.
+        """
+        array = np.empty_like(self.section(name))
+        flat, offset = array.reshape(-1).view(np.uint8), int(self._entry(name)["offset"])
+        with open(self.path, "rb", buffering=0) as file:
+            done = 0
+            while done < len(flat):
+                piece = _pread(file.fileno(), self.path, min(_VERIFY_BYTES, len(flat) - done), offset + done)
+                flat[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+                done += len(piece)
+        return array
 
     def extent(self, name: str) -> tuple[int, int]:
         """Give (offset, n_bytes) of a section in the file, without the zeros that follow it."""

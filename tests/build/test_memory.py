@@ -1,0 +1,48 @@
+"""What a build is told to stay within decides how much it works on at a time, or is refused in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from annserve.build.budget import plan_tiers
+from annserve.build.memory import held_bytes, plan_memory
+from annserve.clusters.partitions import PARTITION_ROWS
+from annserve.errors import InputError
+from annserve.sizes import bytes_of
+from annserve.spec import IndexSpec
+
+SPEC = IndexSpec(128, "uint8", "l2")
+
+
+def planned(count, cap, spec=SPEC, threads=8, ram="25%"):
+    return plan_memory(spec, count, plan_tiers(spec, count, ram, "auto", 1), cap, threads)
+
+
+def test_less_ram_means_fewer_threads_then_a_refusal():
+    roomy, tight = planned(10_000_000, "8GiB"), planned(10_000_000, "1400MiB")
+    assert roomy.threads == 8
+    assert roomy.partition_rows == PARTITION_ROWS
+    assert 1 <= tight.threads < 8
+    assert tight.cap_bytes == 1_400 << 20 > tight.least_bytes
+    with pytest.raises(InputError, match=r"at least 1\.. GiB") as told:
+        planned(10_000_000, "1GiB")
+    assert told.value.field == "ram_build"
+    # What it says does.
+    least = str(told.value).split("at least ")[1].split(";")[0]
+    assert planned(10_000_000, f"{bytes_of(least, 'x') * 1.02 / (1 << 30):.3f}GiB").threads == 1
+
+
+def test_half_of_what_is_free_is_taken_by_default(monkeypatch):
+    monkeypatch.setattr("annserve.build.memory.free_memory", lambda: 6 << 30)
+    assert planned(1_000_000, None).cap_bytes == 3 << 30
+
+
+def test_wide_rows_come_in_smaller_partitions():
+    wide = IndexSpec(768, "float32", "cosine")
+    assert planned(1_000_000, "2GiB", wide, threads=2).partition_rows < PARTITION_ROWS
+
+
+def test_longer_codes_and_replicas_are_held():
+    short, long = (plan_tiers(SPEC, 10**6, ram, "ram", 1) for ram in ("12B", "80B"))
+    assert held_bytes(SPEC, 10**6, long)[1] > held_bytes(SPEC, 10**6, short)[1] + 5 * 10**7
+    assert held_bytes(SPEC, 10**6, plan_tiers(SPEC, 10**6, "12B", "none", 8))[1] > 3 * 10**8
