@@ -172,6 +172,9 @@ def locked(folder: Path | str) -> Iterator[None]:
             raise ConflictError(
                 f"{folder} is being written by process {holder}; wait until it ends, or choose another folder"
             ) from None
+        # Between open and lock a writer that ended may have removed the folder: then this lock keeps nobody out.
+        if not (path.exists() and os.path.samestat(os.fstat(fd), os.stat(path))):
+            raise ConflictError(f"{folder} was left by another writer just now; try again")
         with _refusals_told(path):
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -142,3 +144,19 @@ def test_the_lock_ends_with_its_process(tmp_path):
 
 def test_free_space_is_told_for_a_path_yet_to_be_made(tmp_path):
     assert free_bytes(tmp_path / "a" / "b") > 0
+
+
+def test_a_lock_on_a_folder_that_its_writer_removed_is_none(tmp_path, monkeypatch):
+    """The writer before ends between our opening of its lock and our taking it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    real = fcntl.flock
+
+    def flock(fd, how):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConflictError, match="try again"), locked(folder):
+        pass
