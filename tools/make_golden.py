@@ -3,12 +3,14 @@
 Run it once per format version, and for an index that is new in it; files that exist are never made anew. The tests
 open them with today's code and expect yesterday's answers::
 
-    python tools/make_golden.py tests/golden/v1 [NAME …]
+    python tools/make_golden.py tests/golden/v1
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 import annserve
 from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.update.append import AppendOptions, append
 
 K, N_QUERIES = 10, 8
 #: Recall target at which the codes decide what is read, and what it may be off by without another answer.
@@ -34,6 +37,8 @@ class Index(NamedTuple):
     codes: str
     rerank: str = "none"
     replicas: int = 1
+    #: Rows, of those above, that are appended.
+    n_appended: int = 0
 
 
 INDEXES = {
@@ -43,6 +48,7 @@ INDEXES = {
     "int8-ip-without-codes": Index(300, 64, "int8", "ip", "100%", "none"),
     "float16-cosine-raw": Index(200, 40, "float16", "cosine", "50%", "auto", "float16"),
     "float32-l2-replicas": Index(300, 100, "float32", "l2", "50%", "none", replicas=4),
+    "float32-ip-segments": Index(500, 40, "float32", "ip", "80%", "auto", n_appended=150),
 }
 
 
@@ -55,8 +61,11 @@ def make(folder: Path, name: str) -> None:
     queries = places[rng.integers(0, 12, 60)] + 30 * rng.normal(size=(60, index.dim))
     folder = folder / name
     folder.mkdir(parents=True)
+    row_ids = rng.choice(10**6, index.n_rows, replace=False).astype(np.uint64)
+    # Rows that are appended are longer: under inner product their index space is another.
+    rows[index.n_rows - index.n_appended :] *= 1.2
     np.save(folder / "rows.npy", as_type(rows, index.row_type))
-    np.save(folder / "row_ids.npy", rng.choice(10**6, index.n_rows, replace=False).astype(np.uint64))
+    np.save(folder / "row_ids.npy", row_ids)
     options = BuildOptions(
         metric=index.metric,
         ids=folder / "row_ids.npy",
@@ -67,7 +76,7 @@ def make(folder: Path, name: str) -> None:
         calibration_queries=200,
         threads=1,
     )
-    build(folder / "rows.npy", folder / "index", options)
+    build_index(folder, options, index.n_rows - index.n_appended)
     with annserve.open(folder / "index") as opened:
         asked = as_type(queries, index.row_type)
         # Only queries whose answer hangs on no rounding, which another processor may do otherwise.
@@ -81,6 +90,21 @@ def make(folder: Path, name: str) -> None:
         np.save(folder / "ids.npy", everything.ids)
         np.save(folder / "distances.npy", everything.distances)
         np.save(folder / "ids_at_95.npy", answers[0][steady][:N_QUERIES])
+
+
+def build_index(folder: Path, options: BuildOptions, n_built: int) -> None:
+    """Build an index of the first rows, and append the rest."""
+    rows, row_ids = np.load(folder / "rows.npy"), np.load(folder / "row_ids.npy")
+    if n_built == len(rows):
+        build(folder / "rows.npy", folder / "index", options)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        for part, which in (("old", slice(n_built)), ("new", slice(n_built, None))):
+            np.save(work / f"{part}.npy", rows[which])
+            np.save(work / f"{part}_ids.npy", row_ids[which])
+        build(work / "old.npy", folder / "index", replace(options, ids=work / "old_ids.npy"))
+        append(folder / "index", work / "new.npy", AppendOptions(ids=work / "new_ids.npy", threads=1))
 
 
 def as_type(values: np.ndarray, row_type: str) -> np.ndarray:

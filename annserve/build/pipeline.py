@@ -27,9 +27,8 @@ same index. Peak RAM is stated and kept by ``build.memory``.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,12 +42,12 @@ from annserve.build.likeness import hardness_of
 from annserve.build.memory import Memory, plan_memory
 from annserve.build.options import BuildOptions
 from annserve.build.packing import STAGED, pack_staged, packed_rows, read_origin, read_packing
-from annserve.build.postings import centroids_of_postings, write_pages
+from annserve.build.postings import Stored, centroids_of_postings, write_pages
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, stage_other_rows
 from annserve.build.replicate import replicate
 from annserve.build.report import build_report
 from annserve.build.row_ids import row_ids
-from annserve.build.steps import Steps
+from annserve.build.steps import Steps, what_decides
 from annserve.build.storage_loss import loss_of_storage
 from annserve.build.verify import verify_segment
 from annserve.build.vicinities import write_vicinities
@@ -70,13 +69,12 @@ from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
-from annserve.vectors.fingerprint import fingerprint, fingerprint_of_file, what_changed
+from annserve.vectors.fingerprint import fingerprint, what_changed
 from annserve.vectors.formats import open_vectors
 from annserve.vectors.row_file import RowFile, SpaceRows
 from annserve.vectors.source import VectorSource
 from annserve.vectors.staging import StagedVectors, stage
 from annserve.vectors.truth import exact_neighbours
-from annserve.version import __version__
 
 
 def build(
@@ -129,7 +127,13 @@ def build(
 
 
 def build_segment(
-    source: VectorSource, folder: Path, number: int, options: BuildOptions, work: Path, listener: Listener = ignore
+    source: VectorSource,
+    folder: Path,
+    number: int,
+    options: BuildOptions,
+    work: Path,
+    listener: Listener = ignore,
+    stored: Stored | None = None,
 ) -> tuple[SegmentEntry, IndexSpec, float]:
     """Build a segment, up to publishing it.
 
@@ -144,6 +148,8 @@ def build_segment(
     work : Path
         Folder for files of the build itself; with what an unfinished build of the same left, it is gone on with.
     listener : callable
+    stored : callable, optional
+        Gives rows as pages are to hold them, by their numbers in the source; by default they are quantized.
 
     Returns
     -------
@@ -163,7 +169,7 @@ def build_segment(
     raw = plan_raw_rows(options, spec, source.count)
     read_sample(options.calibrate_with, spec, tiers, options.seed)
     memory = plan_memory(spec, source.count, tiers, options.ram_build, options.n_threads)
-    steps = Steps(work, _asked(source, options), listener)
+    steps = Steps(work, what_decides(source, options), listener)
     if steps.to_do("stage"):
         require_space(folder, source.count, spec, raw, tiers, options.scratch_limit)
     place = folder / names.segment_name(number)
@@ -183,7 +189,7 @@ def build_segment(
         _replicate(job, rows)
         _encode(job, rows)
         _spread(job, rows)
-        _pack(job, rows, source.count)
+        _pack(job, rows, source.count, stored)
         _hold_out(job, rows)
         _keep(job, rows, raw)
         _calibrate(job, rows, raw)
@@ -238,18 +244,6 @@ class _Job:
     def loss(self) -> float:
         """Give the share of neighbours that INT8 loses."""
         return float(self.steps.facts("hold out")["loss"])
-
-
-def _asked(source: VectorSource, options: BuildOptions) -> dict[str, Any]:
-    """Say what decides an index; how many threads build it, in how much RAM, doesn't."""
-    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
-    apart = (*given, "threads", "ram_build", "scratch_limit")
-    told = {name: value for name, value in asdict(options).items() if name not in apart}
-    inputs = {"the input": fingerprint(source)}
-    for name, path in given.items():
-        if path is not None:
-            inputs[name] = fingerprint_of_file(path)
-    return {"annserve_version": __version__, "options": told, "inputs": inputs}
 
 
 def _stage(source: VectorSource, steps: Steps, spec: IndexSpec, skip_invalid: bool) -> StagedVectors:
@@ -333,14 +327,16 @@ def _spread(job: _Job, rows: RowFile) -> None:
         write_codes(job.place / names.CODES, codes.without_rows())
 
 
-def _pack(job: _Job, rows: RowFile, count: int) -> None:
+def _pack(job: _Job, rows: RowFile, count: int, stored: Stored | None) -> None:
     if not job.steps.to_do("pack"):
         return
     packing = job.packing()
     with job.steps.step("pack", packing.n_pages, "pages") as facts:
-        ids = row_ids(job.options.ids, count)[read_origin(job.steps)]
+        origin = read_origin(job.steps)
+        ids = row_ids(job.options.ids, count)[origin]
         salt = crc32c(job.heads().nodes)
-        facts |= write_pages(job.place / names.PAGES, rows, ids, packing, job.spec, salt, job.steps.listener)
+        as_stored = None if stored is None else lambda which: stored(origin[which])
+        facts |= write_pages(job.place / names.PAGES, rows, ids, packing, job.spec, salt, job.steps.listener, as_stored)
 
 
 def _hold_out(job: _Job, rows: RowFile) -> None:

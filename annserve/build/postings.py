@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from annserve.events import Listener, StageProgressed
 from annserve.index.segment import pages_writer
 from annserve.pages.layout import PageLayout
 from annserve.pages.pack import pack_pages
-from annserve.pages.rows import quantize_rows
+from annserve.pages.rows import QuantizedRows, quantize_rows
 from annserve.spec import IndexSpec
 from annserve.vectors.source import Rows
+
+#: Gives rows as pages hold them, by their numbers, (m,) int64.
+Stored = Callable[[npt.NDArray[np.int64]], QuantizedRows]
 
 _PACK_PAGES = 2_048
 _BLOCK_ROWS = 32_768
@@ -55,6 +59,7 @@ def write_pages(
     spec: IndexSpec,
     salt: int,
     listener: Listener,
+    stored: Stored | None = None,
 ) -> dict[str, float]:
     """Write all pages in order; give the mean and largest quantization error of what lies on them.
 
@@ -71,6 +76,8 @@ def write_pages(
         Of the segment.
     listener : callable
         Hears ``StageProgressed("pack", pages)``.
+    stored : callable, optional
+        Gives rows as they are to be stored, by their numbers; by default they are quantized here.
 
     Raises
     ------
@@ -84,10 +91,10 @@ def write_pages(
         for first in range(0, len(counts), _PACK_PAGES):
             stop = min(first + _PACK_PAGES, len(counts))
             members = packing.order[packing.page_offsets[first] : packing.page_offsets[stop]]
-            stored = quantize_rows(rows[members], spec)
+            quantized = quantize_rows(rows[members], spec) if stored is None else stored(members)
             writer.append(
                 pack_pages(
-                    stored,
+                    quantized,
                     ids[members],
                     counts[first:stop],
                     layout,
@@ -96,8 +103,8 @@ def write_pages(
                     replicas=packing.replicas[first:stop],
                 )
             )
-            total += float(stored.errors.sum(dtype=np.float64))
-            largest = max(largest, float(stored.errors.max()))
+            total += float(quantized.errors.sum(dtype=np.float64))
+            largest = max(largest, float(quantized.errors.max()))
             listener(StageProgressed("pack", stop))
         writer.end()
     return {"mean": total / len(packing.order), "max": largest}

@@ -16,16 +16,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from annserve.build.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, StageFinished, StageStarted
 from annserve.index.sealed import read_sealed, write_sealed
 from annserve.storage.container import ContainerWriter, open_container
-from annserve.vectors.fingerprint import what_changed
+from annserve.vectors.fingerprint import fingerprint, fingerprint_of_file, what_changed
+from annserve.vectors.source import VectorSource
+from annserve.version import __version__
 
 CHECKPOINT = "checkpoint.json"
 STEP_MAGIC = b"ANNSTEPS"
@@ -141,6 +145,18 @@ class Steps:
         """
         with open_container(self.folder / f"{name}.bin", STEP_MAGIC, verify=arrays or True) as file:
             return {array: file.copy(array) for array in arrays or file.names}
+
+
+def what_decides(source: VectorSource, options: BuildOptions) -> dict[str, Any]:
+    """Say what decides an index; how many threads build it, in how much RAM, doesn't."""
+    given = {name: getattr(options, name) for name in ("ids", "rerank_with", "disk", "calibrate_with")}
+    apart = (*given, "threads", "ram_build", "scratch_limit")
+    told = {name: value for name, value in asdict(options).items() if name not in apart}
+    inputs = {"the input": fingerprint(source)}
+    for name, path in given.items():
+        if path is not None:
+            inputs[name] = fingerprint_of_file(path)
+    return {"annserve_version": __version__, "options": told, "inputs": inputs}
 
 
 def unfinished_steps(folder: Path) -> list[str]:

@@ -20,14 +20,15 @@ def command(index: Path, as_json: bool) -> None:
     from annserve import collection
 
     with collection.open(index) as opened:
-        info, report = opened.info(), opened.report
+        info, reports = opened.info(), opened.reports
         probes = {
             str(target): opened.postings_planned(10, target) for target in info["recall_targets"] if info["count"] >= 10
         }
     if as_json:
-        click.echo(json.dumps({"index": info, "postings_planned": probes, "report": report}, indent=1, sort_keys=True))
+        told = {"index": info, "postings_planned": probes, "report": opened.report, "reports": reports}
+        click.echo(json.dumps(told, indent=1, sort_keys=True))
         return
-    click.echo(_text(index, info, probes, report))
+    click.echo(_text(index, info, probes, reports))
 
 
 def _raw_text(raw: dict[str, Any]) -> str:
@@ -36,7 +37,10 @@ def _raw_text(raw: dict[str, Any]) -> str:
     return f"another encoder's: {raw['dim']} {raw['row_type']}, metric {raw['metric']}"
 
 
-def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]], report: dict[str, Any]) -> str:
+def _text(
+    index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]], reports: dict[str, dict[str, Any]]
+) -> str:
+    report = next(iter(reports.values()))
     count = info["count"]
     copies = f", {info['copies']:.1f} copies of a row" if info["copies"] > 1 else ""
     facts = [
@@ -56,6 +60,13 @@ def _text(index: Path, info: dict[str, Any], probes: dict[str, tuple[int, int]],
     if probes:
         rows = [(target, f"{low:,}", f"{high:,}") for target, (low, high) in probes.items()]
         lines += [table_text(("recall target", "postings, easy query", "hard query"), rows), ""]
+    if len(reports) > 1:
+        header = ("segment", "source", "rows", "pages", "full", "build seconds")
+        segments = [
+            (name, one["source"], f"{one['rows']:,}", f"{one['pages']:,}", f"{one['page_fill']:.1%}", one["seconds"])
+            for name, one in reports.items()
+        ]
+        return "\n".join([*lines, table_text(header, segments)])
     stages = [(name, f"{seconds:.1f}") for name, seconds in report["stage_seconds"].items()]
     stages.append(("total", f"{report['seconds']:.1f}"))
     lines.append(table_text(("build stage", "seconds"), stages))

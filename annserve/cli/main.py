@@ -24,6 +24,8 @@ COMMANDS = {
     "generate": ("annserve.cli.generate", "Generate vectors, queries and their exact neighbours."),
     "plan": ("annserve.cli.plan", "Say what an index would take and do, before it is built."),
     "build": ("annserve.cli.build", "Build an index from a file of vectors."),
+    "append": ("annserve.cli.append", "Add vectors to an index."),
+    "compact": ("annserve.cli.compact", "Make one segment of several."),
     "verify": ("annserve.cli.verify", "Prove that an index is whole: every checksum, every row."),
     "inspect": ("annserve.cli.inspect", "Show what is in an index, and how it was built."),
     "search": ("annserve.cli.search", "Search an index in this process."),

@@ -43,6 +43,11 @@ def segment_name(number: int) -> str:
     return f"segment-{number:06d}"
 
 
+def segment_number(name: str) -> int:
+    """Give the number that `segment_name` made a name of."""
+    return int(name.removeprefix("segment-"))
+
+
 def is_manifest_name(name: str) -> bool:
     """Whether a name is one that `manifest_name` makes, and so can't lead out of the index folder."""
     return _MANIFEST.fullmatch(name) is not None

@@ -91,7 +91,19 @@ def at_current(folder: Path, use: Callable[[Snapshot], T]) -> T:
         manifest = read_current(folder)
         try:
             segments = tuple(open_segment(folder, entry, manifest.spec) for entry in manifest.segments)
+            _require_one_encoder(folder, segments)
             return use(Snapshot(folder, manifest, segments))
         except (NotFoundError, CorruptionError):
             if read_current(folder).snapshot == manifest.snapshot:
                 raise
+
+
+def _require_one_encoder(folder: Path, segments: tuple[Segment, ...]) -> None:
+    """Make sure that what ranks candidates anew is of one kind: their distances are set against each other."""
+    raw = [segment.raw.layout for segment in segments if segment.raw is not None and not segment.raw.layout.own]
+    if raw and (len(raw) < len(segments) or any(layout.spec != raw[0].spec for layout in raw)):
+        raise CorruptionError(
+            f"{folder} keeps vectors of another encoder in {len(raw)} of {len(segments)} segments, or of several; "
+            "restore it, or build it anew",
+            path=folder,
+        )

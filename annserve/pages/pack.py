@@ -1,7 +1,8 @@
-"""From rows to pages."""
+"""From rows to pages, and back."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,48 @@ def pack_pages(
     pages[:, layout.rows_offset : stop] = elements.reshape(n_pages, stop - layout.rows_offset)
     seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
     return pages
+
+
+@dataclass(frozen=True)
+class UnpackedRows:
+    """Rows at home on some pages, page by page and in the order of their slots.
+
+    Attributes
+    ----------
+    ids : (n,) uint64
+    places : (n,) int64
+        Page, counted from the first of these, times the capacity, and slot.
+    stored : QuantizedRows
+    """
+
+    ids: npt.NDArray[np.uint64]
+    places: npt.NDArray[np.int64]
+    stored: QuantizedRows
+
+
+def unpack_pages(pages: npt.NDArray[np.uint8], layout: PageLayout) -> UnpackedRows:
+    """Take the rows at home off pages that were proven (``pages.check``), replicas left out.
+
+    Parameters
+    ----------
+    pages : (p, page_bytes) uint8, C-contiguous
+    layout : PageLayout
+    """
+    header = pages[:, : HEADER.itemsize].view(HEADER)[:, 0]
+    at_home = header["count"].astype(np.int64) - (header["flags"] >> REPLICAS_SHIFT)
+    held = np.arange(layout.capacity) < at_home[:, None]
+
+    def column(offset: int, n_bytes: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        part = np.ascontiguousarray(pages[:, offset : offset + n_bytes * layout.capacity])
+        return part.reshape(len(pages), layout.capacity, n_bytes)[held].view(dtype)
+
+    ids = column(layout.ids_offset, 8, "<u8")[:, 0]
+    elements = column(layout.rows_offset, layout.dim, layout.dtype)
+    scales, errors = np.ones(len(ids), np.float32), np.zeros(len(ids), np.float32)
+    if layout.has_factors:
+        scales = column(layout.factors_offset, 4, "<f4")[:, 0]
+        errors = column(layout.factors_offset + 4 * layout.capacity, 4, "<f4")[:, 0]
+    return UnpackedRows(ids, np.flatnonzero(held), QuantizedRows(elements, scales, errors))
 
 
 def unpack_first(pages: npt.NDArray[np.uint8], layout: PageLayout) -> npt.NDArray[np.float32]:

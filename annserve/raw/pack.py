@@ -1,4 +1,4 @@
-"""From raw rows to pages."""
+"""From raw rows to pages, and back."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def pack_raw_pages(
     pages.view(layout.page_dtype)[:, 0]["rows"][own // layout.capacity, own % layout.capacity] = rows
     seal_pages(pages.view(np.uint32), pages, first_page_id, np.uint32(salt))
     return pages
+
+
+def unpack_raw_pages(pages: npt.NDArray[np.uint8], layout: RawLayout) -> npt.NDArray[Any]:
+    """Give what stands in every place of pages that were proven (``raw.score``), (places, dim); zeros without a row."""
+    return np.asarray(pages.view(layout.page_dtype)[:, 0]["rows"]).reshape(-1, layout.spec.dim)

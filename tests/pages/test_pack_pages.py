@@ -10,7 +10,7 @@ from oracles import pages as oracle
 
 from annserve.pages.check import check_pages, check_rows
 from annserve.pages.layout import FLAG_FACTORS, PageLayout
-from annserve.pages.pack import pack_pages
+from annserve.pages.pack import pack_pages, unpack_pages
 from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
@@ -135,3 +135,20 @@ def test_parts_of_a_page_are_aligned_for_their_types():
             layout = PageLayout.of(IndexSpec(dim, row_type, "l2"))
             assert layout.ids_offset % 8 == 0
             assert layout.factors_offset % 4 == 0
+
+
+@given(packings(), st.integers(0, 2**31))
+@settings(max_examples=60)
+def test_what_was_packed_is_unpacked_but_for_replicas(packing, first_page_id):
+    spec, rows, ids, counts, salt = packing
+    layout, stored = PageLayout.of(spec), quantize_rows(rows, spec)
+    replicas = np.random.default_rng(salt).integers(0, counts + 1)
+    pages = pack_pages(stored, ids, counts, layout, first_page_id=first_page_id, salt=salt, replicas=replicas)
+    page = np.repeat(np.arange(len(counts)), counts)
+    slot = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+    home = slot < (counts - replicas)[page]
+    found = unpack_pages(pages, layout)
+    np.testing.assert_array_equal(found.ids, ids[home])
+    np.testing.assert_array_equal(found.places, (page * layout.capacity + slot)[home])
+    for name in ("elements", "scales", "errors"):
+        np.testing.assert_array_equal(getattr(found.stored, name), getattr(stored, name)[home])

@@ -11,6 +11,8 @@ import pytest
 
 from annserve.build.options import BuildOptions
 from annserve.cli.main import COMMANDS, cli
+from annserve.update.append import AppendOptions
+from annserve.update.compact import CompactOptions
 from annserve.vectors.synthetic import SyntheticOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +35,12 @@ def options(*words: str) -> dict[str, click.Option]:
 
 @pytest.mark.parametrize(
     ("name", "least", "kind"),
-    [("build", ["x.npy", "--out", "x"], BuildOptions), ("generate", ["x"], SyntheticOptions)],
+    [
+        ("build", ["x.npy", "--out", "x"], BuildOptions),
+        ("generate", ["x"], SyntheticOptions),
+        ("append", ["x", "y"], AppendOptions),
+        ("compact", ["x"], CompactOptions),
+    ],
 )
 def test_options_of_a_journey_and_of_its_command_are_the_same(name, least, kind):
     """By name and by default, so that help, report and manifest can't disagree."""
@@ -43,7 +50,14 @@ def test_options_of_a_journey_and_of_its_command_are_the_same(name, least, kind)
         assert field.name in offered, field.name
         if field.default is not MISSING:
             assert bare[field.name] == field.default, field.name
-    assert set(offered) - {field.name for field in fields(kind)} <= {"out", "events", "as_json", "help", "unfinished"}
+    assert set(offered) - {field.name for field in fields(kind)} <= {
+        "out",
+        "events",
+        "as_json",
+        "help",
+        "unfinished",
+        "dry_run",
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracles import raw as oracle
 
 from annserve.raw.layout import RawLayout
-from annserve.raw.pack import pack_raw_pages
+from annserve.raw.pack import pack_raw_pages, unpack_raw_pages
 from annserve.raw.score import find_damage, score_rows
 from annserve.spec import ROW_TYPES, IndexSpec
 from annserve.storage.reader import aligned_frames
@@ -51,6 +51,7 @@ def test_rows_lie_at_their_places_and_score_as_the_oracle_says(row_type, dim, me
     own = places - first * layout.capacity
     np.testing.assert_array_equal(everything[own], rows)
     assert not np.delete(everything, own, axis=0).any()
+    np.testing.assert_array_equal(unpack_raw_pages(pages, layout), everything)
 
     frames = aligned_frames(n_pages, layout.page_bytes)
     frames[:] = pages
