@@ -130,7 +130,7 @@ def python_us(index: Any, query: np.ndarray, ask: dict[str, Any]) -> float:
     """Ask one query again and again while every long kernel gives its last answer: what is left is Python and NumPy.
 
     What the stand-ins take by themselves is taken off. What a kernel's call takes to hand its arguments over isn't in
-    it: some 15 µs for all of them, on a 3 GHz core. Short kernels, which count and check, are.
+    it: some 10 µs for all of them, on a 3 GHz core. Short kernels, which count and check, are.
     """
     stand_ins = []
     with ExitStack() as patches:
