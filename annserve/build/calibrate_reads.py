@@ -131,7 +131,7 @@ def calibrate_reads(
         pages = np.where(kept, homes, -1)
         most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
-        full = _rate(chooser, space[some], own[some], k, most, SKIP_NONE, threads, _SKIP_PAGES)
+        full = _rate(chooser, space[some], own[some], k, most, threads)
         skip_terms[a] = _fit_skip(full, hits_on_pages(full, pages[some]), segment.codes.page_spreads)
         if a == 0:
             evenness = ends_of(full)
@@ -183,8 +183,14 @@ def rated_curves(
     pages : (m, k) int64
         Page of each of their neighbours; −1 for one that can't be found.
     """
-    rating = _rate(chooser, space, own, k, heads_wanted, skip, threads, head_skip=head_skip)
-    return Curves.of(rating, hits_on_pages(rating, pages), k)
+
+    def one(first: int) -> Curves:
+        # What was rated is thousands of pages a query; what a curve keeps of it, some hundreds.
+        rating = [_rate_block(chooser, space, own, k, heads_wanted, skip, first, head_skip=head_skip)]
+        return Curves.of(rating, hits_on_pages(rating, pages[first : first + _BLOCK]), k)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return Curves.joined(list(pool.map(one, range(0, len(space), _BLOCK))))
 
 
 def _no_plan() -> ReadPlan:
@@ -204,25 +210,38 @@ def heads_holding(ranks: F64, target: float) -> int:
 def _rate(
     chooser: CodeChooser,
     space: npt.NDArray[np.float32],
+    own: npt.NDArray[np.int64],
+    k: int,
+    heads_wanted: int,
+    threads: int,
+) -> list[Rating]:
+    """Rate queries, each without its own row, and pass over no page."""
+
+    def one(first: int) -> Rating:
+        return _rate_block(chooser, space, own, k, heads_wanted, SKIP_NONE, first, pages_max=_SKIP_PAGES)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(0, len(space), _BLOCK)))
+
+
+def _rate_block(
+    chooser: CodeChooser,
+    space: npt.NDArray[np.float32],
     own: npt.NDArray[np.int64] | None,
     k: int,
     heads_wanted: int,
     skip: Skip,
-    threads: int,
+    first: int,
+    *,
     pages_max: int = PAGES_RATED_MAX,
     head_skip: HeadSkip | None = None,
-) -> list[Rating]:
-    """Rate all queries, block by block, each without its own row."""
-
-    def one(first: int) -> Rating:
-        block = slice(first, first + _BLOCK)
-        excluded = None if own is None else own[block]
-        return chooser.rate(
-            space[block], k, heads_wanted, skip, Clock(), head_skip, pages_max=pages_max, excluded=excluded
-        )[0]
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, range(0, len(space), _BLOCK)))
+) -> Rating:
+    """Rate the block of queries from `first` on."""
+    block = slice(first, first + _BLOCK)
+    excluded = None if own is None else own[block]
+    return chooser.rate(
+        space[block], k, heads_wanted, skip, Clock(), head_skip, pages_max=pages_max, excluded=excluded
+    )[0]
 
 
 def hits_on_pages(rating: list[Rating], pages: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

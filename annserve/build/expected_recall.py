@@ -36,7 +36,7 @@ _BAND = 4.0
 
 @dataclass(frozen=True)
 class Curves:
-    """What the best pages of each query promise and hold, all queries end to end.
+    """What the best pages of each query promise and hold, all queries end to end, as far as a plan may read.
 
     Attributes
     ----------
@@ -69,13 +69,25 @@ class Curves:
         for block, counted in zip(rating, hits):
             order, sums = ranked(block)
             hit_sums = np.cumsum(np.take_along_axis(counted, order, axis=1), axis=1)
-            rated = np.arange(order.shape[1]) < block.sizes[:, None]
-            promised.append(sums[rated] / k)
-            found.append(hit_sums[rated] / k)
-            sizes.append(block.sizes)
+            # Behind the largest expected recall no page counts, nor one worth less than any limit on worth.
+            before = np.pad(sums[:, :-1], ((0, 0), (1, 0)))
+            told = (before < _EXPECTED_MAX * k) | (sums - before > 0.9 * _WORTH_MIN * k)
+            told &= np.arange(order.shape[1]) < block.sizes[:, None]
+            promised.append(sums[told] / k)
+            found.append(hit_sums[told] / k)
+            sizes.append(told.sum(axis=1))
         starts = np.concatenate(([0], np.cumsum(np.concatenate(sizes))))
         evenness = np.concatenate([evenness_of(block) for block in rating])
         return cls(starts, np.concatenate(promised).astype(np.float64), np.concatenate(found), evenness, k)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Curves]) -> Curves:
+        """Give the curves of several blocks of queries as one."""
+        sizes = np.concatenate([np.diff(part.starts) for part in parts])
+        promised, found, evenness = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("promised", "found", "evenness")
+        )
+        return cls(np.concatenate(([0], np.cumsum(sizes))), promised, found, evenness, parts[0].k)
 
     def __len__(self) -> int:
         """Count the queries."""
