@@ -104,21 +104,23 @@ def watched(command: list[str]) -> dict[str, Any]:
 
 
 def growth(out: Path, kind: str) -> dict[str, Any]:
-    """Fit seconds as rows to a power, and say what that promises of more."""
+    """Fit CPU seconds, which a busy machine leaves alone, as rows to a power, and say what that promises of more."""
     results = [json.loads(path.read_text()) for path in out.glob(f"{kind}-*[0-9].json")]
     results.sort(key=lambda one: one["rows"])
     rows, seconds = [one["rows"] for one in results], [one["report"]["seconds"] for one in results]
     if len(results) < 2:
         return {"rows": rows, "seconds": seconds}
-    exponent, at_one = np.polyfit(np.log(rows), np.log(seconds), 1)
+    cpu = [one["report"]["cpu_seconds"] for one in results]
+    exponent, at_one = np.polyfit(np.log(rows), np.log(cpu), 1)
     return {
         "rows": rows,
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "peak_rss_bytes": [one["report"]["peak_rss_bytes"] for one in results],
         "pages": [one["asked"]["pages"] for one in results],
         "recall": [one["asked"]["recall"] for one in results],
-        "exponent": float(exponent),
-        "predicted_seconds": {str(n): float(np.exp(at_one + exponent * np.log(n))) for n in _PREDICTED},
+        "cpu_exponent": float(exponent),
+        "predicted_cpu_seconds": {str(n): float(np.exp(at_one + exponent * np.log(n))) for n in _PREDICTED},
     }
 
 

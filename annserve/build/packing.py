@@ -187,7 +187,7 @@ def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
     n = int(kept["counts"].sum())
     begun = noted_at = time.monotonic()
     noting = 0.0
-    before, notes = steps.noted("refine")
+    notes = steps.noted("refine")
     steps.listener(StageStarted("refine", n * REFINE_ROUNDS))
     pages = Pages.in_order(kept.pop("counts"), kept.pop("centroids"), page_capacity)
     state = {"round": 0, "seen": 0, "traded": 0, "trades": 0, "note": 0}
@@ -212,7 +212,7 @@ def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
             regions=np.concatenate([np.empty(0, np.int64), *regions]),
             region_ends=np.cumsum([len(region) for region in regions], dtype=np.int64),
         )
-        steps.note("refine", before + started - begun, dict(state))
+        steps.note("refine", dict(state))
         noted_at = time.monotonic()
         noting = noted_at - started
 

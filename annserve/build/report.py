@@ -26,8 +26,7 @@ def build_report(
     *,
     n_heads: int,
     skipped: Mapping[str, Any],
-    seconds: Mapping[str, float],
-    peak_rss_bytes: Mapping[str, int],
+    costs: Mapping[str, Mapping[str, float]],
     memory: Memory,
     quantization_error: Mapping[str, float],
     loss: float,
@@ -45,10 +44,8 @@ def build_report(
     n_heads : int
     skipped : mapping
         Rows that were left out, by ``StagedVectors.tell_skipped``.
-    seconds : mapping
-        By stage, in the order in which they ran.
-    peak_rss_bytes : mapping
-        Largest resident set, by stage.
+    costs : mapping
+        ``seconds``, ``cpu_seconds`` and ``peak_rss_bytes`` by stage, in the order in which they ran.
     memory : Memory
         What the build was told to stay within.
     quantization_error : mapping
@@ -85,10 +82,10 @@ def build_report(
         "quantization_error": dict(quantization_error),
         "neighbours_lost_to_int8": loss,
         "intrinsic_dim": intrinsic_dim,
-        "stage_seconds": dict(seconds),
-        "seconds": round(sum(seconds.values()), 3),
-        "stage_peak_rss_bytes": dict(peak_rss_bytes),
-        "peak_rss_bytes": max(peak_rss_bytes.values()),
+        **{f"stage_{of}": dict(by_stage) for of, by_stage in costs.items()},
+        "seconds": round(sum(costs["seconds"].values()), 3),
+        "cpu_seconds": round(sum(costs["cpu_seconds"].values()), 3),
+        "peak_rss_bytes": max(costs["peak_rss_bytes"].values()),
         "ram_build_bytes": memory.cap_bytes,
         "partition_rows": memory.partition_rows,
         "threads": memory.threads,

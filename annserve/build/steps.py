@@ -63,19 +63,16 @@ class Steps:
         if self._path.exists():
             self._state = read_sealed(self._path)
             _require_same(self._state["asked"], asked, folder)
+        #: What unfinished steps had taken when this process began, and when the step that is being taken began.
+        self._before = dict(self._state["within"])
+        self._begun = {"seconds": 0.0, "cpu_seconds": 0.0}
         for behind in self._state["steps"]:
             listener(StageStarted(behind["name"]))
             listener(StageFinished(behind["name"], behind["seconds"], "done before"))
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each step, in order."""
-        return {behind["name"]: behind["seconds"] for behind in self._state["steps"]}
-
-    @property
-    def peak_rss_bytes(self) -> dict[str, int]:
-        """Largest resident set of each step, in order."""
-        return {behind["name"]: behind["peak_rss_bytes"] for behind in self._state["steps"]}
+    def costs(self, of: str) -> dict[str, float]:
+        """Give what each step behind took, in order: its ``seconds``, ``cpu_seconds`` or ``peak_rss_bytes``."""
+        return {behind["name"]: behind[of] for behind in self._state["steps"]}
 
     def to_do(self, name: str) -> bool:
         """Whether a step isn't behind the build yet."""
@@ -96,32 +93,34 @@ class Steps:
 
         `told` is False where the block tells the listener of stages of its own.
         """
-        begun = time.monotonic()
-        before = self._state["within"].get(name, {}).get("seconds", 0.0)
+        self._begun = {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
         _forget_peak_rss()
         if told:
             self.listener(StageStarted(name, total, unit))
         facts: dict[str, Any] = {}
         yield facts
-        seconds = time.monotonic() - begun
-        peak = _peak_rss_bytes()
-        self._state["steps"].append(
-            {"name": name, "seconds": round(before + seconds, 3), "peak_rss_bytes": peak, "facts": facts}
-        )
+        spent = self._spent(name)
+        self._state["steps"].append({"name": name, **spent, "peak_rss_bytes": _peak_rss_bytes(), "facts": facts})
         self._state["within"].pop(name, None)
         write_sealed(self._path, self._state)
         if told:
-            self.listener(StageFinished(name, seconds))
+            self.listener(StageFinished(name, spent["seconds"]))
 
-    def note(self, name: str, seconds: float, notes: dict[str, Any]) -> None:
-        """Record how far a long step has come, after `seconds` in this process; what it needs to go on is durable."""
-        self._state["within"][name] = {"seconds": seconds, "notes": notes}
+    def note(self, name: str, notes: dict[str, Any]) -> None:
+        """Record how far the step that is being taken has come; what it needs to go on is durable."""
+        self._state["within"][name] = {**self._spent(name), "notes": notes}
         write_sealed(self._path, self._state)
 
-    def noted(self, name: str) -> tuple[float, dict[str, Any]]:
-        """Give seconds and notes of an unfinished step; 0 and nothing if it is at its beginning."""
-        within = self._state["within"].get(name, {"seconds": 0.0, "notes": {}})
-        return within["seconds"], within["notes"]
+    def noted(self, name: str) -> dict[str, Any]:
+        """Give the notes of an unfinished step; none if it is at its beginning."""
+        notes: dict[str, Any] = self._state["within"].get(name, {}).get("notes", {})
+        return notes
+
+    def _spent(self, name: str) -> dict[str, float]:
+        """Give the time that a step has taken, in this process and up to the last note of one before."""
+        before = self._before.get(name, {"seconds": 0.0, "cpu_seconds": 0.0})
+        now = {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
+        return {of: round(before[of] + now[of] - self._begun[of], 3) for of in now}
 
     def keep(self, name: str, **arrays: npt.NDArray[Any]) -> None:
         """Leave arrays for later steps, durable when this returns.

@@ -34,6 +34,9 @@ class Peer(ABC):
         Threads that a build may use. A search uses the one that calls it.
     """
 
+    #: Largest resident set of a build that counts it itself, where the kernel's count of the process doesn't tell.
+    build_peak_rss_bytes = 0
+
     def __init__(self, folder: Path, metric: str, parameters: Mapping[str, Any], threads: int) -> None:
         self.folder, self.metric, self.parameters, self.threads = folder, metric, parameters, threads
 

@@ -96,7 +96,9 @@ class Session:
         facts = {
             "seconds": time.monotonic() - began,
             "cpu_seconds": _cpu_seconds() - cpu,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_rss_bytes": max(
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, self._peer.build_peak_rss_bytes
+            ),
         }
         if request["code_rows"] == 0:
             return facts

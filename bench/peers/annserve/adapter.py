@@ -8,6 +8,7 @@ import annserve.collection
 from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.compare.peer import Peer
+from annserve.index.snapshot import open_snapshot
 from annserve.spec import RECALL_TARGETS
 
 
@@ -17,6 +18,8 @@ class Adapter(Peer):
     def build(self, base, base_path):
         options = BuildOptions(metric=self.metric, threads=self.threads, **self.parameters)
         build(base_path, self.folder / "index", options)
+        # It counts by step, and so begins the kernel's count anew.
+        self.build_peak_rss_bytes = open_snapshot(self.folder / "index").segments[0].report["peak_rss_bytes"]
         # What an unfinished build would need is no part of the index.
         shutil.rmtree(self.folder / "index" / ".build", ignore_errors=True)
 
