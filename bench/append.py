@@ -4,8 +4,8 @@
 
 Of a set, the first share of the rows is built and the rest appended; then the index is compacted. Each time the public
 queries are asked, and pages, reads, codes and recall are counted; beside it stands an index of all rows, built at once.
-Counts hang on no load of the machine; seconds do, so they are those of one run after another, and only their ratios
-mean something. The set lies in the folder that ANNSERVE_SHARED names (default ../shared), but for stdlib.
+Counts hang on no load of the machine; seconds do, and of those only the ratios of ``cpu_seconds`` mean something. The
+set lies in the folder that ANNSERVE_SHARED names (default ../shared), but for stdlib.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,8 @@ def main() -> None:
         work = Path(name)
         np.save(work / "all.npy", base)
         told = BuildOptions(metric=metric, ram=options.ram, threads=options.threads)
-        begun = time.monotonic()
-        build(work / "all.npy", work / "whole", told)
-        whole = {"seconds": time.monotonic() - begun, **ask(work / "whole", queries, truth, ks)}
+        whole = timed(lambda: build(work / "all.npy", work / "whole", told))
+        whole |= ask(work / "whole", queries, truth, ks)
         for share in map(float, options.parts.split(",")):
             first = round(share * len(base))
             found = add(work, base, first, told, queries, truth, ks)
@@ -81,20 +81,26 @@ def add(
     """Build the first rows, append the rest, compact; ask after each."""
     np.save(work / "old.npy", base[:first])
     np.save(work / "new.npy", base[first:])
-    index, found = work / "index", {}
-    journeys = {
+    index = work / "index"
+    found: dict[str, Any] = {}
+    journeys: dict[str, Callable[[], Any]] = {
         "before": lambda: build(work / "old.npy", index, told),
         "appended": lambda: append(index, work / "new.npy", AppendOptions(threads=told.threads)),
         "compacted": lambda: compact(index, CompactOptions(threads=told.threads)),
     }
     for name, journey in journeys.items():
-        begun = time.monotonic()
-        journey()
-        seconds = time.monotonic() - begun
         # Before the append a true neighbour may be none of the rows.
-        found[name] = {"seconds": seconds, **ask(index, queries, None if name == "before" else truth, ks)}
+        found[name] = timed(journey) | ask(index, queries, None if name == "before" else truth, ks)
     shutil.rmtree(index)
     return found
+
+
+def timed(journey: Callable[[], Any]) -> dict[str, Any]:
+    """Go on a journey; give its seconds, and those of all CPUs."""
+    begun, cpu_begun = time.monotonic(), time.process_time()
+    journey()
+    cpu_seconds = time.process_time() - cpu_begun
+    return {"seconds": round(time.monotonic() - begun, 1), "cpu_seconds": round(cpu_seconds, 1)}
 
 
 def ask(index: Path, queries: np.ndarray, truth: np.ndarray | None, ks: list[int]) -> dict[str, Any]:
