@@ -3,7 +3,7 @@
 A segment that holds a tenth of the rows holds a tenth of the k nearest, on average, so its pages are chosen for so
 many (`planned_of`), and of their rows the k nearest are taken. Pages chosen for k in each of two halves of sift deliver
 0.976 where 0.90 is asked for, in 15.9 pages a query; chosen for the share alone 0.891 in 9.7, for one row more in all
-0.90 in 10.3; one segment of all rows reads 8.6.
+0.908 in 10.6; one segment of all rows reads 8.6.
 
 Rows of one kind may lie in one segment, so shares of rows promise nothing about a single query: where a segment turns
 out to hold far more of the k nearest than its share (`surprise_of`), it is asked again for k.
