@@ -93,7 +93,10 @@ def workplace(folder: Path, unfinished: str = "refuse") -> Iterator[Path]:
     assert unfinished in UNFINISHED, unfinished
     work = folder / names.BUILD_FOLDER
     if (folder / names.CURRENT).exists():
-        raise OutputError(f"{folder} holds an index already; remove it, or choose another folder", path=folder)
+        raise OutputError(
+            f"{folder} holds an index already; add to it by 'annserve append', remove it, or choose another folder",
+            path=folder,
+        )
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not work.exists())):
         raise OutputError(f"{folder} exists and isn't an empty folder; choose another", path=folder)
     made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]

@@ -130,7 +130,7 @@ def test_an_index_is_never_built_over(small_file, copied_index):
     before = files_of(copied_index)
     ended = annserve("build", small_file, "--out", copied_index)
     assert ended.code == 2
-    assert_says(ended, "holds an index already; remove it, or choose another folder")
+    assert_says(ended, "holds an index already; add to it by 'annserve append', remove it, or choose another folder")
     assert files_of(copied_index) == before
 
 
