@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-import numpy as np
-
 from annserve.build.budget import plan_tiers, tier_bytes
+from annserve.build.memory import least_bytes, scratch_bytes
 from annserve.build.options import BuildOptions
 from annserve.raw.layout import RawLayout
 from annserve.search.page_model import INTRINSIC_DIM, Anchor, Reading, Workload, expected_reading
@@ -29,8 +28,6 @@ _WALK_FACTOR = 6
 #: CPU of a build at 128 dimensions: seconds whatever the rows are, and microseconds a row for staging, clustering,
 #: codes and pages; held-out queries look at every row, 7 ns each.
 BUILD_FIXED_S, BUILD_ROW_US, BUILD_TRUTH_US = 60.0, 170.0, 0.007
-#: RAM of a build: libraries and tables, and bytes for each element beside the rows as given.
-BUILD_BASE_BYTES, BUILD_ELEMENT_BYTES = 450e6, 16
 #: Codebooks: two matrices of the index space.
 _CODEBOOK_BYTES = 8
 
@@ -63,7 +60,8 @@ class Forecast:
     bound_by : str
         ``disk`` or ``cpu``: what keeps it from being more.
     build_seconds, build_ram_bytes, build_disk_bytes : float
-        On `threads` cores.
+        On `threads` cores; the least RAM that a build can be told to stay within, and the index with the build's own
+        files.
     """
 
     k: int
@@ -177,7 +175,6 @@ def forecast(
     disk_us = prices.busy_us(reads, query_bytes)
     # Vicinities come before pages are chosen: a batch of their own.
     waited = prices.batch_us(reads, query_bytes) + (prices.wait_us if tiers.codes_on_ssd and reads else 0.0)
-    row_bytes = spec.dim * np.dtype(spec.row_type).itemsize
     disk_bytes = sum(disk_parts.values())
     return Forecast(
         k=k,
@@ -205,8 +202,8 @@ def forecast(
         queries_per_second=1e6 / max(cpu_us / threads, disk_us),
         bound_by="disk" if disk_us > cpu_us / threads else "cpu",
         build_seconds=_build_cpu_seconds(spec, n_rows) / threads,
-        build_ram_bytes=BUILD_BASE_BYTES + n_rows * (row_bytes + BUILD_ELEMENT_BYTES * spec.space_dim),
-        build_disk_bytes=disk_bytes + n_rows * row_bytes,
+        build_ram_bytes=least_bytes(spec, n_rows, tiers),
+        build_disk_bytes=disk_bytes + scratch_bytes(n_rows, spec, raw),
     )
 
 

@@ -1,4 +1,4 @@
-"""How much of the rows a build works on at a time, so that it stays within its RAM.
+"""How much of the rows a build works on at a time, so that it stays within its RAM; and the disk of its own files.
 
 A build holds arrays that grow with the rows, and blocks of rows that don't: threads and partitions are cut to what is
 left for these. What the arrays take is stated here once, for the refusal before the work and for ``plan``.
@@ -15,6 +15,7 @@ from annserve.build.budget import TierPlan
 from annserve.clusters.partitions import PARTITION_ROWS
 from annserve.clusters.refinement import REGION_PAGES
 from annserve.errors import InputError
+from annserve.raw.layout import RawLayout
 from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 
@@ -71,28 +72,29 @@ def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | 
         If even one thread takes more; the message says how much that is.
     """
     cap_bytes = free_memory() // 2 if ram_build is None else bytes_of(ram_build, "ram_build")
-    row_bytes = spec.dim * np.dtype(spec.row_type).itemsize
-    vector_bytes = 4 * spec.space_dim
-    # Rows as read, sorted, carried to the index space, and as float32.
-    at_work = 2 * row_bytes + vector_bytes * (1 if spec.space_dtype.kind in "ui" else 2)
-    region = min(REGION_PAGES * spec.page_capacity, n_rows) * at_work
-    packing, later = (_BASE_BYTES + bytes_ for bytes_ in held_bytes(spec, n_rows, tiers))
-    least = int(max(packing + region, later))
+    least = least_bytes(spec, n_rows, tiers)
     if least > cap_bytes:
         raise InputError(
             f"ram_build is {bytes_text(cap_bytes)}, but {n_rows:,} such rows take at least {bytes_text(least)}; "
             "give it that much, or build fewer rows",
             field="ram_build",
         )
-    n_threads = max(1, min(threads, int((cap_bytes - packing) // region)))
-    partition_rows = int((cap_bytes - packing) / n_threads / at_work / 2)
+    left = cap_bytes - _BASE_BYTES - held_bytes(spec, n_rows, tiers)[0]
+    n_threads = max(1, min(threads, int(left // _region_bytes(spec, n_rows))))
+    partition_rows = int(left / n_threads / _bytes_at_work(spec) / 2)
     return Memory(
         cap_bytes,
         least,
         n_threads,
         min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, partition_rows)),
-        max(1, _CHUNK_BYTES // row_bytes),
+        max(1, _CHUNK_BYTES // _row_bytes(spec)),
     )
+
+
+def least_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> int:
+    """Give what a build takes with one thread, which is the least."""
+    packing, later = held_bytes(spec, n_rows, tiers)
+    return int(_BASE_BYTES + max(packing + _region_bytes(spec, n_rows), later))
 
 
 def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, float]:
@@ -109,6 +111,26 @@ def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, fl
         later.append(n_rows * (_RANKS_BYTES + tiers.code_bytes + 2) + pages * 2 * vector_bytes)
     later.append(n_rows * _OFFER_BYTES * (tiers.replicas - 1))
     return packing, max(later)
+
+
+def scratch_bytes(count: int, spec: IndexSpec, raw: RawLayout | None) -> int:
+    """Give what the files of a build itself take at a time: rows in two orders, their numbers, pages in two notes."""
+    rows = 2 * count * spec.dim * np.dtype(spec.row_type).itemsize
+    numbers = count * (4 * 8 + 3 * 4 * spec.space_dim // spec.page_capacity)
+    return rows + numbers + (2 * count * raw.row_bytes if raw is not None and not raw.own else 0)
+
+
+def _row_bytes(spec: IndexSpec) -> int:
+    return spec.dim * np.dtype(spec.row_type).itemsize
+
+
+def _bytes_at_work(spec: IndexSpec) -> int:
+    """Give the bytes of a row that is worked on: as read, sorted, carried to the index space, and as float32."""
+    return 2 * _row_bytes(spec) + 4 * spec.space_dim * (1 if spec.space_dtype.kind in "ui" else 2)
+
+
+def _region_bytes(spec: IndexSpec, n_rows: int) -> int:
+    return min(REGION_PAGES * spec.page_capacity, n_rows) * _bytes_at_work(spec)
 
 
 def free_memory() -> int:

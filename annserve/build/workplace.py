@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
 from annserve.build.budget import TierPlan
+from annserve.build.memory import scratch_bytes
 from annserve.build.steps import unfinished_steps
 from annserve.errors import ConflictError, InputError, OutputError
 from annserve.index import names
@@ -67,13 +66,6 @@ def require_space(
             "another folder",
             path=folder,
         )
-
-
-def scratch_bytes(count: int, spec: IndexSpec, raw: RawLayout | None) -> int:
-    """Give what the files of a build itself take at a time: rows in two orders, their numbers, pages in two notes."""
-    rows = 2 * count * spec.dim * np.dtype(spec.row_type).itemsize
-    numbers = count * (4 * 8 + 3 * 4 * spec.space_dim // spec.page_capacity)
-    return rows + numbers + (2 * count * raw.row_bytes if raw is not None and not raw.own else 0)
 
 
 @contextmanager
