@@ -27,7 +27,7 @@ same index. Peak RAM is stated and kept by ``build.memory``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +44,10 @@ from annserve.build.options import BuildOptions
 from annserve.build.packing import STAGED, pack_staged, packed_rows, read_origin, read_packing
 from annserve.build.postings import Stored, centroids_of_postings, write_pages
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, stage_other_rows
+from annserve.build.recall_sample import SAMPLE_QUERIES, sample_recall
 from annserve.build.replicate import replicate
-from annserve.build.report import build_report
+from annserve.build.report import build_report, outcome
+from annserve.build.report_page import write_page
 from annserve.build.row_ids import row_ids
 from annserve.build.steps import Steps, what_decides
 from annserve.build.storage_loss import loss_of_storage
@@ -60,13 +62,14 @@ from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
 from annserve.index import names
 from annserve.index.manifest import Manifest, SegmentEntry
-from annserve.index.publish import describe_segment, publish
-from annserve.index.sealed import write_sealed
+from annserve.index.publish import describe_file, describe_segment, publish
+from annserve.index.sealed import read_sealed, write_sealed
 from annserve.index.segment import Segment, open_segment, read_codes, read_heads, write_codes, write_heads
+from annserve.index.snapshot import Snapshot
 from annserve.index.vicinities import open_vicinities
 from annserve.pages.layout import PageLayout
 from annserve.raw.layout import RawLayout
-from annserve.spec import IndexSpec
+from annserve.spec import RECALL_TARGETS, IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
 from annserve.vectors.fingerprint import fingerprint, what_changed
@@ -122,6 +125,7 @@ def build(
     ):
         entry, spec, norm_max = build_segment(source, folder, 1, options, work, listener)
         manifest = Manifest(1, spec, norm_max, (entry,))
+        write_page(folder / names.REPORT_PAGE, read_sealed(folder / entry.name / names.REPORT))
         publish(folder, manifest)
     return manifest
 
@@ -209,7 +213,7 @@ def build_segment(
         verify_segment(segment, reader, listener).raise_if_broken(place)
     finally:
         reader.close()
-    return entry, spec, norm_max
+    return _tell_outcome(job, folder, entry, segment), spec, norm_max
 
 
 @dataclass(frozen=True)
@@ -441,3 +445,18 @@ def _report(job: _Job, rows: RowFile, source: VectorSource) -> None:
         intrinsic_dim=hardness_of(rows),
     )
     write_sealed(job.place / names.REPORT, report)
+
+
+def _tell_outcome(job: _Job, folder: Path, entry: SegmentEntry, segment: Segment) -> SegmentEntry:
+    """Add to the report what a search of the segment takes and delivers; give the entry with that report."""
+    snapshot = Snapshot(folder, Manifest(1, job.spec, job.norm_max, (entry,)), (segment,))
+    curve = sample_recall(
+        snapshot,
+        SAMPLE_QUERIES,
+        recall_targets=RECALL_TARGETS,
+        threads=job.memory.threads,
+        listener=job.steps.listener,
+    )
+    path = job.place / names.REPORT
+    write_sealed(path, segment.report | outcome(job.designed, job.options, segment, entry, curve))
+    return replace(entry, files={**entry.files, names.REPORT: describe_file(path)})

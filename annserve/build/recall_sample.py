@@ -31,6 +31,8 @@ from annserve.spec import RECALL_TARGET_DEFAULT
 from annserve.storage.reader import PageReader, aligned_frames, open_reader
 from annserve.vectors.sample import sample_row_ids
 
+#: Rows that a build and ``verify`` ask for.
+SAMPLE_QUERIES = 200
 #: Pages that are scored at once: 4 MiB, which stay in a cache while all queries look at them.
 _BATCH_PAGES = 1_024
 #: Queries of a search at once.
@@ -116,8 +118,8 @@ def sample_recall(
         queries = _draw(engines, n_queries)
         bars = _kth_distances(engines, quantize_queries(queries), k, threads, listener)
         found = [_ask(searcher, queries, bars, k, target) for target in recall_targets]
-    said = ", ".join(f"{one.recall:.4f} at {one.recall_target:g} in {one.pages:.1f} pages" for one in found)
-    listener(StageFinished("sample", time.monotonic() - begun, f"recall@{k} of {len(queries)} rows {said}"))
+    said = ", ".join(f"{one.recall:.3f} at {one.recall_target:g}" for one in found)
+    listener(StageFinished("sample", time.monotonic() - begun, f"recall@{k} of {len(queries)} rows: {said}"))
     return found
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from annserve.build.report_page import page_is_whole
 from annserve.codes.vicinities import check_vicinities
 from annserve.errors import CorruptionError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.heads.graph import reachable
+from annserve.index import names
 from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
 from annserve.index.snapshot import Snapshot
@@ -77,6 +79,9 @@ def verify_index(snapshot: Snapshot, listener: Listener = ignore) -> Verificatio
         if len(twice):
             whole.problems.append(f"{prefix}{len(twice):,} rows, {twice[0]} first, are in an older segment too")
         ids = np.union1d(ids, at_home) if len(entries) > 1 else ids
+    page = snapshot.folder / names.REPORT_PAGE
+    if page.exists() and not page_is_whole(page):
+        whole.problems.append(f"{names.REPORT_PAGE} isn't what the build wrote")
     return whole
 
 

@@ -21,6 +21,8 @@ from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 from annserve.storage.atomic import free_bytes, locked
 
+#: Files of an index that a build which was killed while it published may have left beside manifests.
+_LEFT_BEHIND = (f"{names.CURRENT}.tmp", names.REPORT_PAGE, f"{names.REPORT_PAGE}.tmp")
 #: What to do with an unfinished build.
 UNFINISHED = ("refuse", "resume", "restart")
 
@@ -133,5 +135,5 @@ def _clear(folder: Path, keep: Path) -> None:
                 shutil.rmtree(entry)
             elif entry.name != "LOCK":
                 entry.unlink()
-        elif names.is_manifest_name(entry.name.removesuffix(".tmp")) or entry.name == f"{names.CURRENT}.tmp":
+        elif names.is_manifest_name(entry.name.removesuffix(".tmp")) or entry.name in _LEFT_BEHIND:
             entry.unlink()

@@ -11,6 +11,7 @@
     segment-000001/raw.bin      raw rows for a second look (SSD); absent where an index keeps none
     segment-000001/plan.json    what calibration found
     segment-000001/report.json  how the build went
+    report.html                 the same to be looked at, of the build that made the index; nothing reads it
     .build/                     staging of an unfinished build; removed when it is published
 """
 
@@ -23,6 +24,7 @@ BUILD_FOLDER = ".build"
 HEADS, PAGES, PLAN, REPORT = "heads.bin", "pages.bin", "plan.json", "report.json"
 CODES, VICINITIES = "codes.bin", "vicinities.bin"
 RAW = "raw.bin"
+REPORT_PAGE = "report.html"
 #: Files that every segment has, and those that it may have.
 SEGMENT_FILES = (HEADS, PAGES, PLAN, REPORT)
 OPTIONAL_FILES = (CODES, VICINITIES, RAW)

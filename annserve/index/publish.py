@@ -20,8 +20,13 @@ def describe_segment(folder: Path, name: str, *, n_rows: int, n_heads: int, n_pa
     """Take length and checksum of each file of a written segment."""
     place = folder / name
     present = [*names.SEGMENT_FILES, *(file for file in names.OPTIONAL_FILES if (place / file).exists())]
-    files = {file: FileEntry((place / file).stat().st_size, file_checksum(place / file)) for file in present}
+    files = {file: describe_file(place / file) for file in present}
     return SegmentEntry(name, n_rows, n_heads, n_pages, salt, files)
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Take length and checksum of a file of a segment."""
+    return FileEntry(path.stat().st_size, file_checksum(path))
 
 
 def publish(folder: Path, manifest: Manifest) -> None:

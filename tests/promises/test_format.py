@@ -397,7 +397,7 @@ def test_every_file_of_an_index_is_in_the_picture_and_covered():
     covered = [row["file"] for row in table_of("### What covers each byte")]
     files = [names.HEADS, names.CODES, names.VICINITIES, names.PAGES, names.RAW, names.PLAN, names.REPORT]
     assert set(files) == {*names.SEGMENT_FILES, *names.OPTIONAL_FILES}
-    assert covered == [names.CURRENT, "manifest", *files]
+    assert covered == [names.CURRENT, "manifest", *files, names.REPORT_PAGE]
     for name in files:
         assert f"{names.segment_name(1)}/{name}" in picture
     assert names.manifest_name(1) in picture
