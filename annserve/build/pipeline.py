@@ -27,8 +27,10 @@ same index. Peak RAM is stated and kept by ``build.memory``.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -74,14 +76,18 @@ from annserve.storage.checksum import crc32c
 from annserve.storage.reader import open_reader
 from annserve.vectors.fingerprint import fingerprint, what_changed
 from annserve.vectors.formats import open_vectors
+from annserve.vectors.pipe import spool
 from annserve.vectors.row_file import RowFile, SpaceRows
 from annserve.vectors.source import VectorSource
 from annserve.vectors.staging import StagedVectors, stage
 from annserve.vectors.truth import exact_neighbours
 
+#: What came through a pipe, in the working folder; the report calls its input so.
+SPOOLED = "standard-input.npy"
+
 
 def build(
-    source_path: str | Path,
+    source: str | Path | BinaryIO,
     folder: str | Path,
     options: BuildOptions,
     listener: Listener = ignore,
@@ -92,8 +98,9 @@ def build(
 
     Parameters
     ----------
-    source_path : str or Path
-        Vectors, in any format that ``vectors.formats`` reads.
+    source : str, Path or buffered binary stream
+        Vectors, in any format that ``vectors.formats`` reads; or arrays as ``vectors.pipe`` takes them, which a build
+        that goes on with an unfinished one reads no more once they have been spooled.
     folder : str or Path
         Where the index goes: a new or empty folder, or one that an unfinished build left.
     options : BuildOptions
@@ -119,11 +126,16 @@ def build(
         input or other options.
     """
     folder = Path(folder)
-    with (
-        open_vectors(source_path, column=options.column) as source,
-        workplace(folder, unfinished) as work,
-    ):
-        entry, spec, norm_max = build_segment(source, folder, 1, options, work, listener)
+    with ExitStack() as stack:
+        if isinstance(source, str | Path):
+            vectors = stack.enter_context(open_vectors(source, column=options.column))
+            work = stack.enter_context(workplace(folder, unfinished))
+        else:
+            work = stack.enter_context(workplace(folder, unfinished))
+            if not (work / SPOOLED).exists():
+                spool(source, work / SPOOLED, listener)
+            vectors = stack.enter_context(open_vectors(work / SPOOLED))
+        entry, spec, norm_max = build_segment(vectors, folder, 1, options, work, listener)
         manifest = Manifest(1, spec, norm_max, (entry,))
         write_page(folder / names.REPORT_PAGE, read_sealed(folder / entry.name / names.REPORT))
         publish(folder, manifest)

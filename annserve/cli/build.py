@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from annserve.build.options import CODES, RERANKS, BuildOptions
 from annserve.cli.event_log import STDERR, build_events
+from annserve.errors import InputError
 from annserve.sizes import bytes_text
 from annserve.spec import METRICS
 
 _DEFAULTS = BuildOptions()
+#: Source that stands for standard input.
+_STDIN = "-"
 
 
 @click.command("build")
@@ -107,29 +112,50 @@ def command(
 
     SOURCE is .npy, .fvecs/.bvecs, .fbin/.u8bin/.i8bin, HDF5, parquet or a zarr v3 folder; several such files, as a
     quoted pattern or a folder, are one set in the order of their names. An array inside a file is named after a colon:
-    vectors.hdf5:train. Nothing can be opened before the build has ended and proven itself;
-    a build that was killed leaves no index, and the same command with --resume goes on with it.
+    vectors.hdf5:train. - reads standard input: arrays of rows, one numpy.save after another.
+
+    Nothing can be opened before the build has ended and proven itself; a build that was killed leaves no index, and the
+    same command with --resume goes on with it.
     """
-    from annserve.build.design import design
     from annserve.build.pipeline import build
-    from annserve.index.snapshot import open_snapshot
-    from annserve.vectors.formats import open_vectors
 
     checked = BuildOptions(**options)  # type: ignore[arg-type]
-    with open_vectors(source, column=checked.column) as vectors:
-        designed = design(checked, vectors)
+    stream = _standard_input() if str(source) == _STDIN else None
+    if stream is None and events != STDERR:
+        _announce(source, checked)
+    with build_events(events) as listener:
+        build(stream or source, out, checked, listener, unfinished=unfinished or "refuse")
+    _tell(out, as_json)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin.isatty():
+        raise InputError(f"SOURCE is {_STDIN}, but standard input is a terminal; pipe arrays into it, or name a file")
+    return sys.stdin.buffer
+
+
+def _announce(source: Path, options: BuildOptions) -> None:
+    """Say what the index will be, before the work."""
+    from annserve.build.design import design
+    from annserve.vectors.formats import open_vectors
+
+    with open_vectors(source, column=options.column) as vectors:
+        designed = design(options, vectors)
         spec = designed.spec
         pages = int(designed.tiers.copies(spec.page_capacity) * -(-vectors.count // spec.page_capacity))
         about = bytes_text(pages * spec.page_bytes * (2 if designed.tiers.codes_on_ssd else 1))
         lines = (
-            f"{vectors.count:,} × {vectors.dim} {vectors.dtype}, metric {checked.metric}: "
+            f"{vectors.count:,} × {vectors.dim} {vectors.dtype}, metric {options.metric}: "
             f"about {pages:,} pages of {spec.page_capacity} rows, {about} on disk",
             *designed.why.values(),
         )
-        if events != STDERR:
-            click.echo("\n".join(lines), err=True)
-    with build_events(events) as listener:
-        build(source, out, checked, listener, unfinished=unfinished or "refuse")
+    click.echo("\n".join(lines), err=True)
+
+
+def _tell(out: Path, as_json: bool) -> None:
+    """Say what was published."""
+    from annserve.index.snapshot import open_snapshot
+
     snapshot = open_snapshot(out)
     report = snapshot.segments[0].report
     if as_json:

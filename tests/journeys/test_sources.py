@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from journeys.doors import annserve, build_index, search_files
+from journeys.doors import COMMAND, Ended, annserve, annserve_process, build_index, search_files
 
 import annserve as product
 from annserve.vectors.formats import create_vectors
@@ -25,6 +26,58 @@ def write_parts(folder: Path, rows: np.ndarray, suffixes: tuple[str, ...]) -> Pa
 def test_parts_of_a_set_give_the_index_of_the_whole(small_rows, small_index, tmp_path, source):
     write_parts(tmp_path / "parts", small_rows, (".npy", ".fbin", ".zarr"))
     assert search_files(build_index(tmp_path / source, tmp_path / "index")) == search_files(small_index)
+
+
+def piped(folder: Path, *arrays: np.ndarray) -> Path:
+    """Write a file that a pipe would carry: arrays one after another."""
+    with (folder / "stream").open("wb") as stream:
+        for array in arrays:
+            np.save(stream, array)
+    return folder / "stream"
+
+
+def build_piped(stream: Path, folder: Path, *options: object) -> Ended:
+    with stream.open("rb") as arrays:
+        return annserve_process("build", "-", "--out", folder, "--threads", 2, *options, stdin=arrays)
+
+
+def test_a_pipe_of_chunks_gives_the_index_of_the_whole(small_rows, small_index, tmp_path):
+    ended = build_piped(piped(tmp_path, *np.split(small_rows, [1, 100, 599])), tmp_path / "index")
+    assert ended.code == 0, ended.err
+    assert search_files(tmp_path / "index") == search_files(small_index)
+    assert not (tmp_path / "index" / ".build").exists()
+    assert ended.err.startswith("spool ")
+
+
+def test_a_killed_build_of_a_pipe_is_gone_on_with_without_the_pipe(small_rows, small_index, tmp_path):
+    """Killed when it says that its rows are staged: what came through the pipe is kept until the index is whole."""
+    folder = tmp_path / "index"
+    stream = piped(tmp_path, small_rows)
+    command = [*COMMAND, "build", "-", "--out", str(folder), "--threads", "2"]
+    with (
+        stream.open("rb") as arrays,
+        subprocess.Popen(command, stdin=arrays, stderr=subprocess.PIPE, text=True) as build,
+    ):
+        assert build.stderr is not None
+        for line in build.stderr:
+            if line.startswith("link"):
+                build.kill()
+                break
+        build.stderr.read()
+    (tmp_path / "empty").touch()
+    ended = build_piped(tmp_path / "empty", folder, "--resume")
+    assert ended.code == 0, ended.err
+    assert search_files(folder) == search_files(small_index)
+
+
+def test_a_pipe_that_breaks_leaves_nothing(small_rows, tmp_path):
+    stream = piped(tmp_path, small_rows, small_rows)
+    for cut, code, said in ((-7, 3, "array 1 of standard input ends within its row 599"), (0, 2, "holds no rows")):
+        stream.write_bytes(stream.read_bytes()[:cut])
+        ended = build_piped(stream, tmp_path / "deep" / "index")
+        assert ended.code == code
+        assert said in ended.error
+        assert not (tmp_path / "deep").exists()
 
 
 def test_rows_that_are_left_out_are_counted_and_listed_and_the_others_keep_their_numbers(small_rows, tmp_path):
