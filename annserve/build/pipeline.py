@@ -65,7 +65,7 @@ from annserve.heads.layout import HeadNodes
 from annserve.index import names
 from annserve.index.manifest import Manifest, SegmentEntry
 from annserve.index.publish import describe_file, describe_segment, publish
-from annserve.index.sealed import read_sealed, write_sealed
+from annserve.index.sealed import write_sealed
 from annserve.index.segment import Segment, open_segment, read_codes, read_heads, write_codes, write_heads
 from annserve.index.snapshot import Snapshot
 from annserve.index.vicinities import open_vicinities
@@ -137,7 +137,7 @@ def build(
             vectors = stack.enter_context(open_vectors(work / SPOOLED))
         entry, spec, norm_max = build_segment(vectors, folder, 1, options, work, listener)
         manifest = Manifest(1, spec, norm_max, (entry,))
-        write_page(folder / names.REPORT_PAGE, read_sealed(folder / entry.name / names.REPORT))
+        write_page(folder, entry.name)
         publish(folder, manifest)
     return manifest
 

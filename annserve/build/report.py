@@ -154,6 +154,7 @@ def outcome(
         *((f"a query at {RECALL_TARGET_DEFAULT}", "pages", foretold.reading.pages, found) for found in pages),
     ]
     return {
+        "segment": entry.name,
         "ram_tiers": ram,
         "disk_files": disk,
         "recall_curve": [asdict(one) for one in curve],

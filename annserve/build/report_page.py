@@ -1,6 +1,7 @@
 """The report of a build as one HTML page, to be looked at: it loads nothing, and shows no number that the report lacks.
 
-Under ``<index>/report.html``, with a checksum in its last line as every file of an index has one.
+Under ``<index>/report.html``, of the segment that was built last, with a checksum in its last line as every file of an
+index has one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from annserve.build.charts import lying_bars, recall_line, standing_bars
+from annserve.index import names
+from annserve.index.sealed import read_sealed
 from annserve.sizes import bytes_text
 from annserve.storage.atomic import write_atomically
 from annserve.storage.checksum import crc32c
@@ -33,16 +36,16 @@ _SEAL_BYTES = len(b"<!-- crc32c 00000000 -->\n")
 _LISTED = 20
 
 
-def write_page(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the page of a report; it appears whole or not at all.
+def write_page(folder: Path, segment_name: str) -> None:
+    """Write the page of a segment's report beside the index; it appears whole or not at all.
 
     Raises
     ------
     OutputError
         If the device refuses.
     """
-    body = html_page(report).encode()
-    write_atomically(path, body + f"<!-- crc32c {crc32c(body):08x} -->\n".encode())
+    body = html_page(read_sealed(folder / segment_name / names.REPORT)).encode()
+    write_atomically(folder / names.REPORT_PAGE, body + f"<!-- crc32c {crc32c(body):08x} -->\n".encode())
 
 
 def page_is_whole(path: Path) -> bool:
@@ -70,8 +73,8 @@ def html_page(report: Mapping[str, Any]) -> str:
         f"{report['intrinsic_dim']}",
     ]
     made = (
-        f"annserve {report['annserve_version']}, {report['threads']} threads of {report['cpus']} CPUs, "
-        f"{report['seconds']:,.1f} s, at most {bytes_text(report['peak_rss_bytes'])} of RAM"
+        f"{report['segment']}, by annserve {report['annserve_version']}, {report['threads']} threads of "
+        f"{report['cpus']} CPUs, {report['seconds']:,.1f} s, at most {bytes_text(report['peak_rss_bytes'])} of RAM"
     )
     sections = [*_histograms(report), _recall(report), *_stages(report), *_tiers(report), _prediction(report)]
     sections += [_skipped(report["skipped"])] if report["skipped"]["rows"] else []

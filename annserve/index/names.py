@@ -11,7 +11,7 @@
     segment-000001/raw.bin      raw rows for a second look (SSD); absent where an index keeps none
     segment-000001/plan.json    what calibration found
     segment-000001/report.json  how the build went
-    report.html                 the same to be looked at, of the build that made the index; nothing reads it
+    report.html                 the report of the newest segment, to be looked at; nothing reads it
     .build/                     staging of an unfinished build; removed when it is published
 """
 

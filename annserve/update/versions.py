@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from annserve.build.report_page import write_page
 from annserve.errors import ConflictError, OutputError
 from annserve.index import names
 from annserve.index.manifest import Manifest, read_current
@@ -78,6 +79,7 @@ def publish_after(folder: Path, before: Manifest, after: Manifest) -> None:
         raise ConflictError(
             f"{folder} moved on from snapshot {before.snapshot} to {found} meanwhile; try again on what is there now"
         )
+    write_page(folder, after.segments[-1].name)
     publish(folder, after)
 
 

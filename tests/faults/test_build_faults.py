@@ -77,7 +77,12 @@ def test_a_build_killed_in_any_stage_leaves_no_index_and_goes_on(source, undistu
             product.open(folder)
         assert annserve("verify", folder).code == 2
     assert search_files(build_index(source, folder, "--resume")) == undisturbed
-    assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "manifest-000001.json", "segment-000001"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "CURRENT",
+        "manifest-000001.json",
+        "report.html",
+        "segment-000001",
+    ]
 
 
 def test_an_unfinished_build_is_neither_lost_nor_taken_for_another(source, undisturbed, tmp_path):

@@ -54,7 +54,12 @@ def test_old_and_new_rows_are_found_as_by_brute_force(make_case, make_appended, 
     assert verify_index(snapshot).problems == []
     assert files_of(case.index / SEGMENTS[0]) == files_of(make_case(kind).index / SEGMENTS[0])
     require_one_kind(*snapshot.segments)
-    assert sorted(path.name for path in case.index.iterdir()) == ["CURRENT", "manifest-000002.json", *SEGMENTS]
+    assert sorted(path.name for path in case.index.iterdir()) == [
+        "CURRENT",
+        "manifest-000002.json",
+        "report.html",
+        *SEGMENTS,
+    ]
 
 
 def require_one_kind(old: Segment, new: Segment) -> None:
@@ -206,7 +211,12 @@ def test_a_version_that_came_in_between_is_not_overwritten(make_case, monkeypatc
     monkeypatch.setattr(journey, "build_segment", slow)
     with pytest.raises(ConflictError, match="moved on from snapshot 1 to 9"):
         append(case.index, case.source, options_for(case))
-    assert sorted(path.name for path in case.index.iterdir()) == ["CURRENT", "manifest-000009.json", SEGMENTS[0]]
+    assert sorted(path.name for path in case.index.iterdir()) == [
+        "CURRENT",
+        "manifest-000009.json",
+        "report.html",
+        SEGMENTS[0],
+    ]
     assert verify_index(open_snapshot(case.index)).rows == OLD
 
 
@@ -229,7 +239,12 @@ def test_an_append_that_is_killed_leaves_the_old_index_and_the_next_one_works(ma
         assert index.n_rows == OLD
     assert annserve("verify", case.index).code == 0
     assert annserve("append", case.index, case.source, "--threads", 1).code == 0
-    assert sorted(path.name for path in case.index.iterdir()) == ["CURRENT", "manifest-000002.json", *SEGMENTS]
+    assert sorted(path.name for path in case.index.iterdir()) == [
+        "CURRENT",
+        "manifest-000002.json",
+        "report.html",
+        *SEGMENTS,
+    ]
 
 
 #: Appends; then publishes in copies of the folder: the i-th process is killed before its i-th call of the system.

@@ -20,7 +20,7 @@ from annserve.update.append import AppendOptions, append
 from annserve.update.compact import CompactOptions, compact
 from annserve.update.stored import StoredRawRows, stored_rows
 
-ONE = ["CURRENT", "manifest-000003.json", "segment-000003"]
+ONE = ["CURRENT", "manifest-000003.json", "report.html", "segment-000003"]
 
 
 def stored_by_id(snapshot: Snapshot) -> dict[int, tuple[bytes, ...]]:
