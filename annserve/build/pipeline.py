@@ -28,7 +28,7 @@ same index. Peak RAM is stated and kept by ``build.memory``.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,12 +43,12 @@ from annserve.build.heldout import NEIGHBOURS, HeldOut, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.memory import Memory, plan_memory
 from annserve.build.options import BuildOptions
+from annserve.build.outcome import tell_outcome
 from annserve.build.packing import STAGED, pack_staged, packed_rows, read_origin, read_packing
 from annserve.build.postings import Stored, centroids_of_postings, write_pages
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, plan_raw_rows, stage_other_rows
-from annserve.build.recall_sample import SAMPLE_QUERIES, sample_recall
 from annserve.build.replicate import replicate
-from annserve.build.report import build_report, outcome
+from annserve.build.report import build_report
 from annserve.build.report_page import write_page
 from annserve.build.row_ids import row_ids
 from annserve.build.steps import Steps, what_decides
@@ -64,26 +64,21 @@ from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
 from annserve.index import names
 from annserve.index.manifest import Manifest, SegmentEntry
-from annserve.index.publish import describe_file, describe_segment, publish
+from annserve.index.publish import describe_segment, publish
 from annserve.index.sealed import write_sealed
 from annserve.index.segment import Segment, open_segment, read_codes, read_heads, write_codes, write_heads
-from annserve.index.snapshot import Snapshot
 from annserve.index.vicinities import open_vicinities
 from annserve.pages.layout import PageLayout
 from annserve.raw.layout import RawLayout
-from annserve.spec import RECALL_TARGETS, IndexSpec
+from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
-from annserve.storage.reader import open_reader
 from annserve.vectors.fingerprint import fingerprint, what_changed
 from annserve.vectors.formats import open_vectors
-from annserve.vectors.pipe import spool
+from annserve.vectors.pipe import open_piped
 from annserve.vectors.row_file import RowFile, SpaceRows
 from annserve.vectors.source import VectorSource
 from annserve.vectors.staging import StagedVectors, stage
 from annserve.vectors.truth import exact_neighbours
-
-#: What came through a pipe, in the working folder; the report calls its input so.
-SPOOLED = "standard-input.npy"
 
 
 def build(
@@ -132,9 +127,7 @@ def build(
             work = stack.enter_context(workplace(folder, unfinished))
         else:
             work = stack.enter_context(workplace(folder, unfinished))
-            if not (work / SPOOLED).exists():
-                spool(source, work / SPOOLED, listener)
-            vectors = stack.enter_context(open_vectors(work / SPOOLED))
+            vectors = stack.enter_context(open_piped(source, work, listener))
         entry, spec, norm_max = build_segment(vectors, folder, 1, options, work, listener)
         manifest = Manifest(1, spec, norm_max, (entry,))
         write_page(folder, entry.name)
@@ -220,12 +213,9 @@ def build_segment(
         salt=crc32c(heads.nodes),
     )
     segment = open_segment(folder, entry, spec)
-    reader = open_reader(segment.pages_path, segment.pages_offset, spec.page_bytes, segment.n_pages)
-    try:
-        verify_segment(segment, reader, listener).raise_if_broken(place)
-    finally:
-        reader.close()
-    return _tell_outcome(job, folder, entry, segment), spec, norm_max
+    verify_segment(segment, listener).raise_if_broken(place)
+    entry = tell_outcome(folder, entry, segment, norm_max, designed, options, memory.threads, listener)
+    return entry, spec, norm_max
 
 
 @dataclass(frozen=True)
@@ -457,18 +447,3 @@ def _report(job: _Job, rows: RowFile, source: VectorSource) -> None:
         intrinsic_dim=hardness_of(rows),
     )
     write_sealed(job.place / names.REPORT, report)
-
-
-def _tell_outcome(job: _Job, folder: Path, entry: SegmentEntry, segment: Segment) -> SegmentEntry:
-    """Add to the report what a search of the segment takes and delivers; give the entry with that report."""
-    snapshot = Snapshot(folder, Manifest(1, job.spec, job.norm_max, (entry,)), (segment,))
-    curve = sample_recall(
-        snapshot,
-        SAMPLE_QUERIES,
-        recall_targets=RECALL_TARGETS,
-        threads=job.memory.threads,
-        listener=job.steps.listener,
-    )
-    path = job.place / names.REPORT
-    write_sealed(path, segment.report | outcome(job.designed, job.options, segment, entry, curve))
-    return replace(entry, files={**entry.files, names.REPORT: describe_file(path)})

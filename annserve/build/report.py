@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.build.design import Design
-from annserve.build.forecast import forecast
 from annserve.build.memory import Memory
 from annserve.build.options import BuildOptions
-from annserve.build.recall_sample import RecallSample
 from annserve.clusters.hierarchy import Packing
-from annserve.index.manifest import SegmentEntry
-from annserve.index.sealed import read_sealed
-from annserve.index.segment import Segment
-from annserve.search.page_model import INTRINSIC_DIM
-from annserve.spec import RECALL_TARGET_DEFAULT
-from annserve.storage.prices import TYPICAL, DiskPrices
 from annserve.version import __version__
 
 #: Ranges of a histogram at most.
@@ -104,61 +96,6 @@ def build_report(
         "partition_rows": memory.partition_rows,
         "threads": memory.threads,
         "cpus": os.cpu_count(),
-    }
-
-
-def outcome(
-    designed: Design,
-    options: BuildOptions,
-    segment: Segment,
-    entry: SegmentEntry,
-    curve: Sequence[RecallSample],
-) -> dict[str, Any]:
-    """Tell what came of a build: what a search takes and delivers, beside what was foretold.
-
-    Parameters
-    ----------
-    designed : Design
-    options : BuildOptions
-    segment : Segment
-        Verified; with the report so far.
-    entry : SegmentEntry
-    curve : sequence of RecallSample
-        What was delivered at each recall target.
-
-    Returns
-    -------
-    dict
-        To be added to the report.
-    """
-    report = segment.report
-    ram, disk = segment.tier_bytes, {name: facts.n_bytes for name, facts in entry.files.items()}
-    foretold = forecast(
-        designed.spec,
-        segment.n_rows,
-        DiskPrices.of(read_sealed(options.disk)) if options.disk else TYPICAL,
-        ram=options.ram,
-        codes=designed.tiers.mode,
-        replicas=options.replicas,
-        raw=segment.raw.layout if segment.raw else None,
-        recall_target=RECALL_TARGET_DEFAULT,
-        intrinsic_dim=report["intrinsic_dim"] or INTRINSIC_DIM,
-        threads=report["threads"],
-    )
-    pages = [one.pages for one in curve if one.recall_target == RECALL_TARGET_DEFAULT]
-    prediction: list[tuple[str, str, float, float]] = [
-        ("RAM of a search", "bytes", foretold.ram_bytes, sum(ram.values())),
-        ("disk", "bytes", foretold.disk_bytes, sum(disk.values())),
-        ("RAM of the build", "bytes", foretold.build_ram_bytes, report["peak_rss_bytes"]),
-        ("time of the build", "s", foretold.build_seconds, report["seconds"]),
-        *((f"a query at {RECALL_TARGET_DEFAULT}", "pages", foretold.reading.pages, found) for found in pages),
-    ]
-    return {
-        "segment": entry.name,
-        "ram_tiers": ram,
-        "disk_files": disk,
-        "recall_curve": [asdict(one) for one in curve],
-        "prediction": [dict(zip(("what", "unit", "predicted", "measured"), line)) for line in prediction],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from annserve.index.snapshot import Snapshot
 from annserve.index.vicinities import Vicinities
 from annserve.pages.check import RowsFound, check_rows
 from annserve.raw.score import find_damage
-from annserve.storage.reader import PageReader, aligned_frames, open_reader
+from annserve.storage.reader import aligned_frames, open_reader
 
 _BATCH_PAGES = 1_024
 
@@ -68,9 +69,7 @@ def verify_index(snapshot: Snapshot, listener: Listener = ignore) -> Verificatio
     whole = Verification()
     ids = np.zeros(0, np.uint64)
     for entry, segment in zip(entries, snapshot.segments):
-        reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
-        found, at_home = _verify(segment, reader, listener)
-        reader.close()
+        found, at_home = _verify(segment, listener)
         for name in ("pages", "rows", "replicas", "heads", "raw_pages"):
             setattr(whole, name, getattr(whole, name) + getattr(found, name))
         prefix = f"{entry.name}: " if len(entries) > 1 else ""
@@ -85,14 +84,13 @@ def verify_index(snapshot: Snapshot, listener: Listener = ignore) -> Verificatio
     return whole
 
 
-def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ignore) -> Verification:
+def verify_segment(segment: Segment, listener: Listener = ignore) -> Verification:
     """Read every page and prove what the format promises.
 
     Parameters
     ----------
     segment : Segment
         Its RAM tiers were proven when it was opened.
-    reader : PageReader
     listener : callable
 
     Returns
@@ -100,24 +98,27 @@ def verify_segment(segment: Segment, reader: PageReader, listener: Listener = ig
     Verification
         With every problem found; a damaged page doesn't end the search for others.
     """
-    return _verify(segment, reader, listener)[0]
+    return _verify(segment, listener)[0]
 
 
-def _verify(segment: Segment, reader: PageReader, listener: Listener) -> tuple[Verification, npt.NDArray[np.uint64]]:
+def _verify(segment: Segment, listener: Listener) -> tuple[Verification, npt.NDArray[np.uint64]]:
     """Do as ``verify_segment``, and give the ids of the rows at home besides, ascending."""
     begun = time.monotonic()
     listener(StageStarted("verify", segment.n_pages, "pages"))
     result = Verification(heads=segment.heads.n_heads)
     frames = aligned_frames(min(_BATCH_PAGES, max(segment.n_pages, 1)), segment.layout.page_bytes)
     found = []
-    for first in range(0, segment.n_pages, _BATCH_PAGES):
-        stop = min(first + _BATCH_PAGES, segment.n_pages)
-        page_ids = np.arange(first, stop, dtype=np.uint32)
-        reader.read(page_ids, frames)
-        rows, problems = check_rows(frames[: stop - first], page_ids, segment.layout, segment.salt)
-        result.problems += problems
-        found.append(rows)
-        listener(StageProgressed("verify", stop))
+    with closing(
+        open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
+    ) as reader:
+        for first in range(0, segment.n_pages, _BATCH_PAGES):
+            stop = min(first + _BATCH_PAGES, segment.n_pages)
+            page_ids = np.arange(first, stop, dtype=np.uint32)
+            reader.read(page_ids, frames)
+            rows, problems = check_rows(frames[: stop - first], page_ids, segment.layout, segment.salt)
+            result.problems += problems
+            found.append(rows)
+            listener(StageProgressed("verify", stop))
     result.pages = segment.n_pages
     at_home = _check_homes(found, segment.n_rows, result)
     lost = np.flatnonzero(~reachable(segment.heads))

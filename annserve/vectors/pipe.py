@@ -23,11 +23,21 @@ import numpy.typing as npt
 from annserve.errors import CorruptionError, InputError, OutputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.spec import DIM_MAX
-from annserve.vectors.flat import NPY_START_BYTES, npy_header_bytes, parse_npy_header
+from annserve.vectors.flat import NPY_START_BYTES, npy_header_bytes, open_npy, parse_npy_header
 from annserve.vectors.output import replaced
-from annserve.vectors.source import CHUNK_BYTES, read_type
+from annserve.vectors.source import CHUNK_BYTES, VectorSource, read_type
 
 _STAGE = "spool"
+#: A report calls its input so.
+_SPOOLED = "standard-input.npy"
+
+
+def open_piped(stream: BinaryIO, folder: Path, listener: Listener = ignore) -> VectorSource:
+    """Open what a stream gave: what was spooled to `folder` before, or else all that comes now; see ``spool``."""
+    path = folder / _SPOOLED
+    if not path.exists():
+        spool(stream, path, listener)
+    return open_npy(path)
 
 
 def spool(stream: BinaryIO, path: Path, listener: Listener = ignore, name: str = "standard input") -> None:

@@ -14,7 +14,6 @@ from annserve.build.pipeline import build
 from annserve.build.verify import verify_segment
 from annserve.errors import CorruptionError
 from annserve.index.snapshot import open_snapshot
-from annserve.storage.reader import open_reader
 
 N_ROWS, DIM, RAM = 4_000, 64, "6B"
 
@@ -38,10 +37,7 @@ def copied(folder, tmp_path):
 
 def problems_of(index):
     segment = open_snapshot(index).segments[0]
-    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
-    found = verify_segment(segment, reader).problems
-    reader.close()
-    return found
+    return verify_segment(segment).problems
 
 
 def test_recall_is_delivered_with_no_byte_of_a_row_in_ram(folder):

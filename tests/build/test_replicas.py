@@ -19,7 +19,6 @@ from annserve.index.snapshot import open_snapshot
 from annserve.pages.layout import HEADER, REPLICAS_SHIFT
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
-from annserve.storage.reader import open_reader
 
 DIM, RAM = 48, "14B"
 SPEC = IndexSpec(128, "uint8", "l2")
@@ -57,10 +56,7 @@ def recall(found, distances, rows, queries):
 
 def problems_of(folder):
     segment = open_snapshot(folder).segments[0]
-    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
-    found = verify_segment(segment, reader)
-    reader.close()
-    return found
+    return verify_segment(segment)
 
 
 def test_every_row_has_one_home_and_some_have_replicas(indexes):

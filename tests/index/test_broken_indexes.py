@@ -19,7 +19,6 @@ from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, write_heads
 from annserve.index.snapshot import open_snapshot
 from annserve.storage.checksum import crc32c
 from annserve.storage.container import ContainerWriter, open_container
-from annserve.storage.reader import open_reader
 
 SEGMENT = "segment-000001"
 QUERY = np.linspace(-1, 1, 400, dtype=np.float32)
@@ -34,11 +33,7 @@ def answer(folder):
 
 def verify(folder):
     segment = open_snapshot(folder).segments[0]
-    reader = open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
-    try:
-        verify_segment(segment, reader).raise_if_broken(folder)
-    finally:
-        reader.close()
+    verify_segment(segment).raise_if_broken(folder)
 
 
 def places(path):

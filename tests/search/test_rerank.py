@@ -15,7 +15,6 @@ from annserve.build.pipeline import build
 from annserve.build.verify import verify_segment
 from annserve.errors import CorruptionError, InputError
 from annserve.index.snapshot import open_snapshot
-from annserve.storage.reader import open_reader
 
 N, DIM, OTHER_DIM, K = 1_200, 24, 40, 10
 
@@ -167,8 +166,7 @@ def test_a_flipped_byte_of_a_raw_row_is_an_error_and_is_listed(folder, tmp_path)
     ):
         opened.search(np.load(folder / "queries.npy"), K, recall_target=0.95)
     segment = open_snapshot(index).segments[0]
-    reader = open_reader(segment.pages_path, segment.pages_offset, 4_096, segment.n_pages)
-    found = verify_segment(segment, reader)
+    found = verify_segment(segment)
     assert found.problems == [f"raw page {page}: its checksum is wrong" for page in range(raw.n_pages)]
     assert found.raw_pages == raw.n_pages
 
