@@ -193,7 +193,7 @@ def split_rows(
             for done in pool.map(assign, range(0, n, chunk_rows)):
                 listener(events.StageProgressed("partition", done))
         by_partition = np.argsort(nearest, kind="stable")
-        parts = np.split(by_partition, np.cumsum(np.bincount(nearest, minlength=n_partitions))[:-1])
+        parts = np.split(by_partition, np.cumsum(np.bincount(nearest))[:-1])
     pieces = [
         piece
         for part in parts

@@ -4,9 +4,10 @@ Partitions are balanced by *dual prices*: a row goes to the partition with the s
 a price rises while its partition has more than its share of the sample. Prices only shape partitions; pages
 and heads are found by plain distance, and refinement crosses the borders.
 
-Peak RAM: the sample and one chunk as float32. One pass reads each row once, in order. Flat search of the
-nearest centroid costs n · m · d, which is little up to some thousand partitions (10⁸ rows); past that,
-partition the partitions.
+Up to some hundred partitions are compared with every row. Beyond, partitions are grouped: a row goes to a group, then
+to a partition of that group, so that n rows take n · √m comparisons with m partitions.
+
+Peak RAM: the sample and one chunk as float32. One pass reads each row once, in order.
 
 References
 ----------
@@ -30,11 +31,13 @@ PARTITION_ROWS = 100_000
 SAMPLE_PER_PARTITION = 256
 
 _ROUNDS = 10
+#: Partitions that a row is compared with one by one: 25 million rows.
+_COMPARED_MAX = 256
 
 
 @dataclass(frozen=True)
-class Partitions:
-    """What decides the partition of a row.
+class Centres:
+    """What decides between neighbourhoods.
 
     Attributes
     ----------
@@ -47,6 +50,28 @@ class Partitions:
     centroids: npt.NDArray[np.float32]
     prices: npt.NDArray[np.float32]
 
+    def nearest(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """Give the neighbourhood of each vector, as (n,) int32."""
+        found = np.empty(len(vectors), np.int32)
+        kernels.nearest_priced(vectors, self.centroids, self.prices, found)
+        return found
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """What decides the partition of a row.
+
+    Attributes
+    ----------
+    groups : Centres
+        Of groups of partitions; one where every partition is compared.
+    within : tuple of Centres
+        Of each group's partitions. Partitions are numbered group by group.
+    """
+
+    groups: Centres
+    within: tuple[Centres, ...]
+
 
 def train_partitions(sample: npt.NDArray[Any], n_partitions: int, *, seed: int = 0) -> Partitions:
     """Find centroids and prices that share out a sample evenly.
@@ -55,36 +80,64 @@ def train_partitions(sample: npt.NDArray[Any], n_partitions: int, *, seed: int =
     ----------
     sample : (s, d) array of uint8, int8 or float32, s >= n_partitions
     n_partitions : int
+        About as many are made.
     seed : int
-
-    Notes
-    -----
-    Balanced bisection gives the start; then rounds of assignment, new centroids, new prices. Rows that can't
-    be told apart can't be balanced: whoever needs a hard limit must cut an overfull partition by row number.
     """
     vectors = np.ascontiguousarray(sample, dtype=np.float32)
-    groups = group_evenly(vectors, n_partitions, seed=seed)
-    centroids = np.stack([vectors[group].mean(axis=0, dtype=np.float32) for group in groups])
-    prices = np.zeros(n_partitions, np.float32)
-    share = len(vectors) / n_partitions
-    for _ in range(_ROUNDS):
-        partitions = Partitions(centroids, prices)
-        nearest = assign_partitions(vectors, partitions)
-        counts = np.bincount(nearest, minlength=n_partitions)
-        sums = np.zeros(centroids.shape, np.float64)
-        np.add.at(sums, nearest, vectors)
-        filled = counts > 0
-        centroids = centroids.copy()
-        centroids[filled] = (sums[filled] / counts[filled, np.newaxis]).astype(np.float32)
-        # A step of a tenth of the mean squared radius moves a border, not a partition.
-        radius = float(np.mean((vectors - centroids[nearest]).astype(np.float64) ** 2)) * vectors.shape[1]
-        prices = (prices + 0.1 * radius * np.clip(counts / share - 1, -1, 1)).astype(np.float32)
-    return Partitions(centroids, prices - prices.min())
+    n_groups = 1 if n_partitions <= _COMPARED_MAX else round(n_partitions**0.5)
+    groups = _train(vectors, n_groups, seed)
+    group = groups.nearest(vectors)
+    within = []
+    for number in range(n_groups):
+        own = vectors[group == number]
+        share = round(n_partitions * len(own) / len(vectors))
+        # A group without a row of the sample keeps its centroid, and a partition.
+        within.append(_train(own, max(share, 1), seed) if len(own) else _only(groups.centroids[number]))
+    return Partitions(groups, tuple(within))
 
 
 def assign_partitions(rows: npt.NDArray[Any], partitions: Partitions) -> npt.NDArray[np.int32]:
     """Give the partition of each row of a chunk, as (n,) int32."""
-    nearest = np.empty(len(rows), np.int32)
     vectors = np.ascontiguousarray(rows, dtype=np.float32)
-    kernels.nearest_priced(vectors, partitions.centroids, partitions.prices, nearest)
+    if len(partitions.within) == 1:
+        return partitions.within[0].nearest(vectors)
+    group = partitions.groups.nearest(vectors)
+    nearest = np.empty(len(vectors), np.int32)
+    first = 0
+    for number, centres in enumerate(partitions.within):
+        own = group == number
+        nearest[own] = first + centres.nearest(vectors[own])
+        first += len(centres.prices)
     return nearest
+
+
+def _train(vectors: npt.NDArray[np.float32], count: int, seed: int) -> Centres:
+    """Share out vectors evenly among `count` neighbourhoods.
+
+    Balanced bisection gives the start; then rounds of assignment, new centroids, new prices. Rows that can't be told
+    apart can't be balanced: whoever needs a hard limit must cut an overfull partition by row number.
+    """
+    if count == 1:
+        return _only(vectors.mean(axis=0, dtype=np.float32))
+    groups = group_evenly(vectors, count, seed=seed)
+    centres = Centres(
+        np.stack([vectors[group].mean(axis=0, dtype=np.float32) for group in groups]), np.zeros(count, np.float32)
+    )
+    share = len(vectors) / count
+    for _ in range(_ROUNDS):
+        nearest = centres.nearest(vectors)
+        counts = np.bincount(nearest, minlength=count)
+        sums = np.zeros(centres.centroids.shape, np.float64)
+        np.add.at(sums, nearest, vectors)
+        filled = counts > 0
+        centroids = centres.centroids.copy()
+        centroids[filled] = (sums[filled] / counts[filled, np.newaxis]).astype(np.float32)
+        # A step of a tenth of the mean squared radius moves a border, not a partition.
+        radius = float(np.mean((vectors - centroids[nearest]).astype(np.float64) ** 2)) * vectors.shape[1]
+        prices = (centres.prices + 0.1 * radius * np.clip(counts / share - 1, -1, 1)).astype(np.float32)
+        centres = Centres(centroids, prices)
+    return Centres(centres.centroids, centres.prices - centres.prices.min())
+
+
+def _only(centroid: npt.NDArray[np.float32]) -> Centres:
+    return Centres(centroid[np.newaxis], np.zeros(1, np.float32))

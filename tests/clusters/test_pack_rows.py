@@ -176,3 +176,22 @@ def test_pages_of_real_paragraphs_hold_their_neighbours_together(shared_data):
     page_of = np.empty(len(base), np.int64)
     page_of[packing.order] = np.repeat(np.arange(len(packing.page_offsets) - 1), np.diff(packing.page_offsets))
     assert np.mean([len(set(page_of[hits].tolist())) for hits in truth]) < 5.6
+
+
+def test_many_partitions_are_found_by_groups(monkeypatch, rng):
+    """Rows fall about evenly into partitions, whose centroids are hardly farther than where all are compared."""
+    rows = (4 * rng.normal(size=(30, 8))[rng.integers(0, 30, 12_000)] + rng.normal(size=(12_000, 8))).astype(np.float32)
+    flat = partitions.train_partitions(rows[::2], 60)
+    monkeypatch.setattr(partitions, "_COMPARED_MAX", 10)
+    grouped = partitions.train_partitions(rows[::2], 60)
+    assert len(flat.within) == 1
+    assert len(grouped.within) == 8
+    spreads = []
+    for trained in (flat, grouped):
+        found = partitions.assign_partitions(rows, trained)
+        counts = np.bincount(found)
+        assert 50 <= len(counts) <= 70
+        assert counts.max() < 4 * len(rows) / 60
+        centroids = np.concatenate([centres.centroids for centres in trained.within])
+        spreads.append(float(((rows - centroids[found]) ** 2).sum()))
+    assert spreads[1] < 1.15 * spreads[0]
