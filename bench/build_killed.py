@@ -1,6 +1,6 @@
 """Kill a build with SIGKILL at random moments, resume it each time, and hold the index against an undisturbed one.
 
-    python bench/build_killed.py --json bench/results/<date>-killed/generated.json [--kills 20] [--count 100000]
+    python bench/build_killed.py --json bench/results/<date>-killed/generated.json [--kills 20] [--count 60000]
 
 Rows are generated. Each run ends at a moment drawn evenly from the time that the undisturbed build took, or when it is
 done; a build that ended is compared, and the next begins in a new folder, until there were as many kills as asked for.
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill a build at random moments and resume it.")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--count", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -50,7 +50,7 @@ def measure(place: Path, count: int, kills: int, seed: int) -> dict[str, Any]:
     """Build undisturbed, then kill and resume."""
     generate(place / "set", SyntheticOptions(count=count, dim=128, dtype="uint8", queries=10, k=10))
     command = [sys.executable, "-m", "annserve", "build", str(place / "set" / "base.u8bin"), "--threads", "2"]
-    command += ["--calibration-queries", "500", "--resume", "--out"]
+    command += ["--calibration-queries", "100", "--resume", "--out"]
     began = time.monotonic()
     subprocess.run([*command, str(place / "undisturbed")], check=True)
     took = time.monotonic() - began
