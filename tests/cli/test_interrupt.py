@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from journeys.doors import annserve
 
-from annserve.build import pipeline
+from annserve.build import segment_steps
 from annserve.errors import CorruptionError
 
 
@@ -36,13 +36,13 @@ def turned_into_an_error() -> None:
 
 @pytest.mark.parametrize("happens", [press_ctrl_c, swallowed, turned_into_an_error])
 def test_a_build_that_meets_ctrl_c_leaves_with_130_and_goes_on(source, tmp_path, monkeypatch, happens):
-    join = pipeline.join_heads
+    join = segment_steps.join_heads
 
     def interrupted(*arguments, **named):
         happens()
         return join(*arguments, **named)
 
-    monkeypatch.setattr(pipeline, "join_heads", interrupted)
+    monkeypatch.setattr(segment_steps, "join_heads", interrupted)
     ended = annserve("build", source, "--out", tmp_path / "index")
     assert ended.code == 130
     assert ended.err.endswith("interrupted\n")
@@ -54,7 +54,7 @@ def test_a_build_that_meets_ctrl_c_leaves_with_130_and_goes_on(source, tmp_path,
 def test_the_next_command_knows_nothing_of_it(source, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "join_heads", lambda *arguments, **named: press_ctrl_c())
+        patched.setattr(segment_steps, "join_heads", lambda *arguments, **named: press_ctrl_c())
         assert annserve("build", source, "--out", tmp_path / "index").code == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert annserve("build", source, "--out", tmp_path / "index", "--restart").code == 0
