@@ -13,6 +13,7 @@ import pytest
 from journeys.doors import COMMAND, annserve, build_index, files_of, search_files
 
 import annserve as product
+from annserve.build import pipeline
 from annserve.errors import ConflictError, NotFoundError
 from annserve.storage.atomic import locked
 
@@ -103,6 +104,24 @@ def test_an_unfinished_build_is_neither_lost_nor_taken_for_another(source, undis
     assert "the input isn't what it was" in other.error
     assert files_but_lock(folder) == left, "nothing of it was touched"
     assert search_files(build_index(source, folder, "--restart")) == undisturbed
+
+
+def test_an_input_that_changes_while_it_is_read_is_told(source, tmp_path, monkeypatch):
+    rows = np.load(source)
+    path = tmp_path / "rows.npy"
+    np.save(path, rows)
+    stage = pipeline.stage
+
+    def changed_meanwhile(*arguments, **named):
+        staged = stage(*arguments, **named)
+        np.save(path, rows[::-1])
+        return staged
+
+    monkeypatch.setattr(pipeline, "stage", changed_meanwhile)
+    ended = annserve("build", path, "--out", tmp_path / "index")
+    assert ended.code == ConflictError.exit_code
+    assert "was changed while it was read" in ended.error
+    assert sorted(tmp_path.iterdir()) == [path], "no step was behind it"
 
 
 def files_but_lock(folder: Path) -> dict[str, bytes]:
