@@ -22,7 +22,7 @@ from annserve.spec import IndexSpec
 #: Interpreter, libraries and compiled kernels.
 _BASE_BYTES = 360 << 20
 #: Numbers and places of rows in the steps that hold most of them.
-_ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 50, 40, 64
+_REFINE_BYTES, _ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 28, 50, 40, 64
 #: Rows that codebooks are trained on, and float32 copies of them.
 _TRAINING_ROWS, _TRAINING_COPIES = 60_000, 3
 #: Offers of a replica, and ranks of a row among vicinities.
@@ -98,12 +98,14 @@ def least_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> int:
 
 
 def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, float]:
-    """Give what grows with the rows: while they are packed, and in the steps after that, at most."""
+    """Give what grows with the rows: while they are cut and refined, and in the steps after that, at most."""
     vector_bytes = 4 * spec.space_dim
     pages = n_rows / spec.page_capacity
-    # Centroids of all pages, and of those that postings are made of at a time.
-    packing = n_rows * _ORDER_BYTES + 1.15 * pages * vector_bytes + min(pages, PARTITION_ROWS) * 2 * vector_bytes
-    later = [float(n_rows * _VERIFY_BYTES)]
+    centroids = 1.15 * pages * vector_bytes
+    packing = n_rows * _REFINE_BYTES + centroids
+    # Of those pages that postings are made of at a time, centroids as cut and as sorted.
+    grouping = n_rows * _ORDER_BYTES + centroids + min(pages, PARTITION_ROWS) * 2 * vector_bytes
+    later = [grouping, float(n_rows * _VERIFY_BYTES)]
     if tiers.code_bytes:
         training = min(n_rows, _TRAINING_ROWS) * _TRAINING_COPIES * vector_bytes
         later.append(n_rows * (_ENCODE_BYTES + 1.05 * (tiers.code_bytes + 2)) + training)
