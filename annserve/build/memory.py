@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from annserve.build.budget import TierPlan
+from annserve.build.options import BuildOptions
 from annserve.clusters.partitions import PARTITION_ROWS
 from annserve.clusters.refinement import REGION_PAGES
 from annserve.errors import InputError
@@ -21,8 +22,10 @@ from annserve.spec import IndexSpec
 
 #: Interpreter, libraries and compiled kernels.
 _BASE_BYTES = 360 << 20
-#: Numbers and places of rows in the steps that hold most of them.
-_REFINE_BYTES, _ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 28, 50, 40, 64
+#: Numbers and places of rows in the steps that hold most of them; 10 million rows took 160 each to verify.
+_REFINE_BYTES, _ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 28, 50, 40, 130
+#: Pages that calibration rates for each of its queries, at most, and what it notes of one.
+_RATED_PAGES, _RATED_BYTES = 8_192, 32
 #: Rows that codebooks are trained on, and float32 copies of them.
 _TRAINING_ROWS, _TRAINING_COPIES = 60_000, 3
 #: Offers of a replica, and ranks of a row among vicinities.
@@ -105,10 +108,13 @@ def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, fl
     packing = n_rows * _REFINE_BYTES + centroids
     # Of those pages that postings are made of at a time, centroids as cut and as sorted.
     grouping = n_rows * _ORDER_BYTES + centroids + min(pages, PARTITION_ROWS) * 2 * vector_bytes
-    later = [grouping, float(n_rows * _VERIFY_BYTES)]
+    codes = 1.05 * (tiers.code_bytes + 2) if tiers.code_bytes else 0.0
+    later = [grouping, n_rows * (_VERIFY_BYTES + codes)]
     if tiers.code_bytes:
+        rated = min(pages, _RATED_PAGES) * _RATED_BYTES * BuildOptions.calibration_queries
+        later.append(n_rows * (_REFINE_BYTES + codes) + rated)
         training = min(n_rows, _TRAINING_ROWS) * _TRAINING_COPIES * vector_bytes
-        later.append(n_rows * (_ENCODE_BYTES + 1.05 * (tiers.code_bytes + 2)) + training)
+        later.append(n_rows * (_ENCODE_BYTES + codes) + training)
     if tiers.codes_on_ssd:
         later.append(n_rows * (_RANKS_BYTES + tiers.code_bytes + 2) + pages * 2 * vector_bytes)
     later.append(n_rows * _OFFER_BYTES * (tiers.replicas - 1))

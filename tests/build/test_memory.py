@@ -19,17 +19,21 @@ def planned(count, cap, spec=SPEC, threads=8, ram="25%"):
 
 
 def test_less_ram_means_fewer_threads_then_a_refusal():
-    roomy, tight = planned(10_000_000, "8GiB"), planned(10_000_000, "1400MiB")
+    wide = IndexSpec(768, "float32", "cosine")
+    roomy, tight = planned(1_000_000, "8GiB", wide), planned(1_000_000, "2GiB", wide)
     assert roomy.threads == 8
-    assert roomy.partition_rows == PARTITION_ROWS
     assert 1 <= tight.threads < 8
-    assert tight.cap_bytes == 1_400 << 20 > tight.least_bytes
+    assert tight.cap_bytes == 2 << 30 > tight.least_bytes
     with pytest.raises(InputError, match=r"at least 1\.. GiB") as told:
-        planned(10_000_000, "1GiB")
+        planned(1_000_000, "1GiB", wide)
     assert told.value.field == "ram_build"
     # What it says does.
     least = str(told.value).split("at least ")[1].split(";")[0]
-    assert planned(10_000_000, f"{bytes_of(least, 'x') * 1.05 / (1 << 30):.3f}GiB").threads >= 1
+    assert planned(1_000_000, f"{bytes_of(least, 'x') * 1.05 / (1 << 30):.3f}GiB", wide).threads >= 1
+
+
+def test_ten_million_rows_are_built_in_two_gibibytes():
+    assert planned(10_000_000, "2GiB", threads=2).threads == 2
 
 
 def test_half_of_what_is_free_is_taken_by_default(monkeypatch):
