@@ -42,15 +42,12 @@ class Memory:
     ----------
     cap_bytes : int
         What it was told to stay within.
-    least_bytes : int
-        What it takes with one thread.
     threads : int
     partition_rows, chunk_rows : int
         Rows of a partition, and of a chunk that is carried from one file to the next.
     """
 
     cap_bytes: int
-    least_bytes: int
     threads: int
     partition_rows: int
     chunk_rows: int
@@ -87,7 +84,6 @@ def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | 
     partition_rows = int(left / n_threads / _bytes_at_work(spec) / 2)
     return Memory(
         cap_bytes,
-        least,
         n_threads,
         min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, partition_rows)),
         max(1, _CHUNK_BYTES // _row_bytes(spec)),

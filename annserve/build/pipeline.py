@@ -153,7 +153,8 @@ def build_segment(
     """
     designed = design(options, source)
     spec, tiers = designed.spec, designed.tiers
-    row_ids(options.ids, source.count)
+    if options.ids is not None:
+        row_ids(options.ids, source.count)  # wrong ones are told before the work
     raw = plan_raw_rows(options, spec, source.count)
     read_sample(options.calibrate_with, spec, tiers, options.seed)
     memory = plan_memory(spec, source.count, tiers, options.ram_build, options.n_threads)

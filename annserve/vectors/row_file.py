@@ -75,11 +75,6 @@ class RowFile(VectorSource):
             os.close(self._fd)
             self._fd = -1
 
-    def remove(self) -> None:
-        """Release the file and remove it."""
-        self.close()
-        self.path.unlink(missing_ok=True)
-
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
         rows = np.empty((stop - start, self.dim), self.dtype)
         data = rows.reshape(-1).view(np.uint8).data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from annserve.build.budget import plan_tiers
-from annserve.build.memory import held_bytes, plan_memory
+from annserve.build.memory import held_bytes, least_bytes, plan_memory
 from annserve.clusters.partitions import PARTITION_ROWS
 from annserve.errors import InputError
 from annserve.sizes import bytes_of
@@ -23,7 +23,7 @@ def test_less_ram_means_fewer_threads_then_a_refusal():
     roomy, tight = planned(1_000_000, "8GiB", wide), planned(1_000_000, "2GiB", wide)
     assert roomy.threads == 8
     assert 1 <= tight.threads < 8
-    assert tight.cap_bytes == 2 << 30 > tight.least_bytes
+    assert tight.cap_bytes == 2 << 30 > least_bytes(wide, 1_000_000, plan_tiers(wide, 1_000_000, "25%", "auto", 1))
     with pytest.raises(InputError, match=r"at least 1\.. GiB") as told:
         planned(1_000_000, "1GiB", wide)
     assert told.value.field == "ram_build"

@@ -18,7 +18,7 @@ from annserve.vectors.source import ArraySource
 from annserve.vectors.staging import stage
 
 ASKED = {"annserve_version": "1", "options": {}, "inputs": {}}
-MEMORY = Memory(cap_bytes=1 << 30, least_bytes=0, threads=2, partition_rows=400, chunk_rows=170)
+MEMORY = Memory(cap_bytes=1 << 30, threads=2, partition_rows=400, chunk_rows=170)
 
 
 class StopError(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from journeys.doors import COMMAND, annserve, build_index, files_of, search_files
+from journeys.killed import KILL_IN_COPIES
 
 import annserve as product
 from annserve.build import pipeline
@@ -138,40 +139,22 @@ def test_the_threads_of_a_library_change_nothing(source, undisturbed, tmp_path):
 
 
 #: Builds, then publishes in copies of the folder: the i-th is killed before its i-th call of the system.
-PUBLISH = """
-import os, shutil, signal, sys
-from pathlib import Path
+PUBLISH = (
+    KILL_IN_COPIES
+    + """
 from annserve.build import pipeline
 from annserve.build.options import BuildOptions
 
 real = pipeline.publish
 
-def dying(call, left):
-    def count(*arguments, **named):
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **named)
-    return count
-
 def publish(folder, manifest):
-    for calls in range(100):
-        copy = folder.with_name(f"killed-{calls:02}")
-        shutil.copytree(folder, copy)
-        child = os.fork()
-        if child == 0:
-            left = [calls]
-            for name in ("open", "fsync", "replace", "pwrite"):
-                setattr(os, name, dying(getattr(os, name), left))
-            real(copy, manifest)
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-            break
+    kill_in_copies(folder, lambda copy: real(copy, manifest), ("open", "fsync", "replace", "pwrite"))
     real(folder, manifest)
 
 pipeline.publish = publish
 pipeline.build(sys.argv[1], sys.argv[2], BuildOptions(threads=2))
 """
+)
 
 
 def test_a_build_killed_while_it_publishes_leaves_all_or_nothing(source, undisturbed, tmp_path):

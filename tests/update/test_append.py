@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journeys.doors import COMMAND, annserve, files_of
+from journeys.killed import KILL_IN_COPIES
 from update.conftest import KINDS, NEW, OLD, options_for
 
 import annserve as product
@@ -248,41 +249,26 @@ def test_an_append_that_is_killed_leaves_the_old_index_and_the_next_one_works(ma
 
 
 #: Appends; then publishes in copies of the folder: the i-th process is killed before its i-th call of the system.
-PUBLISH = """
-import os, shutil, signal, sys
+PUBLISH = (
+    KILL_IN_COPIES
+    + """
 from annserve.index.manifest import read_current
-from annserve.index.publish import publish
 from annserve.update import append as journey, versions
 
 real = journey.publish_after
 
-def dying(call, left):
-    def count(*arguments, **named):
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **named)
-    return count
-
 def publish_after(folder, before, after):
-    for calls in range(100):
-        copy = folder.with_name(f"killed-{calls:02}")
-        shutil.copytree(folder, copy)
-        child = os.fork()
-        if child == 0:
-            left = [calls]
-            for name in ("open", "fsync", "replace", "pwrite", "unlink"):
-                setattr(os, name, dying(getattr(os, name), left))
-            real(copy, before, after)
-            versions._clear(copy, read_current(copy))
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-            break
+    def publish(copy):
+        real(copy, before, after)
+        versions._clear(copy, read_current(copy))
+
+    kill_in_copies(folder, publish, ("open", "fsync", "replace", "pwrite", "unlink"))
     real(folder, before, after)
 
 journey.publish_after = publish_after
 journey.append(sys.argv[1], sys.argv[2], journey.AppendOptions(threads=1))
 """
+)
 
 
 def test_an_append_killed_while_it_publishes_leaves_the_old_version_or_the_new_one(make_case):

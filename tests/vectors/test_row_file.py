@@ -77,7 +77,8 @@ def test_a_file_that_was_cut_short_is_told(tmp_path):
     assert told.value.offset == 75
     with pytest.raises(CorruptionError, match="75 bytes, but an earlier step left 80"):
         open_rows(path, 10, 8, np.dtype(np.uint8))
-    file.remove()
+    file.close()
+    path.unlink()
     assert not path.exists()
     with pytest.raises(CorruptionError, match="has 0 bytes"):
         open_rows(path, 10, 8, np.dtype(np.uint8))
