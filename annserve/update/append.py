@@ -28,7 +28,7 @@ from annserve.build.row_ids import row_ids
 from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageStarted, ignore
 from annserve.index.snapshot import Snapshot, open_snapshot
-from annserve.update.likewise import Updated, options_likewise, require_alike
+from annserve.update.likewise import LikewiseOptions, Updated, options_likewise, require_alike
 from annserve.update.stored import largest_id, require_new
 from annserve.update.versions import next_number, next_version, publish_after
 from annserve.vectors.formats import open_vectors
@@ -37,8 +37,8 @@ _ID_MAX = 2**64 - 2
 
 
 @dataclass(frozen=True)
-class AppendOptions:
-    """Options of an append; those of the build decide where None stands.
+class AppendOptions(LikewiseOptions):
+    """Options of an append: beside those of every further segment, what comes in.
 
     Parameters
     ----------
@@ -50,27 +50,12 @@ class AppendOptions:
         Leave out rows that can't be indexed; the report counts and lists them.
     rerank_with : Path, optional
         The other encoder's vectors of the new rows, where the index keeps such.
-    ram : str, optional
-        What a search may keep in RAM for the new segment; as many bytes a vector as before by default.
-    codes : str, optional
-        How its pages are chosen; as before by default.
-    threads : int
-        Threads of the build; 0 takes one per CPU of this process.
-    ram_build : str, optional
-        RAM that the build stays within; half of what is free by default.
-    scratch_limit : str, optional
-        Disk that the build's own files may take; what is free by default.
     """
 
     ids: Path | None = None
     column: str | None = None
     skip_invalid: bool = False
     rerank_with: Path | None = None
-    ram: str | None = None
-    codes: str | None = None
-    threads: int = 0
-    ram_build: str | None = None
-    scratch_limit: str | None = None
 
 
 def append(

@@ -28,7 +28,7 @@ from annserve.index.manifest import Manifest
 from annserve.index.snapshot import Snapshot, open_snapshot
 from annserve.sizes import bytes_text
 from annserve.storage.atomic import free_bytes
-from annserve.update.likewise import Updated, options_likewise
+from annserve.update.likewise import LikewiseOptions, Updated, options_likewise
 from annserve.update.restage import keeps_stored, restage, scratch_bytes
 from annserve.update.versions import next_number, next_version, publish_after
 
@@ -36,29 +36,8 @@ from annserve.update.versions import next_number, next_version, publish_after
 _FILL = 0.985
 
 
-@dataclass(frozen=True)
-class CompactOptions:
-    """Options of a compaction.
-
-    Parameters
-    ----------
-    ram : str, optional
-        What a search may keep in RAM; as many bytes a vector as before by default.
-    codes : str, optional
-        How pages are chosen; as before by default.
-    threads : int
-        Threads of the build; 0 takes one per CPU of this process.
-    ram_build : str, optional
-        RAM that the build stays within; half of what is free by default.
-    scratch_limit : str, optional
-        Disk that the build's own files may take; what is free by default.
-    """
-
-    ram: str | None = None
-    codes: str | None = None
-    threads: int = 0
-    ram_build: str | None = None
-    scratch_limit: str | None = None
+class CompactOptions(LikewiseOptions):
+    """Options of a compaction: those of every further segment."""
 
 
 @dataclass(frozen=True)

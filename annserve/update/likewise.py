@@ -17,6 +17,31 @@ from annserve.vectors.source import VectorSource
 _DEFAULTS = BuildOptions()
 
 
+@dataclass(frozen=True)
+class LikewiseOptions:
+    """What may be told of a further segment; where None stands, those that are there decide.
+
+    Parameters
+    ----------
+    ram : str, optional
+        What a search may keep in RAM for it; as many bytes a vector as before by default.
+    codes : str, optional
+        How its pages are chosen; as before by default.
+    threads : int
+        Threads of the build; 0 takes one per CPU of this process.
+    ram_build : str, optional
+        RAM that the build stays within; half of what is free by default.
+    scratch_limit : str, optional
+        Disk that the build's own files may take; what is free by default.
+    """
+
+    ram: str | None = None
+    codes: str | None = None
+    threads: int = 0
+    ram_build: str | None = None
+    scratch_limit: str | None = None
+
+
 def options_likewise(snapshot: Snapshot, **told: Any) -> BuildOptions:
     """Give the options of a further segment: those of the largest that is there, but for what is told.
 
