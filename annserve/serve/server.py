@@ -21,8 +21,11 @@ from grpc_reflection.v1alpha import reflection
 
 from annserve.errors import ConflictError
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
+from annserve.serve.admin_service import AdminService
+from annserve.serve.catalog import Catalog, Searchable
+from annserve.serve.limits import Limits
 from annserve.serve.listen import Address, check_free, parse_address
-from annserve.serve.service import AdminService, Catalog, Limits, Searchable, SearchService
+from annserve.serve.search_service import SearchService
 from annserve.serve.status import ErrorInterceptor
 
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name

@@ -10,8 +10,10 @@ import pytest
 from annserve.errors import DeadlineError, InputError
 from annserve.results import SearchResult, SearchStats
 from annserve.rpc import search_pb2
+from annserve.serve.catalog import Catalog
 from annserve.serve.convert import answer_bytes, response_of
-from annserve.serve.service import Catalog, Limits, SearchService, deadline_of
+from annserve.serve.limits import Limits
+from annserve.serve.search_service import SearchService, deadline_of
 
 
 class Context:

@@ -1,0 +1,60 @@
+"""AdminService: what the server is and what it serves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from annserve.errors import InputError
+from annserve.rpc import admin_pb2, admin_pb2_grpc
+from annserve.serve.catalog import Catalog
+from annserve.serve.convert import index_of
+from annserve.serve.limits import Limits
+from annserve.version import __version__
+
+#: Indexes on one page of a list.
+PAGE_SIZE_MAX = 100
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Tells what the server is and what it serves."""
+
+    def __init__(self, catalog: Catalog, limits: Limits) -> None:
+        self._catalog = catalog
+        self._limits = admin_pb2.Limits(**asdict(limits))
+        self._started = Timestamp()
+        self._started.GetCurrentTime()
+
+    def GetServerInfo(  # noqa: N802
+        self, request: admin_pb2.GetServerInfoRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetServerInfoResponse:
+        """Tell version, limits, and since when the server answers."""
+        return admin_pb2.GetServerInfoResponse(version=__version__, start_time=self._started, limits=self._limits)
+
+    def GetIndex(  # noqa: N802
+        self, request: admin_pb2.GetIndexRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetIndexResponse:
+        """Describe one index."""
+        name, collection = self._catalog.find(request.collection)
+        return admin_pb2.GetIndexResponse(index=index_of(name, collection.info()))
+
+    def ListIndexes(  # noqa: N802
+        self, request: admin_pb2.ListIndexesRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListIndexesResponse:
+        """Describe the indexes by name, a page at a time; a token is the last name of the page before."""
+        if request.page_size < 0:
+            raise InputError(f"page_size is {request.page_size}; it can't be negative", field="page_size")
+        names = self._catalog.names()
+        if request.page_token and request.page_token not in names:
+            raise InputError(
+                f"page_token {request.page_token[:60]!r} wasn't given by this server; start without one",
+                field="page_token",
+            )
+        left = [name for name in names if name > request.page_token]
+        page = left[: min(request.page_size or PAGE_SIZE_MAX, PAGE_SIZE_MAX)]
+        return admin_pb2.ListIndexesResponse(
+            indexes=[index_of(name, self._catalog.find(name)[1].info()) for name in page],
+            next_page_token=page[-1] if len(page) < len(left) else "",
+        )
