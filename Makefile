@@ -26,6 +26,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against tests/golden/proto
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

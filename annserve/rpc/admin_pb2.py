@@ -22,39 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from annserve.rpc import job_pb2 as annserve_dot_v1_dot_job__pb2
 from annserve.rpc import search_pb2 as annserve_dot_v1_dot_search__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nnserve/v1/admin.proto\x12\x0b\x61nnserve.v1\x1a\x18\x61nnserve/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"}\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.annserve.v1.Limits\";\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x0f\n\x07queries\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\"%\n\x0fGetIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"5\n\x10GetIndexResponse\x12!\n\x05index\x18\x01 \x01(\x0b\x32\x12.annserve.v1.Index\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListIndexesResponse\x12#\n\x07indexes\x18\x01 \x03(\x0b\x32\x12.annserve.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x03\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12&\n\x08row_type\x18\x03 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x12\n\npage_bytes\x18\x07 \x01(\x05\x12\x15\n\rpage_capacity\x18\x08 \x01(\x05\x12\r\n\x05heads\x18\t \x01(\x03\x12\'\n\tram_tiers\x18\n \x03(\x0b\x32\x14.annserve.v1.RamTier\x12\x11\n\tram_bytes\x18\x0b \x01(\x03\x12\x12\n\ndisk_bytes\x18\x0c \x01(\x03\x12\x15\n\rbuild_seconds\x18\r \x01(\x01\x12\x16\n\x0erecall_targets\x18\x0e \x03(\x01\x12\x16\n\x0e\x66ormat_version\x18\x0f \x01(\x05\x12\x10\n\x08snapshot\x18\x10 \x01(\x03\x12\n\n\x02io\x18\x11 \x01(\t\x12&\n\x08raw_rows\x18\x12 \x01(\x0b\x32\x14.annserve.v1.RawRows\"\x86\x01\n\x07RawRows\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12&\n\x08row_type\x18\x02 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x03 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\x0b\n\x03own\x18\x04 \x01(\x08\x12\x14\n\x0csettle_above\x18\x05 \x01(\x01\"&\n\x07RamTier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\r\n\tMETRIC_IP\x10\x02\x12\x11\n\rMETRIC_COSINE\x10\x03\x32\x81\x02\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.annserve.v1.GetServerInfoRequest\x1a\".annserve.v1.GetServerInfoResponse\x12G\n\x08GetIndex\x12\x1c.annserve.v1.GetIndexRequest\x1a\x1d.annserve.v1.GetIndexResponse\x12P\n\x0bListIndexes\x12\x1f.annserve.v1.ListIndexesRequest\x1a .annserve.v1.ListIndexesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nnserve/v1/admin.proto\x12\x0b\x61nnserve.v1\x1a\x15\x61nnserve/v1/job.proto\x1a\x18\x61nnserve/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xa0\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.annserve.v1.Limits\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x10\n\x08writable\x18\x05 \x01(\x08\"y\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x0f\n\x07queries\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x0b\n\x03\x64im\x18\x04 \x01(\x05\x12\x15\n\rsession_bytes\x18\x05 \x01(\x05\x12\x18\n\x10measured_queries\x18\x06 \x01(\x05\"%\n\x0fGetIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"5\n\x10GetIndexResponse\x12!\n\x05index\x18\x01 \x01(\x0b\x32\x12.annserve.v1.Index\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListIndexesResponse\x12#\n\x07indexes\x18\x01 \x03(\x0b\x32\x12.annserve.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x03\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12&\n\x08row_type\x18\x03 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\r\n\x05pages\x18\x06 \x01(\x03\x12\x12\n\npage_bytes\x18\x07 \x01(\x05\x12\x15\n\rpage_capacity\x18\x08 \x01(\x05\x12\r\n\x05heads\x18\t \x01(\x03\x12\'\n\tram_tiers\x18\n \x03(\x0b\x32\x14.annserve.v1.RamTier\x12\x11\n\tram_bytes\x18\x0b \x01(\x03\x12\x12\n\ndisk_bytes\x18\x0c \x01(\x03\x12\x15\n\rbuild_seconds\x18\r \x01(\x01\x12\x16\n\x0erecall_targets\x18\x0e \x03(\x01\x12\x16\n\x0e\x66ormat_version\x18\x0f \x01(\x05\x12\x10\n\x08snapshot\x18\x10 \x01(\x03\x12\n\n\x02io\x18\x11 \x01(\t\x12&\n\x08raw_rows\x18\x12 \x01(\x0b\x32\x14.annserve.v1.RawRows\"\x86\x01\n\x07RawRows\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12&\n\x08row_type\x18\x02 \x01(\x0e\x32\x14.annserve.v1.RowType\x12#\n\x06metric\x18\x03 \x01(\x0e\x32\x13.annserve.v1.Metric\x12\x0b\n\x03own\x18\x04 \x01(\x08\x12\x14\n\x0csettle_above\x18\x05 \x01(\x01\"&\n\x07RamTier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\xe9\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.annserve.v1.CollectionState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12!\n\x05index\x18\x04 \x01(\x0b\x32\x12.annserve.v1.Index\x12\x0f\n\x07managed\x18\x05 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06\x61udits\x18\x07 \x03(\x0b\x32\x1b.annserve.v1.RecallEstimate\"-\n\x17\x43reateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"G\n\x18\x43reateCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.annserve.v1.Collection\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"D\n\x15GetCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.annserve.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.annserve.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17\x44\x65leteCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"=\n\x15PublishVersionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08snapshot\x18\x02 \x01(\x03\"E\n\x16PublishVersionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.annserve.v1.Collection*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\r\n\tMETRIC_IP\x10\x02\x12\x11\n\rMETRIC_COSINE\x10\x03*\xab\x01\n\x0f\x43ollectionState\x12 \n\x1c\x43OLLECTION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OLLECTION_STATE_EMPTY\x10\x01\x12\x1c\n\x18\x43OLLECTION_STATE_OPENING\x10\x02\x12\x1a\n\x16\x43OLLECTION_STATE_READY\x10\x03\x12 \n\x1c\x43OLLECTION_STATE_QUARANTINED\x10\x04\x32\xc0\x08\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.annserve.v1.GetServerInfoRequest\x1a\".annserve.v1.GetServerInfoResponse\x12G\n\x08GetIndex\x12\x1c.annserve.v1.GetIndexRequest\x1a\x1d.annserve.v1.GetIndexResponse\x12P\n\x0bListIndexes\x12\x1f.annserve.v1.ListIndexesRequest\x1a .annserve.v1.ListIndexesResponse\x12_\n\x10\x43reateCollection\x12$.annserve.v1.CreateCollectionRequest\x1a%.annserve.v1.CreateCollectionResponse\x12V\n\rGetCollection\x12!.annserve.v1.GetCollectionRequest\x1a\".annserve.v1.GetCollectionResponse\x12\\\n\x0fListCollections\x12#.annserve.v1.ListCollectionsRequest\x1a$.annserve.v1.ListCollectionsResponse\x12_\n\x10\x44\x65leteCollection\x12$.annserve.v1.DeleteCollectionRequest\x1a%.annserve.v1.DeleteCollectionResponse\x12Y\n\x0ePublishVersion\x12\".annserve.v1.PublishVersionRequest\x1a#.annserve.v1.PublishVersionResponse\x12G\n\x08StartJob\x12\x1c.annserve.v1.StartJobRequest\x1a\x1d.annserve.v1.StartJobResponse\x12\x41\n\x06GetJob\x12\x1a.annserve.v1.GetJobRequest\x1a\x1b.annserve.v1.GetJobResponse\x12I\n\x08WatchJob\x12\x1c.annserve.v1.WatchJobRequest\x1a\x1d.annserve.v1.WatchJobResponse0\x01\x12G\n\x08ListJobs\x12\x1c.annserve.v1.ListJobsRequest\x1a\x1d.annserve.v1.ListJobsResponse\x12J\n\tCancelJob\x12\x1d.annserve.v1.CancelJobRequest\x1a\x1e.annserve.v1.CancelJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'annserve.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=1157
-  _globals['_METRIC']._serialized_end=1238
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=99
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=121
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=123
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=248
-  _globals['_LIMITS']._serialized_start=250
-  _globals['_LIMITS']._serialized_end=309
-  _globals['_GETINDEXREQUEST']._serialized_start=311
-  _globals['_GETINDEXREQUEST']._serialized_end=348
-  _globals['_GETINDEXRESPONSE']._serialized_start=350
-  _globals['_GETINDEXRESPONSE']._serialized_end=403
-  _globals['_LISTINDEXESREQUEST']._serialized_start=405
-  _globals['_LISTINDEXESREQUEST']._serialized_end=464
-  _globals['_LISTINDEXESRESPONSE']._serialized_start=466
-  _globals['_LISTINDEXESRESPONSE']._serialized_end=549
-  _globals['_INDEX']._serialized_start=552
-  _globals['_INDEX']._serialized_end=978
-  _globals['_RAWROWS']._serialized_start=981
-  _globals['_RAWROWS']._serialized_end=1115
-  _globals['_RAMTIER']._serialized_start=1117
-  _globals['_RAMTIER']._serialized_end=1155
-  _globals['_ADMINSERVICE']._serialized_start=1241
-  _globals['_ADMINSERVICE']._serialized_end=1498
+  _globals['_METRIC']._serialized_start=2120
+  _globals['_METRIC']._serialized_end=2201
+  _globals['_COLLECTIONSTATE']._serialized_start=2204
+  _globals['_COLLECTIONSTATE']._serialized_end=2375
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=122
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=144
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=147
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=307
+  _globals['_LIMITS']._serialized_start=309
+  _globals['_LIMITS']._serialized_end=430
+  _globals['_GETINDEXREQUEST']._serialized_start=432
+  _globals['_GETINDEXREQUEST']._serialized_end=469
+  _globals['_GETINDEXRESPONSE']._serialized_start=471
+  _globals['_GETINDEXRESPONSE']._serialized_end=524
+  _globals['_LISTINDEXESREQUEST']._serialized_start=526
+  _globals['_LISTINDEXESREQUEST']._serialized_end=585
+  _globals['_LISTINDEXESRESPONSE']._serialized_start=587
+  _globals['_LISTINDEXESRESPONSE']._serialized_end=670
+  _globals['_INDEX']._serialized_start=673
+  _globals['_INDEX']._serialized_end=1099
+  _globals['_RAWROWS']._serialized_start=1102
+  _globals['_RAWROWS']._serialized_end=1236
+  _globals['_RAMTIER']._serialized_start=1238
+  _globals['_RAMTIER']._serialized_end=1276
+  _globals['_COLLECTION']._serialized_start=1279
+  _globals['_COLLECTION']._serialized_end=1512
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1514
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1559
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1561
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1632
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1634
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1676
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1678
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1746
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1748
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1811
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1813
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1909
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1911
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1956
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1958
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1984
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_start=1986
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_end=2047
+  _globals['_PUBLISHVERSIONRESPONSE']._serialized_start=2049
+  _globals['_PUBLISHVERSIONRESPONSE']._serialized_end=2118
+  _globals['_ADMINSERVICE']._serialized_start=2378
+  _globals['_ADMINSERVICE']._serialized_end=3466
 # @@protoc_insertion_point(module_scope)

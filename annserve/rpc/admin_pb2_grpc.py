@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from annserve.rpc import admin_pb2 as annserve_dot_v1_dot_admin__pb2
+from annserve.rpc import job_pb2 as annserve_dot_v1_dot_job__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Tells what is served.
+    """Tells what is served, and changes it.
     """
 
     def __init__(self, channel):
@@ -50,10 +51,60 @@ class AdminServiceStub(object):
                 request_serializer=annserve_dot_v1_dot_admin__pb2.ListIndexesRequest.SerializeToString,
                 response_deserializer=annserve_dot_v1_dot_admin__pb2.ListIndexesResponse.FromString,
                 _registered_method=True)
+        self.CreateCollection = channel.unary_unary(
+                '/annserve.v1.AdminService/CreateCollection',
+                request_serializer=annserve_dot_v1_dot_admin__pb2.CreateCollectionRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__pb2.CreateCollectionResponse.FromString,
+                _registered_method=True)
+        self.GetCollection = channel.unary_unary(
+                '/annserve.v1.AdminService/GetCollection',
+                request_serializer=annserve_dot_v1_dot_admin__pb2.GetCollectionRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__pb2.GetCollectionResponse.FromString,
+                _registered_method=True)
+        self.ListCollections = channel.unary_unary(
+                '/annserve.v1.AdminService/ListCollections',
+                request_serializer=annserve_dot_v1_dot_admin__pb2.ListCollectionsRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__pb2.ListCollectionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCollection = channel.unary_unary(
+                '/annserve.v1.AdminService/DeleteCollection',
+                request_serializer=annserve_dot_v1_dot_admin__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__pb2.DeleteCollectionResponse.FromString,
+                _registered_method=True)
+        self.PublishVersion = channel.unary_unary(
+                '/annserve.v1.AdminService/PublishVersion',
+                request_serializer=annserve_dot_v1_dot_admin__pb2.PublishVersionRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_admin__pb2.PublishVersionResponse.FromString,
+                _registered_method=True)
+        self.StartJob = channel.unary_unary(
+                '/annserve.v1.AdminService/StartJob',
+                request_serializer=annserve_dot_v1_dot_job__pb2.StartJobRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_job__pb2.StartJobResponse.FromString,
+                _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/annserve.v1.AdminService/GetJob',
+                request_serializer=annserve_dot_v1_dot_job__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_job__pb2.GetJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/annserve.v1.AdminService/WatchJob',
+                request_serializer=annserve_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/annserve.v1.AdminService/ListJobs',
+                request_serializer=annserve_dot_v1_dot_job__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_job__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/annserve.v1.AdminService/CancelJob',
+                request_serializer=annserve_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
-    """Tells what is served.
+    """Tells what is served, and changes it.
     """
 
     def GetServerInfo(self, request, context):
@@ -77,6 +128,76 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateCollection(self, request, context):
+        """Makes a collection without an index; a job builds one into it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCollection(self, request, context):
+        """Tells the state of one collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCollections(self, request, context):
+        """Tells the state of all collections, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """Removes a collection and its files for good. Searches that have begun end first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishVersion(self, request, context):
+        """Serves the newest version of a collection's index from now on, with no failed search.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartJob(self, request, context):
+        """Starts a job, or continues an interrupted one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """Tells how a job stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """Tells how a job stands now, then whenever that changes, until it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """Tells how jobs stand, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Stops a job. What it has done is kept, and it can be continued.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +216,56 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=annserve_dot_v1_dot_admin__pb2.ListIndexesRequest.FromString,
                     response_serializer=annserve_dot_v1_dot_admin__pb2.ListIndexesResponse.SerializeToString,
             ),
+            'CreateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCollection,
+                    request_deserializer=annserve_dot_v1_dot_admin__pb2.CreateCollectionRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__pb2.CreateCollectionResponse.SerializeToString,
+            ),
+            'GetCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollection,
+                    request_deserializer=annserve_dot_v1_dot_admin__pb2.GetCollectionRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__pb2.GetCollectionResponse.SerializeToString,
+            ),
+            'ListCollections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollections,
+                    request_deserializer=annserve_dot_v1_dot_admin__pb2.ListCollectionsRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=annserve_dot_v1_dot_admin__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'PublishVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishVersion,
+                    request_deserializer=annserve_dot_v1_dot_admin__pb2.PublishVersionRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_admin__pb2.PublishVersionResponse.SerializeToString,
+            ),
+            'StartJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartJob,
+                    request_deserializer=annserve_dot_v1_dot_job__pb2.StartJobRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_job__pb2.StartJobResponse.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=annserve_dot_v1_dot_job__pb2.GetJobRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_job__pb2.GetJobResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=annserve_dot_v1_dot_job__pb2.WatchJobRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_job__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=annserve_dot_v1_dot_job__pb2.ListJobsRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_job__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=annserve_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'annserve.v1.AdminService', rpc_method_handlers)
@@ -104,7 +275,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Tells what is served.
+    """Tells what is served, and changes it.
     """
 
     @staticmethod
@@ -178,6 +349,276 @@ class AdminService(object):
             '/annserve.v1.AdminService/ListIndexes',
             annserve_dot_v1_dot_admin__pb2.ListIndexesRequest.SerializeToString,
             annserve_dot_v1_dot_admin__pb2.ListIndexesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/CreateCollection',
+            annserve_dot_v1_dot_admin__pb2.CreateCollectionRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__pb2.CreateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/GetCollection',
+            annserve_dot_v1_dot_admin__pb2.GetCollectionRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__pb2.GetCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/ListCollections',
+            annserve_dot_v1_dot_admin__pb2.ListCollectionsRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/DeleteCollection',
+            annserve_dot_v1_dot_admin__pb2.DeleteCollectionRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/PublishVersion',
+            annserve_dot_v1_dot_admin__pb2.PublishVersionRequest.SerializeToString,
+            annserve_dot_v1_dot_admin__pb2.PublishVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/StartJob',
+            annserve_dot_v1_dot_job__pb2.StartJobRequest.SerializeToString,
+            annserve_dot_v1_dot_job__pb2.StartJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/GetJob',
+            annserve_dot_v1_dot_job__pb2.GetJobRequest.SerializeToString,
+            annserve_dot_v1_dot_job__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/annserve.v1.AdminService/WatchJob',
+            annserve_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
+            annserve_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/ListJobs',
+            annserve_dot_v1_dot_job__pb2.ListJobsRequest.SerializeToString,
+            annserve_dot_v1_dot_job__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.AdminService/CancelJob',
+            annserve_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
+            annserve_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

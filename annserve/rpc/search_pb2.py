@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61nnserve/v1/search.proto\x12\x0b\x61nnserve.v1\"K\n\x06Matrix\x12&\n\x08row_type\x18\x01 \x01(\x0e\x32\x14.annserve.v1.RowType\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xe4\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06matrix\x18\x02 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x00\x12%\n\x06vector\x18\x03 \x01(\x0b\x32\x13.annserve.v1.VectorH\x00\x12\x0e\n\x01k\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x1a\n\rrecall_target\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12,\n\rrerank_matrix\x18\x10 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x01\x12,\n\rrerank_vector\x18\x11 \x01(\x0b\x32\x13.annserve.v1.VectorH\x01\x12\x1e\n\x11rerank_candidates\x18\x12 \x01(\x05H\x04\x88\x01\x01\x42\t\n\x07queriesB\x10\n\x0ererank_queriesB\x04\n\x02_kB\x10\n\x0e_recall_targetB\x14\n\x12_rerank_candidates\"\xa3\x01\n\x0eSearchResponse\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x11\n\tdistances\x18\x02 \x01(\x0c\x12\x13\n\x0bnum_queries\x18\x03 \x01(\x05\x12\t\n\x01k\x18\x04 \x01(\x05\x12\'\n\x05stats\x18\x05 \x01(\x0b\x32\x18.annserve.v1.SearchStats\x12(\n\tneighbors\x18\x06 \x03(\x0b\x32\x15.annserve.v1.Neighbor\"(\n\x08Neighbor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xbd\x02\n\x0bSearchStats\x12\x12\n\npages_read\x18\x01 \x03(\x03\x12\r\n\x05reads\x18\x02 \x03(\x03\x12\x12\n\nbytes_read\x18\x03 \x03(\x03\x12\x15\n\rheads_visited\x18\x04 \x03(\x03\x12\x13\n\x0brows_scored\x18\x05 \x03(\x03\x12\x15\n\rcodes_scanned\x18\x08 \x03(\x03\x12\x14\n\x0cpages_cached\x18\n \x03(\x03\x12\x15\n\rrows_reranked\x18\t \x03(\x03\x12\x41\n\rstage_seconds\x18\x06 \x03(\x0b\x32*.annserve.v1.SearchStats.StageSecondsEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*v\n\x07RowType\x12\x18\n\x14ROW_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROW_TYPE_FLOAT32\x10\x01\x12\x14\n\x10ROW_TYPE_FLOAT16\x10\x02\x12\x12\n\x0eROW_TYPE_UINT8\x10\x03\x12\x11\n\rROW_TYPE_INT8\x10\x04\x32R\n\rSearchService\x12\x41\n\x06Search\x12\x1a.annserve.v1.SearchRequest\x1a\x1b.annserve.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61nnserve/v1/search.proto\x12\x0b\x61nnserve.v1\"K\n\x06Matrix\x12&\n\x08row_type\x18\x01 \x01(\x0e\x32\x14.annserve.v1.RowType\x12\x0b\n\x03\x64im\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x94\x04\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06matrix\x18\x02 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x00\x12%\n\x06vector\x18\x03 \x01(\x0b\x32\x13.annserve.v1.VectorH\x00\x12\x0e\n\x01k\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x1a\n\rrecall_target\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12,\n\x0bon_deadline\x18\x07 \x01(\x0e\x32\x17.annserve.v1.OnDeadline\x12\x0f\n\x07session\x18\x08 \x01(\x0c\x12\x12\n\nrequest_id\x18\t \x01(\t\x12,\n\rrerank_matrix\x18\x10 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x01\x12,\n\rrerank_vector\x18\x11 \x01(\x0b\x32\x13.annserve.v1.VectorH\x01\x12\x1e\n\x11rerank_candidates\x18\x12 \x01(\x05H\x04\x88\x01\x01\x12\x14\n\x0c\x62ypass_cache\x18\x13 \x01(\x08\x12\x1f\n\x12\x61pproximate_cosine\x18\x14 \x01(\x01H\x05\x88\x01\x01\x42\t\n\x07queriesB\x10\n\x0ererank_queriesB\x04\n\x02_kB\x10\n\x0e_recall_targetB\x14\n\x12_rerank_candidatesB\x15\n\x13_approximate_cosine\"\xda\x01\n\x0eSearchResponse\x12\x0b\n\x03ids\x18\x01 \x01(\x0c\x12\x11\n\tdistances\x18\x02 \x01(\x0c\x12\x13\n\x0bnum_queries\x18\x03 \x01(\x05\x12\t\n\x01k\x18\x04 \x01(\x05\x12\'\n\x05stats\x18\x05 \x01(\x0b\x32\x18.annserve.v1.SearchStats\x12(\n\tneighbors\x18\x06 \x03(\x0b\x32\x15.annserve.v1.Neighbor\x12\x0f\n\x07partial\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x10\n\x08snapshot\x18\t \x01(\x03\"(\n\x08Neighbor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x64istance\x18\x02 \x01(\x02\"\xf8\x02\n\x0bSearchStats\x12\x12\n\npages_read\x18\x01 \x03(\x03\x12\r\n\x05reads\x18\x02 \x03(\x03\x12\x12\n\nbytes_read\x18\x03 \x03(\x03\x12\x15\n\rheads_visited\x18\x04 \x03(\x03\x12\x13\n\x0brows_scored\x18\x05 \x03(\x03\x12\x15\n\rcodes_scanned\x18\x08 \x03(\x03\x12\x14\n\x0cpages_cached\x18\n \x03(\x03\x12\x15\n\rrows_reranked\x18\t \x03(\x03\x12\x41\n\rstage_seconds\x18\x06 \x03(\x0b\x32*.annserve.v1.SearchStats.StageSecondsEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12&\n\x05\x63\x61\x63he\x18\x0b \x03(\x0e\x32\x17.annserve.v1.CacheGrade\x12\x11\n\ttruncated\x18\x0c \x03(\x08\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x13SearchStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06search\x18\x02 \x01(\x0b\x32\x1a.annserve.v1.SearchRequest\"\x8a\x01\n\x14SearchStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x05\x66ound\x18\x02 \x01(\x0b\x32\x1b.annserve.v1.SearchResponseH\x00\x12\'\n\x07refused\x18\x03 \x01(\x0b\x32\x14.annserve.v1.RefusalH\x00\x42\t\n\x07outcome\"_\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\x03\"\xff\x01\n\x14MeasureRecallRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06matrix\x18\x02 \x01(\x0b\x32\x13.annserve.v1.MatrixH\x00\x12%\n\x06vector\x18\x03 \x01(\x0b\x32\x13.annserve.v1.VectorH\x00\x12\x0e\n\x04live\x18\x04 \x01(\x05H\x00\x12\x0e\n\x01k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rrecall_target\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nconfidence\x18\x07 \x01(\x01H\x03\x88\x01\x01\x42\t\n\x07queriesB\x04\n\x02_kB\x10\n\x0e_recall_targetB\r\n\x0b_confidence\"\x81\x01\n\x15MeasureRecallResponse\x12+\n\x06recall\x18\x01 \x01(\x0b\x32\x1b.annserve.v1.RecallEstimate\x12\x15\n\rquery_recalls\x18\x02 \x03(\x02\x12\x12\n\npages_mean\x18\x03 \x01(\x01\x12\x10\n\x08snapshot\x18\x04 \x01(\x03\"\x90\x01\n\x0eRecallEstimate\x12\t\n\x01k\x18\x01 \x01(\x05\x12\x15\n\rrecall_target\x18\x02 \x01(\x01\x12\x0f\n\x07queries\x18\x03 \x01(\x03\x12\x0e\n\x06recall\x18\x04 \x01(\x01\x12\x12\n\nrecall_low\x18\x05 \x01(\x01\x12\x13\n\x0brecall_high\x18\x06 \x01(\x01\x12\x12\n\nconfidence\x18\x07 \x01(\x01*v\n\x07RowType\x12\x18\n\x14ROW_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROW_TYPE_FLOAT32\x10\x01\x12\x14\n\x10ROW_TYPE_FLOAT16\x10\x02\x12\x12\n\x0eROW_TYPE_UINT8\x10\x03\x12\x11\n\rROW_TYPE_INT8\x10\x04*Y\n\nOnDeadline\x12\x1b\n\x17ON_DEADLINE_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_DEADLINE_ERROR\x10\x01\x12\x17\n\x13ON_DEADLINE_PARTIAL\x10\x02*\xa6\x01\n\nCacheGrade\x12\x1b\n\x17\x43\x41\x43HE_GRADE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_GRADE_MISS\x10\x01\x12\x16\n\x12\x43\x41\x43HE_GRADE_REPEAT\x10\x02\x12\x19\n\x15\x43\x41\x43HE_GRADE_CERTIFIED\x10\x03\x12\x15\n\x11\x43\x41\x43HE_GRADE_DELTA\x10\x04\x12\x1b\n\x17\x43\x41\x43HE_GRADE_APPROXIMATE\x10\x05\x32\x83\x02\n\rSearchService\x12\x41\n\x06Search\x12\x1a.annserve.v1.SearchRequest\x1a\x1b.annserve.v1.SearchResponse\x12W\n\x0cSearchStream\x12 .annserve.v1.SearchStreamRequest\x1a!.annserve.v1.SearchStreamResponse(\x01\x30\x01\x12V\n\rMeasureRecall\x12!.annserve.v1.MeasureRecallRequest\x1a\".annserve.v1.MeasureRecallResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +33,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSTATS_STAGESECONDSENTRY']._loaded_options = None
   _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_ROWTYPE']._serialized_start=1031
-  _globals['_ROWTYPE']._serialized_end=1149
+  _globals['_ROWTYPE']._serialized_start=2181
+  _globals['_ROWTYPE']._serialized_end=2299
+  _globals['_ONDEADLINE']._serialized_start=2301
+  _globals['_ONDEADLINE']._serialized_end=2390
+  _globals['_CACHEGRADE']._serialized_start=2393
+  _globals['_CACHEGRADE']._serialized_end=2559
   _globals['_MATRIX']._serialized_start=41
   _globals['_MATRIX']._serialized_end=116
   _globals['_VECTOR']._serialized_start=118
   _globals['_VECTOR']._serialized_end=142
   _globals['_SEARCHREQUEST']._serialized_start=145
-  _globals['_SEARCHREQUEST']._serialized_end=501
-  _globals['_SEARCHRESPONSE']._serialized_start=504
-  _globals['_SEARCHRESPONSE']._serialized_end=667
-  _globals['_NEIGHBOR']._serialized_start=669
-  _globals['_NEIGHBOR']._serialized_end=709
-  _globals['_SEARCHSTATS']._serialized_start=712
-  _globals['_SEARCHSTATS']._serialized_end=1029
-  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_start=978
-  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_end=1029
-  _globals['_SEARCHSERVICE']._serialized_start=1151
-  _globals['_SEARCHSERVICE']._serialized_end=1233
+  _globals['_SEARCHREQUEST']._serialized_end=677
+  _globals['_SEARCHRESPONSE']._serialized_start=680
+  _globals['_SEARCHRESPONSE']._serialized_end=898
+  _globals['_NEIGHBOR']._serialized_start=900
+  _globals['_NEIGHBOR']._serialized_end=940
+  _globals['_SEARCHSTATS']._serialized_start=943
+  _globals['_SEARCHSTATS']._serialized_end=1319
+  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_start=1268
+  _globals['_SEARCHSTATS_STAGESECONDSENTRY']._serialized_end=1319
+  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1321
+  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1404
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1407
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1545
+  _globals['_REFUSAL']._serialized_start=1547
+  _globals['_REFUSAL']._serialized_end=1642
+  _globals['_MEASURERECALLREQUEST']._serialized_start=1645
+  _globals['_MEASURERECALLREQUEST']._serialized_end=1900
+  _globals['_MEASURERECALLRESPONSE']._serialized_start=1903
+  _globals['_MEASURERECALLRESPONSE']._serialized_end=2032
+  _globals['_RECALLESTIMATE']._serialized_start=2035
+  _globals['_RECALLESTIMATE']._serialized_end=2179
+  _globals['_SEARCHSERVICE']._serialized_start=2562
+  _globals['_SEARCHSERVICE']._serialized_end=2821
 # @@protoc_insertion_point(module_scope)

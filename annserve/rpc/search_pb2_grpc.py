@@ -40,6 +40,16 @@ class SearchServiceStub(object):
                 request_serializer=annserve_dot_v1_dot_search__pb2.SearchRequest.SerializeToString,
                 response_deserializer=annserve_dot_v1_dot_search__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/annserve.v1.SearchService/SearchStream',
+                request_serializer=annserve_dot_v1_dot_search__pb2.SearchStreamRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_search__pb2.SearchStreamResponse.FromString,
+                _registered_method=True)
+        self.MeasureRecall = channel.unary_unary(
+                '/annserve.v1.SearchService/MeasureRecall',
+                request_serializer=annserve_dot_v1_dot_search__pb2.MeasureRecallRequest.SerializeToString,
+                response_deserializer=annserve_dot_v1_dot_search__pb2.MeasureRecallResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer(object):
@@ -48,9 +58,22 @@ class SearchServiceServicer(object):
 
     def Search(self, request, context):
         """Finds the k nearest rows of each query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        INVALID_ARGUMENT with a BadRequest names the field at fault; NOT_FOUND means the collection; every error of
-        the service carries an ErrorInfo of domain "annserve".
+    def SearchStream(self, request_iterator, context):
+        """Answers requests as they come, in their order. What would end a Search ends only its request here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureRecall(self, request, context):
+        """Asks queries and holds the answers against every row of the index.
+
+        Reads all pages, so it takes as long as that; it gives way to searches that wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +86,16 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=annserve_dot_v1_dot_search__pb2.SearchRequest.FromString,
                     response_serializer=annserve_dot_v1_dot_search__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
+                    request_deserializer=annserve_dot_v1_dot_search__pb2.SearchStreamRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_search__pb2.SearchStreamResponse.SerializeToString,
+            ),
+            'MeasureRecall': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureRecall,
+                    request_deserializer=annserve_dot_v1_dot_search__pb2.MeasureRecallRequest.FromString,
+                    response_serializer=annserve_dot_v1_dot_search__pb2.MeasureRecallResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +126,60 @@ class SearchService(object):
             '/annserve.v1.SearchService/Search',
             annserve_dot_v1_dot_search__pb2.SearchRequest.SerializeToString,
             annserve_dot_v1_dot_search__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/annserve.v1.SearchService/SearchStream',
+            annserve_dot_v1_dot_search__pb2.SearchStreamRequest.SerializeToString,
+            annserve_dot_v1_dot_search__pb2.SearchStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureRecall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/annserve.v1.SearchService/MeasureRecall',
+            annserve_dot_v1_dot_search__pb2.MeasureRecallRequest.SerializeToString,
+            annserve_dot_v1_dot_search__pb2.MeasureRecallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +31,7 @@ MESSAGE_CHARS_MAX = 500
 
 
 class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
-    """Runs every unary method of ours so that whatever it raises becomes a status.
+    """Runs every method of ours so that whatever it raises becomes a status.
 
     Parameters
     ----------
@@ -47,27 +47,55 @@ class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gen
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Put our handler around the method's own; leave streams and unknown methods alone."""
+        """Put our handler around the method's own; leave unknown methods alone."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
+        if handler is None or (handler.request_streaming and not handler.response_streaming):
+            return handler  # no method of ours takes a stream and gives one answer
         method = handler_call_details.method
-        answer, decode = handler.unary_unary, handler.request_deserializer
-
-        def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
-            try:
-                return answer(_decoded(message, decode, method), context)
-            except Exception as error:
-                status = status_of(error, method)
-            # Outside the `except`, for this raises what grpc alone should catch.
-            return context.abort_with_status(rpc_status.to_status(status))
-
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+            behavior = _answers(handler, decode, method)
+            wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _UNARY_STREAM
+        else:
+            behavior, wrap = _answer(handler.unary_unary, decode, method), grpc.unary_unary_rpc_method_handler
         if method in self._pools:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
             behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined]
-        return grpc.unary_unary_rpc_method_handler(
-            behavior, request_deserializer=None, response_serializer=handler.response_serializer
-        )
+        return wrap(behavior, request_deserializer=None, response_serializer=encode)
+
+
+_UNARY_STREAM = grpc.unary_stream_rpc_method_handler
+
+
+def _answer(answer: Any, decode: Any, method: str) -> Callable[[bytes, grpc.ServicerContext], Any]:
+    """Give what answers one message by one."""
+
+    def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            return answer(_decoded(message, decode, method), context)
+        except Exception as error:
+            status = status_of(error, method)
+        # Outside the `except`, for this raises what grpc alone should catch.
+        return context.abort_with_status(rpc_status.to_status(status))
+
+    return behavior
+
+
+def _answers(handler: Any, decode: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+    """Give what answers by a stream; messages that come by a stream are decoded one by one."""
+
+    def behavior(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            if handler.request_streaming:
+                yield from handler.stream_stream((_decoded(one, decode, method) for one in message), context)
+            else:
+                yield from handler.unary_stream(_decoded(message, decode, method), context)
+            return
+        except Exception as error:
+            status = status_of(error, method)
+        context.abort_with_status(rpc_status.to_status(status))
+
+    return behavior
 
 
 def _decoded(message: bytes, decode: Callable[[bytes], Any] | None, method: str) -> Any:
@@ -81,6 +109,8 @@ def _decoded(message: bytes, decode: Callable[[bytes], Any] | None, method: str)
 
 def status_of(error: Exception, method: str) -> status_pb2.Status:
     """Give the status that `error` is answered with; faults that aren't the caller's are logged."""
+    if isinstance(error, NotImplementedError):  # what generated code raises for a method that we lack
+        return _status("UNIMPLEMENTED", f"this server doesn't offer {method}", [_info("UNIMPLEMENTED", {})])
     if not isinstance(error, AnnserveError):
         request_id = uuid.uuid4().hex[:12]
         LOG.error("call failed", exc_info=error, extra={"method": method, "request_id": request_id})

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc import code_pb2
 
-from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
+from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2, job_pb2_grpc, search_pb2, search_pb2_grpc
+from annserve.serve.status import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {
     "search.proto": (search_pb2, search_pb2_grpc),
     "admin.proto": (admin_pb2, admin_pb2_grpc),
+    "job.proto": (job_pb2, job_pb2_grpc),
 }
 
 
@@ -53,11 +56,34 @@ def without_json_names(file: FileDescriptorProto) -> FileDescriptorProto:
     return file
 
 
-def test_the_proto_files_pass_buf_lint_and_are_formatted():
-    buf = Path(sys.executable).with_name("buf")
-    if not buf.exists() and shutil.which("buf") is None:
+@pytest.fixture(scope="module")
+def buf() -> str:
+    command = Path(sys.executable).with_name("buf")
+    if not command.exists() and shutil.which("buf") is None:
         pytest.skip("needs buf")
-    command = str(buf) if buf.exists() else "buf"
+    return str(command) if command.exists() else "buf"
+
+
+def test_the_proto_files_pass_buf_lint_and_are_formatted(buf):
     for arguments in (["lint"], ["format", "--diff", "--exit-code"]):
-        checked = subprocess.run([command, *arguments], cwd=ROOT, capture_output=True, text=True)
+        checked = subprocess.run([buf, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_message_or_method_of_an_earlier_version_is_broken(buf, tmp_path):
+    """A field that changes its number is seen, so that a clean answer means something."""
+    against = ["--against", "tests/golden/proto"]
+    checked = subprocess.run([buf, "breaking", *against], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    broken = shutil.copytree(ROOT / "proto", tmp_path / "proto") / "annserve" / "v1" / "search.proto"
+    broken.write_text(broken.read_text().replace("bytes ids = 1;", "bytes ids = 15;"))
+    command = [buf, "breaking", str(tmp_path / "proto"), *against]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "ids" in checked.stdout
+
+
+def test_a_method_that_nobody_wrote_yet_says_so():
+    """Generated code raises NotImplementedError for it, which is no bug of the server."""
+    status = status_of(NotImplementedError("Method not implemented!"), "/annserve.v1.AdminService/Guess")
+    assert code_pb2.Code.Name(status.code) == "UNIMPLEMENTED"
+    assert "doesn't offer" in status.message
