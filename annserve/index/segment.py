@@ -1,5 +1,7 @@
 """One segment: heads, graph, posting table and codes for RAM, pages for the device.
 
+What is for RAM is mapped from its files, not loaded: processes that open the same index share that memory.
+
 ``write_heads``, ``write_codes`` and ``open_segment`` are the two ends of ``heads.bin`` and ``codes.bin``; their
 sections are in storage/FORMAT.md.
 """
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.codes.tiers import ENCODER_ARRAYS, CodeTiers
+from annserve.codes.tiers import CodeTiers
 from annserve.codes.vicinity_layout import VicinityLayout
 from annserve.errors import CorruptionError, ReadError
 from annserve.heads.layout import NO_HEAD, HeadNodes, NodeLayout
@@ -116,10 +118,10 @@ def read_heads(path: Path, spec: IndexSpec) -> tuple[HeadNodes, npt.NDArray[np.u
     """Read ``heads.bin``, whose checksum was proven before: heads, first page of each posting, radii."""
     dtype = spec.space_dtype if spec.space_dtype.kind in "ui" else np.dtype(np.int8)
     with open_container(path, HEADS_MAGIC, verify=False) as file:
-        page_offsets, radii = file.copy("page_offsets"), file.copy("radii")
+        page_offsets, radii = file.mapped("page_offsets"), file.mapped("radii")
         heads = HeadNodes(
             NodeLayout(spec.space_dim),
-            file.copy("nodes").reshape(-1),
+            file.mapped("nodes").reshape(-1),
             len(radii),
             int(file.section("entry")[0]),
             float(file.section("scale")[0]),
@@ -150,10 +152,7 @@ def read_codes(path: Path) -> CodeTiers:
         If its arrays disagree.
     """
     with open_container(path, CODES_MAGIC, verify=False) as file:
-        # A search never looks at what only an encoder needs: it stays on disk.
-        return CodeTiers.from_arrays(
-            {name: file.section(name) if name in ENCODER_ARRAYS else file.copy(name) for name in file.names}
-        )
+        return CodeTiers.from_arrays({name: file.mapped(name) for name in file.names})
 
 
 def pages_writer(path: Path, page_bytes: int) -> ContainerWriter:

@@ -106,7 +106,8 @@ class Container:
         table = header["sections"][: int(header["section_count"])]
         self._entries = {bytes(entry["name"]).decode("ascii"): entry for entry in table}
         self.names = tuple(self._entries)
-        self._map: mmap.mmap | None = mmap.mmap(fd, self.n_bytes, prot=mmap.PROT_READ)
+        # Private: whoever writes to an array over it, by mistake, has a page of its own, and the file stays as it is.
+        self._map: mmap.mmap | None = mmap.mmap(fd, self.n_bytes, access=mmap.ACCESS_COPY)
 
     def section(self, name: str) -> npt.NDArray[Any]:
         """Give a section as a read-only array over the mapped file; nothing is read until it is touched.
@@ -118,14 +119,26 @@ class Container:
         NotFoundError
             If the container has no such section.
         """
+        array = self.mapped(name)
+        array.flags.writeable = False
+        return array
+
+    def mapped(self, name: str) -> npt.NDArray[Any]:
+        """Give a section as an array over the mapped file, for kernels: of the type of arrays in RAM, as of a copy.
+
+        All processes that open the file share its memory. Nothing may be written to it; what is, stays in this process.
+
+        Raises
+        ------
+        NotFoundError
+            If the container has no such section.
+        """
         entry = self._entry(name)
         assert self._map is not None, f"{self.path} is closed"
         dtype = DTYPE_CODES[int(entry["dtype"])]
         shape = tuple(int(extent) for extent in entry["shape"][: int(entry["ndim"])])
         if entry["bytes"] == 0:
-            empty = np.empty(shape, dtype)
-            empty.flags.writeable = False
-            return empty
+            return np.empty(shape, dtype)
         count = int(entry["bytes"]) // dtype.itemsize
         flat: npt.NDArray[Any] = np.frombuffer(self._map, dtype, count, int(entry["offset"]))
         return flat.reshape(shape)
@@ -184,7 +197,7 @@ class Container:
     def close(self) -> None:
         """Let the file go, once no array over it is left; until then, hold nothing of it that isn't touched again."""
         if self._map is not None:
-            # What was copied out of the map would count twice in the memory of this process.
+            # What was copied out of the map would count twice in the memory of this process; the rest comes again.
             self._map.madvise(mmap.MADV_DONTNEED)
         self._map = None
 
