@@ -6,6 +6,7 @@ touches a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,6 +37,9 @@ ROW_FAULTS = (
     "holds a value beyond 1e15",
     "is a zero vector, which has no direction: cosine is undefined",
 )
+
+#: Names of collections: safe as a folder, a label and a part of a URL, on any system.
+COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 #: Recall targets that a build calibrates; requests between two of them are interpolated.
 RECALL_TARGETS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99)
@@ -271,3 +275,20 @@ def first_invalid_row(rows: npt.NDArray[Any], metric: str) -> tuple[int, str] | 
     faults = judge_rows(rows, metric)
     faulty = np.flatnonzero(faults)
     return (int(faulty[0]), ROW_FAULTS[faults[faulty[0]]]) if len(faulty) else None
+
+
+def check_collection_name(name: str) -> str:
+    """Give `name` back if a collection may have it.
+
+    Raises
+    ------
+    InputError
+        If it isn't 1 to 63 of ``a-z 0-9 _ -``, beginning with a letter or a digit.
+    """
+    if not COLLECTION_NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:70]!r} can't be the name of a collection; take up to 63 of a-z, 0-9, '_' and '-', as in "
+            "photos=FOLDER",
+            field="collection",
+        )
+    return name

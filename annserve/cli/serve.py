@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from annserve import collection
+from annserve.cli.settings import collections_of, setting_options
+from annserve.config import read_config
 from annserve.errors import InputError
 from annserve.serve import Limits, Searchable, Server, stop_signals
 from annserve.serve.log import log_to_stderr
@@ -19,48 +22,33 @@ LOG = logging.getLogger("annserve.serve")
 
 
 @click.command("serve")
-@click.argument("indexes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INDEX...")
-@click.option("--listen", default="127.0.0.1:50051", show_default=True, help="HOST:PORT; port 0 is any free one.")
-@click.option("--insecure", is_flag=True, help="Allow an address that other machines reach, unencrypted.")
-@click.option("--threads", type=click.IntRange(1), help="Searches that run at once.  [default: all cores]")
-@click.option(
-    "--message-mib",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1, 1024),
-    help="Largest request and answer.",
-)
-@click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread or mmap.")
-@click.option(
-    "--page-cache",
-    default="0",
-    help="RAM of each index for pages asked for often, as 256MiB.  [default: none]",
-)
-@click.option("--grace-seconds", default=30.0, show_default=True, help="Time to finish calls when stopped.")
-@click.option("--port-file", type=click.Path(path_type=Path), help="Write the port there once it answers.")
-def command(
-    indexes: tuple[Path, ...],
-    listen: str,
-    insecure: bool,
-    threads: int | None,
-    message_mib: int,
-    io: str,
-    page_cache: str,
-    grace_seconds: float,
-    port_file: Path | None,
-) -> None:
-    """Serve one or more indexes over gRPC. Each is a collection named after its folder."""
+@click.argument("indexes", nargs=-1, metavar="[NAME=]PATH...")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings as TOML; flags win.")
+@setting_options
+def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) -> None:
+    """Serve one or more indexes over gRPC. Each is a collection, named after its folder or as NAME says.
+
+    Each option may also be a line of the file (listen = "127.0.0.1:50051"), or be in the environment
+    (ANNSERVE_LISTEN); the file may have a table [collections].
+    """
     log_to_stderr()
-    limits = Limits(message_bytes=message_mib << 20)
+    config = read_config(config_file, {**flags, "collections": collections_of(indexes)})
+    if not config.collections:
+        raise InputError("there is nothing to serve; name an index, or list some under [collections]", field="indexes")
+    limits = Limits(message_bytes=config.message_mib << 20, queries=config.queries_max, k=config.k_max)
     # The port comes first: that it is taken should be said before a large index is read.
-    server = Server(listen, insecure=insecure, threads=threads, limits=limits, grace_seconds=grace_seconds)
+    server = Server(
+        config.listen,
+        insecure=config.insecure,
+        threads=config.threads,
+        limits=limits,
+        grace_seconds=config.grace_seconds,
+    )
     with contextlib.ExitStack() as opened:
         collections: dict[str, Searchable] = {}
-        for path in indexes:
-            name = path.resolve().name
-            if name in collections:
-                raise InputError(f"two indexes are named {name!r}; rename one folder", field="indexes")
-            index = opened.enter_context(collection.open(path, io=io, threads=threads, page_cache=page_cache))
+        for name, path in config.collections.items():
+            index = collection.open(path, io=config.io, threads=config.threads, page_cache=config.page_cache)
+            opened.enter_context(index)
             # The first search loads or compiles the kernels, for seconds: no caller's deadline should pay that.
             index.search(np.ones(index.spec.dim, np.float32), 1)
             collections[name] = index
@@ -69,9 +57,9 @@ def command(
         # Signals are heeded before anyone is told that we serve, and the server stops before indexes close.
         with server, stop_signals() as stop_signal:
             server.start(collections)
-            if port_file:
-                write_atomically(port_file, f"{server.address.port}\n".encode())
+            if config.port_file:
+                write_atomically(config.port_file, f"{server.address.port}\n".encode())
             click.echo(f"serving {', '.join(collections)} on {server.address}")
             LOG.info("serving", extra={"address": server.address, "collections": ",".join(collections)})
-            LOG.info("stopping", extra={"signal": stop_signal.get(), "grace_seconds": grace_seconds})
+            LOG.info("stopping", extra={"signal": stop_signal.get(), "grace_seconds": config.grace_seconds})
     LOG.info("stopped", extra={"address": server.address})

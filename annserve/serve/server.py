@@ -20,11 +20,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.errors import ConflictError
+from annserve.guard.listen import Address, check_free, parse_address
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.serve.admin_service import AdminService
 from annserve.serve.catalog import Catalog, Searchable
 from annserve.serve.limits import Limits
-from annserve.serve.listen import Address, check_free, parse_address
 from annserve.serve.search_service import SearchService
 from annserve.serve.status import ErrorInterceptor
 
@@ -72,7 +72,7 @@ class Server:
         limits: Limits | None = None,
         grace_seconds: float = 30.0,
     ) -> None:
-        wanted = parse_address(listen, insecure=insecure)
+        wanted = parse_address(listen, guarded=insecure)
         check_free(wanted)
         self._limits = limits or Limits()
         self._grace_seconds = grace_seconds

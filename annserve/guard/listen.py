@@ -23,40 +23,44 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str, *, insecure: bool) -> Address:
+def parse_address(text: str, *, guarded: bool, field: str = "listen") -> Address:
     """Read ``HOST:PORT``.
 
     Parameters
     ----------
     text : str
         As ``127.0.0.1:50051``, ``localhost:0`` or ``[::1]:50051``.
-    insecure : bool
-        Whether an address that other machines reach is allowed: there is neither encryption nor a password.
+    guarded : bool
+        Whether an address that other machines reach is allowed: traffic is encrypted and callers show who they are,
+        or the user said that neither is needed.
+    field : str
+        Setting that gave it, for the message.
 
     Raises
     ------
     InputError
-        If it isn't such an address, or is open to others without `insecure`.
+        If it isn't such an address, or is open to others and not `guarded`.
     """
     host, colon, port_text = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port_text.isascii() or not port_text.isdigit():
-        raise InputError(f"can't listen on {text!r}; give HOST:PORT, as 127.0.0.1:50051", field="listen")
+        raise InputError(f"can't listen on {text!r}; give HOST:PORT, as 127.0.0.1:50051", field=field)
     port = int(port_text)
     if port > PORT_MAX:
-        raise InputError(f"port {port} doesn't exist; the highest is {PORT_MAX}", field="listen")
+        raise InputError(f"port {port} doesn't exist; the highest is {PORT_MAX}", field=field)
     # A name may stand for several addresses; gRPC is content to bind one, and a taken port would go unseen.
     try:
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise InputError(
-            f"can't listen on {host!r}; give an IP address of this machine, as 127.0.0.1", field="listen"
+            f"can't listen on {host!r}; give an IP address of this machine, as 127.0.0.1", field=field
         ) from None
-    if not ip.is_loopback and not insecure:
+    if not ip.is_loopback and not guarded:
         raise InputError(
-            f"{host} can be reached from other machines, but there is neither encryption nor a password; "
-            "listen on 127.0.0.1, or say --insecure if the network is trusted",
-            field="listen",
+            f"{host} can be reached from other machines, but traffic isn't encrypted or callers needn't show who they "
+            "are: give --tls-certificate, --tls-key, and --keys or --tls-client-ca; or listen on 127.0.0.1; or say "
+            "--insecure if the network is trusted",
+            field=field,
         )
     return Address(str(ip), port)
 

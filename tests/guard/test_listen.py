@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from annserve.errors import ConflictError, InputError
-from annserve.serve.listen import Address, check_free, parse_address
+from annserve.guard.listen import Address, check_free, parse_address
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from annserve.serve.listen import Address, check_free, parse_address
     ],
 )
 def test_loopback_addresses_are_taken(text, expected):
-    assert str(parse_address(text, insecure=False)) == expected
+    assert str(parse_address(text, guarded=False)) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_loopback_addresses_are_taken(text, expected):
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(InputError) as refused:
-        parse_address(text, insecure=True)
+        parse_address(text, guarded=True)
     assert refused.value.field == "listen"
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0:50051", "[::]:50051", "192.168.1.4:50051"])
 def test_addresses_that_others_reach_must_be_asked_for(text):
-    with pytest.raises(InputError, match=r"neither encryption nor a password.*--insecure"):
-        parse_address(text, insecure=False)
-    assert str(parse_address(text, insecure=True)) == text
+    with pytest.raises(InputError, match=r"--tls-certificate.*--keys.*--insecure"):
+        parse_address(text, guarded=False)
+    assert str(parse_address(text, guarded=True)) == text
 
 
 def test_a_port_is_free_only_while_nobody_listens():
