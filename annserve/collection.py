@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import chain
@@ -24,6 +24,7 @@ from annserve.results import SearchResult, SearchStats
 from annserve.search.choosers import chooser_for
 from annserve.search.engine import BlockResult, Engine
 from annserve.search.explain import Explanation, explain, explain_segments
+from annserve.search.overlap import no_pause
 from annserve.search.page_model import expected_reading, workload_of
 from annserve.search.queries import suspect
 from annserve.search.rerank import Rerank
@@ -195,6 +196,38 @@ class Collection:
             wait(jobs)  # after an error too: none may go on behind the caller's back
             shares = [job.result() for job in jobs]
         answers = [result for _, result in sorted(chain(*shares), key=itemgetter(0))]
+        return _merge(answers, k, time.perf_counter() - begun)
+
+    def search_exact(
+        self, queries: npt.ArrayLike, k: int = 10, *, between: Callable[[], None] = no_pause
+    ) -> SearchResult:
+        """Find the k nearest rows of each query by scoring every row, in this thread alone.
+
+        Parameters
+        ----------
+        queries : (nq, dim) or (dim,) array
+            All share one reading of the index.
+        k : int
+            As for `search`.
+        between : callable
+            Called before each batch of pages is waited for, some milliseconds apart: it may take its time, so that
+            others go first, or raise to end the scan.
+
+        Returns
+        -------
+        SearchResult
+            As of ``search(…, recall_target=1)``.
+
+        Raises
+        ------
+        InputError
+            If queries or k don't fit the index.
+        ReadError, CorruptionError
+            If the device fails, or gives a page that isn't what was written.
+        """
+        begun = time.perf_counter()
+        vectors, k = check_vectors(queries, self.spec), check_k(k, self.n_rows)
+        answers = [self._engine.search(vectors, k, 1.0, between=between)] if len(vectors) else []
         return _merge(answers, k, time.perf_counter() - begun)
 
     def _rerank(self, n_queries: int, k: int, queries: npt.ArrayLike | None, candidates: int | None) -> Rerank | None:

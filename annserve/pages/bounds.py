@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,17 @@ class Candidates:
         return Candidates(
             self.query[which], self.ids[which], self.places[which], self.distances[which], self.decided[which]
         )
+
+    def of_query(self, number: int) -> Candidates:
+        """Give them as those of the query of this number."""
+        return replace(self, query=np.full(len(self.ids), number))
+
+    def and_these(self, *others: Candidates) -> Candidates:
+        """Give them and further ones, by query; a row that two of them hold, a replica's, comes once."""
+        columns = [getattr(one, field.name) for field in fields(self) for one in (self, *others)]
+        width = len(others) + 1
+        whole = Candidates(*(np.concatenate(columns[at : at + width]) for at in range(0, len(columns), width)))
+        return _once(whole)
 
 
 def find_candidates(
@@ -116,11 +127,14 @@ def find_candidates(
         )
         end += int(counts[i])
     query = np.repeat(np.arange(len(counts)), counts)
-    found = Candidates(query, ids[:end], places[:end], distances[:end], decided[:end])
-    # Of a row that lies on several pages of a query, one is enough.
-    order = np.lexsort((found.places, found.ids, query))
-    first = np.ones(end, bool)
-    first[1:] = (np.diff(query[order]) != 0) | (found.ids[order][1:] != found.ids[order][:-1])
+    return _once(Candidates(query, ids[:end], places[:end], distances[:end], decided[:end]))
+
+
+def _once(found: Candidates) -> Candidates:
+    """Of a row that lies on several pages of a query, one is enough."""
+    order = np.lexsort((found.places, found.ids, found.query))
+    first = np.ones(len(order), bool)
+    first[1:] = (np.diff(found.query[order]) != 0) | (found.ids[order][1:] != found.ids[order][:-1])
     return found.take(order[first])
 
 

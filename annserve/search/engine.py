@@ -33,9 +33,10 @@ from annserve.results import SearchStats
 from annserve.search.choose import Choice, Chooser
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock
-from annserve.search.overlap import Journey, carried, overlapped
+from annserve.search.exact import SCAN_PAGES, Scan
+from annserve.search.overlap import Journey, Pause, carried, no_pause, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
-from annserve.search.selection import PageSelection, all_pages
+from annserve.search.selection import PageSelection
 from annserve.storage.cache import CachePart, PageCache
 from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
 
@@ -74,7 +75,7 @@ class BlockResult:
 
 def size_of_block(share: int, pages: float) -> int:
     """Give how many of a thread's `share` of queries, of so many pages each, should go through the stages together."""
-    if share >= 2 * BLOCK_QUERIES_LEAST:
+    if pages and share >= 2 * BLOCK_QUERIES_LEAST:
         # Two blocks at least, so that one is rated while the disk reads for the other.
         share = -(-share // 2)
     return max(min(int(BLOCK_PAGES // max(pages, 1)), share, BLOCK_QUERIES), 1)
@@ -120,8 +121,8 @@ class Engine:
         return size_of_block(share, self.pages_expected(k, recall_target))
 
     def pages_expected(self, k: int, recall_target: float) -> float:
-        """Give about the most pages that a query reads, to size blocks by."""
-        return self.segment.n_pages if recall_target == 1.0 else self.chooser.pages_expected(k, recall_target)
+        """Give about the most pages that a query adds to its block, to size blocks by; those of a scan are shared."""
+        return 0.0 if recall_target == 1.0 else self.chooser.pages_expected(k, recall_target)
 
     def search(
         self,
@@ -131,9 +132,10 @@ class Engine:
         *,
         rerank: Rerank | None = None,
         deadline: float | None = None,
+        between: Pause = no_pause,
     ) -> BlockResult:
-        """Search one block of queries, with no other under way; see ``search_blocks``."""
-        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline)))
+        """Search one block of queries, with no other under way; see ``search_blocks`` and ``overlap.carried``."""
+        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline)), between)
 
     def search_blocks(
         self,
@@ -176,7 +178,7 @@ class Engine:
             (first, self.journey(queries, k, recall_target, rerank and rerank.beside(first, queries), Clock(deadline)))
             for first, queries in blocks
         )
-        # A block that reads every page keeps the disk busy by itself, and its frames are many.
+        # A block that reads every page keeps the disk busy by itself.
         yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
 
     def journey(
@@ -200,7 +202,7 @@ class Engine:
         wanted = look.wanted if look else k
         sure += wanted - k
         if recall_target == 1.0:
-            result = yield from self._read(self._everything(len(queries)), quantized, wanted, sure, look, clock)
+            result = yield from self._scan(quantized, wanted, look, clock)
         else:
             choice = self.chooser.choose(space, sure, recall_target, clock)
             result = yield from self._read(choice, quantized, wanted, sure, look, clock)
@@ -227,16 +229,21 @@ class Engine:
             effort *= _MORE_EFFORT
             if effort < self.segment.heads.n_heads:
                 choice = self.chooser.choose(space[short], sure, recall_target, clock, effort)
+                again = yield from self._read(choice, quantized.take(short), k, sure, look and look.take(short), clock)
             else:
-                choice = self._everything(len(short))
-            again = yield from self._read(choice, quantized.take(short), k, sure, look and look.take(short), clock)
+                again = yield from self._scan(quantized.take(short), k, look and look.take(short), clock)
             for name in ("ids", "distances", "short"):
                 getattr(result, name)[short] = getattr(again, name)
             result.counts[:, short] += again.counts
 
-    def _everything(self, n_queries: int) -> Choice:
-        nothing = np.zeros(n_queries, np.int64)
-        return Choice(all_pages(n_queries, self.segment.n_pages), nothing, nothing.copy())
+    def _scan(self, quantized: QuantizedQueries, k: int, look: SecondLook | None, clock: Clock) -> Journey[BlockResult]:
+        """Score every row; yield before each batch of pages."""
+        frames = self._take_frames(min(SCAN_PAGES, self.segment.n_pages))
+        scan = Scan(self.segment, self.reader)
+        nearest, counts = yield from scan.journey(quantized, k, look, frames, clock)
+        self._frames().append(frames)
+        # All rows were seen: where there are fewer than k, looking harder finds no more.
+        return BlockResult(nearest.ids, nearest.distances, np.zeros(len(nearest.ids), bool), counts)
 
     def _read(
         self, choice: Choice, quantized: QuantizedQueries, k: int, sure: int, look: SecondLook | None, clock: Clock

@@ -7,8 +7,8 @@ thread share (scratch, above all) they must not hold across a yield.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from typing import TypeVar, cast
 
 from annserve.errors import ReadError
@@ -17,13 +17,29 @@ T = TypeVar("T")
 Journey = Generator[None, None, T]
 
 
-def carried(journey: Journey[T]) -> T:
-    """Carry one journey to its end, waiting wherever it would let others go on."""
-    while True:
-        try:
-            next(journey)
-        except StopIteration as end:
-            return cast(T, end.value)
+#: Called where a journey would wait: it may take its time, or raise to end the journey.
+Pause = Callable[[], None]
+
+
+def no_pause() -> None:
+    """Go on at once."""
+
+
+def carried(journey: Journey[T], between: Pause = no_pause) -> T:
+    """Carry one journey to its end, waiting wherever it would let others go on.
+
+    Raises
+    ------
+    Exception
+        Whatever the journey or `between` raises; nothing is in flight any more.
+    """
+    with closing(journey):
+        while True:
+            try:
+                next(journey)
+            except StopIteration as end:
+                return cast(T, end.value)
+            between()
 
 
 def overlapped(journeys: Iterable[tuple[int, Journey[T]]], width: int) -> Iterator[tuple[int, T]]:

@@ -135,10 +135,14 @@ class SecondLook:
         )
         if not self.raw.file.layout.own:
             # Without limits these are as many as are wanted, but for ties.
-            found = found.take(_nearest_of_each(found, self.wanted))
+            found = self.kept(found)
         if self.exact:
             found.decided[:] = False
         return found
+
+    def kept(self, found: Candidates) -> Candidates:
+        """Give as many of each query's candidates as another encoder is to rank."""
+        return found.take(_nearest_of_each(found, self.wanted))
 
     def rank(self, candidates: Candidates, clock: Clock) -> Journey[Reranked]:
         """Read raw rows in one batch, yielding meanwhile, and give the k nearest.

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from annserve.pages.score import NO_ID
 from annserve.search.clock import Clock
 from annserve.search.engine import BLOCKS_UNDER_WAY, BlockResult, Engine, size_of_block
-from annserve.search.overlap import Journey, abreast, carried, overlapped
+from annserve.search.overlap import Journey, Pause, abreast, carried, no_pause, overlapped
 from annserve.search.rerank import Rerank
 
 #: How often rows dealt at random would give a segment as many of the k nearest as let it be asked again.
@@ -67,9 +67,10 @@ class Engines:
         *,
         rerank: Rerank | None = None,
         deadline: float | None = None,
+        between: Pause = no_pause,
     ) -> BlockResult:
-        """Search one block of queries, with no other under way; see ``Engine.search_blocks``."""
-        return carried(self._journey(queries, k, recall_target, rerank, deadline))
+        """Search one block of queries, with no other under way; see ``Engine.search``."""
+        return carried(self._journey(queries, k, recall_target, rerank, deadline), between)
 
     def search_blocks(
         self,

@@ -110,12 +110,6 @@ def ranked(rating: Rating) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float3
     return order, np.cumsum(np.take_along_axis(rating.worths, order, axis=1), axis=1)
 
 
-def all_pages(n_queries: int, n_pages: int) -> PageSelection:
-    """Take every page for every query."""
-    pages = np.tile(np.arange(n_pages, dtype=np.uint32), n_queries)
-    return PageSelection(pages, np.arange(n_queries + 1, dtype=np.int64) * n_pages)
-
-
 def _selection(query_of: npt.NDArray[np.int64], pages: npt.NDArray[Any], n_queries: int) -> PageSelection:
     order = np.lexsort((pages, query_of))
     offsets = np.zeros(n_queries + 1, np.int64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annserve.codes.rate import Rating
-from annserve.search.selection import PageSelection, all_pages, pages_of_heads, pages_worth_reading
+from annserve.search.selection import PageSelection, pages_of_heads, pages_worth_reading
 
 
 def chosen(selection, query):
@@ -84,13 +84,6 @@ def test_without_a_limit_all_rated_pages_are_read_and_without_a_wish_one():
     assert [chosen(everything, i) for i in range(2)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
     least = pages_worth_reading(rating, np.zeros(2), np.inf, np.full(10, 9, np.uint16), 1)
     assert [chosen(least, i) for i in range(2)] == [[0], [5]]
-
-
-def test_every_page_is_every_page():
-    selection = all_pages(3, 4)
-    assert [chosen(selection, i) for i in range(3)] == [[0, 1, 2, 3]] * 3
-    assert selection.costs(4_096)[1].tolist() == [1, 1, 1]
-    assert selection.page_ids.dtype == np.uint32
 
 
 @pytest.mark.parametrize(
