@@ -3,7 +3,7 @@
 Every line has the same keys, null where they say nothing::
 
     time     2026-11-21T22:05:31.120Z
-    event    started, progressed, finished; last of all published or failed
+    event    started, progressed, finished; last of all published (or verified), or failed
     stage    stage, partition, … as the terminal shows them
     done     of `total`, in `unit`; what a resumed build finds done counts
     seconds  since the stage began; of the whole command in the last line
@@ -74,13 +74,15 @@ class EventLog:
 
 
 @contextmanager
-def build_events(target: str | None) -> Iterator[Listener]:
+def build_events(target: str | None, done: str = "published") -> Iterator[Listener]:
     """Give the listener of a build: progress for people, and events in a file, or on stderr in its place.
 
     Parameters
     ----------
     target : str, optional
         A file, or ``-``.
+    done : str
+        The last event, if all went well.
 
     Raises
     ------
@@ -90,11 +92,11 @@ def build_events(target: str | None) -> Iterator[Listener]:
     if target is None:
         yield Progress()
     elif target == STDERR:
-        with _ended(EventLog(sys.stderr)) as log:
+        with _ended(EventLog(sys.stderr), done) as log:
             yield log
     else:
         progress = Progress()
-        with _opened(Path(target)) as stream, _ended(EventLog(stream)) as log:
+        with _opened(Path(target)) as stream, _ended(EventLog(stream), done) as log:
 
             def both(event: Event) -> None:
                 progress(event)
@@ -113,11 +115,11 @@ def _opened(path: Path) -> TextIO:
 
 
 @contextmanager
-def _ended(log: EventLog) -> Iterator[EventLog]:
+def _ended(log: EventLog, done: str) -> Iterator[EventLog]:
     """Write how it ended."""
     try:
         yield log
     except BaseException as error:
         log.end("failed", str(error) or type(error).__name__)
         raise
-    log.end("published", "")
+    log.end(done, "")

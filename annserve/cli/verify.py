@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from annserve.cli.render import Progress
+from annserve.cli.event_log import build_events
 
 
 @click.command("verify")
@@ -21,8 +21,11 @@ from annserve.cli.render import Progress
     show_default=True,
     help="Rows that are asked for; 0 asks for none.",
 )
+@click.option(
+    "--events", help="Append events to this file, a JSON line each; - writes them to stderr in place of progress."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def command(index: Path, queries: int, as_json: bool) -> None:
+def command(index: Path, queries: int, events: str | None, as_json: bool) -> None:
     """Prove that INDEX is whole: checksums, each row at home exactly once, every head reachable, recall delivered.
 
     Every page is read. Then some rows are asked for, and what is found is held against every row: an index that
@@ -33,20 +36,20 @@ def command(index: Path, queries: int, as_json: bool) -> None:
     from annserve.build.verify import verify_index
     from annserve.index.snapshot import open_snapshot
 
-    snapshot, progress = open_snapshot(index), Progress()
-    found = verify_index(snapshot, progress)
-    # Damaged pages have no answers to judge.
-    sample = None
-    if queries and not found.problems:
-        (sample,) = sample_recall(snapshot, queries, threads=len(os.sched_getaffinity(0)), listener=progress)
-    if sample is not None and sample.problem:
-        found.problems.append(sample.problem)
-    if as_json:
-        click.echo(json.dumps(asdict(found) | {"recall": asdict(sample) if sample else None}, indent=1))
-    else:
-        for problem in found.problems:
-            click.echo(problem)
-    found.raise_if_broken(index)
+    snapshot, sample = open_snapshot(index), None
+    with build_events(events, "verified") as listener:
+        found = verify_index(snapshot, listener)
+        # Damaged pages have no answers to judge.
+        if queries and not found.problems:
+            (sample,) = sample_recall(snapshot, queries, threads=len(os.sched_getaffinity(0)), listener=listener)
+        if sample is not None and sample.problem:
+            found.problems.append(sample.problem)
+        if as_json:
+            click.echo(json.dumps(asdict(found) | {"recall": asdict(sample) if sample else None}, indent=1))
+        else:
+            for problem in found.problems:
+                click.echo(problem)
+        found.raise_if_broken(index)
     if not as_json:
         replicas = f", {found.replicas:,} replicas" if found.replicas else ""
         more = replicas + (f", {found.raw_pages:,} pages of raw rows" if found.raw_pages else "")
