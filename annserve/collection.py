@@ -43,7 +43,7 @@ from annserve.storage.layout import FORMAT_VERSION
 from annserve.storage.reader import PageReader, open_reader
 
 
-def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page_cache: str = "0") -> Collection:
+def open(path: str | Path, *, io: str = "auto", threads: int | None = None, cache_bytes: int | str = 0) -> Collection:
     """Open a published index for searching.
 
     Parameters
@@ -54,8 +54,8 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page
         How pages are read: ``auto`` takes the best that works; or ``uring``, ``pread``, ``mmap``.
     threads : int, optional
         Threads that share a batch of queries; by default one per CPU of this process.
-    page_cache : str
-        RAM for the pages that are asked for most, such as ``256MiB``; none by default.
+    cache_bytes : int or str
+        RAM for what will be asked for again, as bytes or as ``64MiB``; none by default. Answers stay the same.
 
     Returns
     -------
@@ -68,13 +68,13 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page
     CorruptionError, VersionError
         If a file isn't what was published, or another format version wrote it.
     InputError
-        If `io` is unknown or not available here, or `page_cache` is no size or too small for a page.
+        If `io` is unknown or not available here, or `cache_bytes` is no size or too small for a page.
     """
     n_threads = len(os.sched_getaffinity(0)) if threads is None else threads
     if n_threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1", field="threads")
-    cache_bytes = bytes_of(page_cache, "page_cache")
-    return at_current(Path(path), lambda snapshot: Collection(snapshot, n_threads, io, cache_bytes))
+    n_bytes = bytes_of(str(cache_bytes), "cache_bytes")
+    return at_current(Path(path), lambda snapshot: Collection(snapshot, n_threads, io, n_bytes))
 
 
 class Collection:
@@ -256,7 +256,7 @@ class Collection:
         snapshot, manifest = self._snapshot, self._snapshot.manifest
         tiers = snapshot.tier_bytes
         if self._cache is not None:
-            tiers["page_cache"] = self._cache.ram_bytes
+            tiers["cache"] = self._cache.ram_bytes
         ram_bytes = sum(tiers.values())
         return {
             "count": manifest.n_rows,

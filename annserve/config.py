@@ -43,7 +43,7 @@ class ServeConfig(BaseSettings):
 
     threads: int | None = Field(None, ge=1, description="Searches that run at once; by default one for each core.")
     io: str = Field("auto", description="How pages are read: auto, uring, pread or mmap.")
-    page_cache: str = Field("0", description="RAM of each index for pages asked for often, as 256MiB.")
+    cache: str = Field("0", description="RAM of each index for what will be asked for again, as 64MiB.")
     grace_seconds: float = Field(30.0, ge=0, description="Time to finish calls when stopped.")
     port_file: Path | None = Field(None, description="Write the port there once it answers.")
 

@@ -97,7 +97,7 @@ def measure(stream: list[np.ndarray], n_pages: int) -> dict[str, Any]:
 
 def shipped(stream: list[np.ndarray], size: int, n_pages: int) -> int:
     """Ask the product's cache, query by query."""
-    cache = PageCache(size * (PAGE_BYTES + 8) + 5 * n_pages + 48, PAGE_BYTES, n_pages)
+    cache = PageCache(size * (PAGE_BYTES + 12) + 7 * n_pages + 76, PAGE_BYTES, n_pages)
     page = np.zeros((256, PAGE_BYTES), np.uint8)
     hits = 0
     for page_ids in stream:

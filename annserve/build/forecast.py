@@ -170,7 +170,7 @@ def forecast(
     missed = 1 - min(cache_bytes / paged, 1.0)
     reads, query_bytes = missed * reading.reads, missed * reading.pages * spec.page_bytes
     if cache_bytes:
-        ram_tiers["page_cache"] = cache_bytes
+        ram_tiers["cache"] = cache_bytes
     cpu_us = _cpu_us(spec, reading, n_heads, tiers.code_bytes)
     disk_us = prices.busy_us(reads, query_bytes)
     # Vicinities come before pages are chosen: a batch of their own.

@@ -52,7 +52,7 @@ _RAW_TYPES = ("none", "float32", "float16")
     "--page-bytes", type=int, default=0, help="Bytes of a page. [default: smallest that holds a row; by --disk]"
 )
 @click.option("--rerank", type=click.Choice(_RAW_TYPES), default="none", show_default=True, help="Raw rows on disk.")
-@click.option("--page-cache", default="0", help="RAM for pages beside --ram, as 256MiB.  [default: none]")
+@click.option("--cache", default="0", help="RAM for pages beside --ram, as 256MiB.  [default: none]")
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option(
     "--recall",
@@ -82,7 +82,7 @@ def command(
     replicas: int,
     page_bytes: int,
     rerank: str,
-    page_cache: str,
+    cache: str,
     k: int,
     recall_target: float,
     threads: int,
@@ -132,7 +132,7 @@ def command(
         )
         spec = replace(spec, page_bytes=cheapest(sizes).page_bytes)
     raw = None if rerank == "none" else RawLayout(IndexSpec(spec.dim, rerank, spec.metric), own=True)
-    cache_bytes = bytes_of(page_cache, "page_cache")
+    cache_bytes = bytes_of(cache, "cache")
 
     def at(ram: str, target: float, codes: str = codes, replicas: int = replicas) -> Forecast:
         return forecast(

@@ -17,7 +17,7 @@ _WHAT_FOR = {
     "row_codes": "tell what a page is worth before it is read",
     "row_factors": "make estimated distances of codes",
     "codebooks": "one size, whatever the count",
-    "page_cache": "pages asked for often, beside the budget",
+    "cache": "pages asked for often, beside the budget",
 }
 _WAYS = {"ram": "codes in RAM", "ssd": "codes on SSD", "none": "heads alone"}
 _FILES = {"pages": "pages", "vicinities": "codes of rows", "raw_rows": "raw rows", "in_ram": "what RAM holds"}

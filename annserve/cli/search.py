@@ -23,7 +23,7 @@ from annserve.spec import RECALL_TARGET_DEFAULT
     help="Recall target, 0.80 … 0.99; 1 reads every page.",
 )
 @click.option("--io", default="auto", show_default=True, help="How pages are read: auto, uring, pread, mmap.")
-@click.option("--page-cache", default="0", help="RAM for pages asked for often, as 256MiB.  [default: none]")
+@click.option("--cache", default="0", help="RAM for pages asked for often, as 256MiB.  [default: none]")
 @click.option("--threads", type=int, help="Threads. [default: one per CPU]")
 @rerank_options
 @answer_options
@@ -33,7 +33,7 @@ def command(
     k: int,
     recall_target: float,
     io: str,
-    page_cache: str,
+    cache: str,
     threads: int | None,
     rerank_queries: Path | None,
     rerank_candidates: int | None,
@@ -47,7 +47,7 @@ def command(
 
     vectors = read_matrix(queries)
     again = read_matrix(rerank_queries) if rerank_queries else None
-    with collection.open(index, io=io, threads=threads, page_cache=page_cache) as opened:
+    with collection.open(index, io=io, threads=threads, cache_bytes=cache) as opened:
         result = opened.search(
             vectors,
             k,

@@ -47,7 +47,7 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
     with contextlib.ExitStack() as opened:
         collections: dict[str, Searchable] = {}
         for name, path in config.collections.items():
-            index = collection.open(path, io=config.io, threads=config.threads, page_cache=config.page_cache)
+            index = collection.open(path, io=config.io, threads=config.threads, cache_bytes=config.cache)
             opened.enter_context(index)
             # The first search loads or compiles the kernels, for seconds: no caller's deadline should pay that.
             index.search(np.ones(index.spec.dim, np.float32), 1)

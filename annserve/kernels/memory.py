@@ -1,4 +1,4 @@
-"""Memory at an address: loads and stores, and a hint to bring it near before it is needed.
+"""Memory at an address: loads and stores, what threads need to share it, and a hint to bring it near.
 
 Addresses to load and store at are trusted: whoever computes one answers for it.
 """
@@ -59,6 +59,30 @@ def store_release(typing_context: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.uint32), generate
+
+
+@_intrinsic
+def fence(typing_context: Any) -> Any:
+    """Let no load or store pass this place, whether the compiler or the processor moves it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
+def try_lock(typing_context: Any, address: Any) -> Any:
+    """Turn a u32 that is 0 into 1, and say whether that was this thread's doing; nobody ever waits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        pointer = builder.inttoptr(args[0], i32.as_pointer())
+        outcome = builder.cmpxchg(pointer, ir.Constant(i32, 0), ir.Constant(i32, 1), "acq_rel", "acquire")
+        return builder.extract_value(outcome, 1)
+
+    return types.boolean(types.int64), generate
 
 
 @_intrinsic

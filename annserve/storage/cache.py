@@ -1,14 +1,15 @@
-"""Pages that were read and proven, kept in RAM within a bound; threads share it.
+"""Pages that were read and proven, kept in RAM within a bound; threads share it, and none waits for another.
 
 Which pages stay is decided by how often each was asked for lately, held or not: the pages of an index are known and
-few, so a byte counts each. A page that is read goes through a window of a tenth of the cache, oldest out; there it
-stays in the main part if it was asked for more often than the rarest of eight pages there, which goes instead
-(TinyLFU [1] with exact counts, and a sample in place of an order).
+few, so a byte counts each, and two say when it was asked for last. A page that is read goes through a window of a tenth
+of the cache, oldest out; there it stays in the main part if it promises more than the least promising of eight pages
+there, which goes instead (TinyLFU [1] with exact counts, and a sample in place of an order).
 
 Invariants
 ----------
 - A page is kept only once it was proven, and is proven again whenever it is used.
 - Memory never exceeds the bound that was given, tables included.
+- Looking pages up changes nothing that a search relies on, and takes no lock.
 
 References
 ----------
@@ -17,7 +18,6 @@ References
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,9 @@ from annserve.storage.pagefile import aligned_frames
 #: about as often, none at all loses a tenth of the hits of a stream of dialogues.
 _WINDOW_SHARE = 0.1
 _SLOTS_MIN = 2
-#: Tables: a slot and a count for each page of the index; a page and a place for each slot.
-_BYTES_PER_PAGE, _BYTES_PER_SLOT = 5, 8
+#: Tables: a slot, a count and a turn for each page of the index; a page, a version and a place for each slot.
+_BYTES_PER_PAGE, _BYTES_PER_SLOT = 7, 12
+_BYTES_AT_LEAST = 4 + 8 * cache_kernels.STATE_WORDS
 
 
 class PageCache:
@@ -53,23 +54,24 @@ class PageCache:
     """
 
     def __init__(self, n_bytes: int, page_bytes: int, n_pages: int) -> None:
-        tables = _BYTES_PER_PAGE * n_pages + 8 * cache_kernels.STATE_WORDS
+        tables = _BYTES_PER_PAGE * n_pages + _BYTES_AT_LEAST
         n_slots = (n_bytes - tables) // (page_bytes + _BYTES_PER_SLOT)
         if n_slots < _SLOTS_MIN:
             least = tables + _SLOTS_MIN * (page_bytes + _BYTES_PER_SLOT)
             raise InputError(
-                f"a page cache of {n_bytes} bytes is too small for {n_pages} pages of {page_bytes}; give at least "
+                f"a cache of {n_bytes} bytes is too small for {n_pages} pages of {page_bytes}; give at least "
                 f"{least} bytes, or none",
-                field="page_cache",
+                field="cache_bytes",
             )
         n_slots = max(min(n_slots, n_pages), _SLOTS_MIN)
         n_window = max(int(_WINDOW_SHARE * n_slots), 1)
-        self._lock = threading.Lock()
         self._tables = cache_kernels.Tables(
             memory=aligned_frames(n_slots, page_bytes),
             page_of=np.zeros(n_slots, np.uint32),
+            versions=np.zeros(n_slots + 1, np.uint32),
             slot_of=np.full(n_pages, cache_kernels.ABSENT, np.int32),
             counts=np.zeros(n_pages, np.uint8),
+            turns=np.zeros(n_pages, np.uint16),
             window=np.zeros(n_window, np.int32),
             main=np.zeros(n_slots - n_window, np.int32),
             state=np.zeros(cache_kernels.STATE_WORDS, np.int64),
@@ -85,6 +87,11 @@ class PageCache:
         """Pages that it holds now."""
         return int(self._tables.state[cache_kernels.N_USED])
 
+    @property
+    def evictions(self) -> int:
+        """Pages that made room so far."""
+        return int(self._tables.state[cache_kernels.EVICTIONS])
+
     def part(self, first: int) -> CachePart:
         """Give the cache to a segment whose page 0 is page `first` of the index."""
         return CachePart(self, first)
@@ -97,7 +104,7 @@ class PageCache:
         page_ids : (p,) uint32
             Pages of the index.
         frames : (≥ p, page_bytes) uint8
-            Frame i is filled where page i is held.
+            Frame i is filled where page i is held; others may have changed too.
 
         Returns
         -------
@@ -106,17 +113,15 @@ class PageCache:
         """
         held = np.empty(len(page_ids), np.bool_)
         page_ids = np.require(page_ids, requirements=("C", "W"))
-        with self._lock:
-            cache_kernels.fetch_pages(self._tables, page_ids, frames, held)
+        cache_kernels.fetch_pages(self._tables, page_ids, frames, held)
         return held
 
     def keep(
         self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
     ) -> None:
-        """Take in pages that were proven; page i lies in frame ``places[i]``."""
+        """Take in pages that were proven, unless another thread is at it; page i lies in frame ``places[i]``."""
         page_ids = np.require(page_ids, requirements=("C", "W"))
-        with self._lock:
-            cache_kernels.keep_pages(self._tables, page_ids, places, frames)
+        cache_kernels.keep_pages(self._tables, page_ids, places, frames)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_raw_rows_take_disk_and_a_page_cache_takes_ram_and_saves_reads():
     assert raw.disk_bytes - plain.disk_bytes == raw.disk_parts["raw_rows"] > 384 * 4 * 10**6
     half = forecast(spec, 10**6, TYPICAL, recall_target=0.95, cache_bytes=plain.disk_parts["pages"] / 2)
     assert half.query_bytes == pytest.approx(plain.query_bytes / 2)
-    assert half.ram_bytes == plain.ram_bytes + half.ram_tiers["page_cache"]
+    assert half.ram_bytes == plain.ram_bytes + half.ram_tiers["cache"]
     assert half.disk_us == pytest.approx(plain.disk_us / 2)
 
 

@@ -124,12 +124,12 @@ def test_raw_rows_and_a_page_cache_are_planned_for():
         "cosine",
         "--rerank",
         "float16",
-        "--page-cache",
+        "--cache",
         "1GiB",
     )
     found = json.loads(annserve(*asked, "--json").out)["plan"]
     assert found["disk_parts"]["raw_rows"] > 1e7 * 384 * 2
-    assert found["ram_tiers"]["page_cache"] == 2**30
+    assert found["ram_tiers"]["cache"] == 2**30
     text = annserve(*asked).out
     assert "raw rows" in text
-    assert "page_cache" in text
+    assert "cache" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-CANDIDATES, COUNT_MAX, FADE_AFTER = 8, 255, 16
+CANDIDATES, COUNT_MAX, FADE_AFTER, RECENT = 8, 255, 16, 3
 
 
 class PlainCache:
@@ -15,11 +15,17 @@ class PlainCache:
         self.window: list[int] = []  # oldest first
         self.main: list[int] = []
         self.counts: Counter[int] = Counter()
-        self.hand = self.asked = 0
+        self.turns: dict[int, int] = {}
+        self.hand = self.asked = self.turn = self.asked_in_turn = 0
 
     def fetch(self, page_ids: list[int]) -> list[bool]:
         for page in page_ids:
             self.counts[page] = min(self.counts[page] + 1, COUNT_MAX)
+            self.turns[page] = self.turn
+        self.asked_in_turn += len(page_ids)
+        if self.asked_in_turn >= self.n_window + self.n_main:
+            self.asked_in_turn = 0
+            self.turn += 1
         self.asked += len(page_ids)
         if self.asked >= FADE_AFTER * self.n_pages:
             self.asked = 0
@@ -39,6 +45,9 @@ class PlainCache:
                 continue
             places = [(self.hand + step) % self.n_main for step in range(min(CANDIDATES, self.n_main))]
             self.hand = (self.hand + CANDIDATES) % self.n_main
-            rarest = min(places, key=lambda place: self.counts[self.main[place]])
-            if self.counts[self.main[rarest]] < self.counts[leaving]:
+            rarest = min(places, key=lambda place: self.promise(self.main[place]))
+            if self.promise(self.main[rarest]) < self.promise(leaving):
                 self.main[rarest] = leaving
+
+    def promise(self, page: int) -> int:
+        return self.counts[page] + (RECENT if self.turn - self.turns[page] <= 1 else 0)

@@ -231,13 +231,13 @@ def test_a_search_of_many_threads_gives_up_at_the_first_error(index, rows):
         assert watched.started < 100
 
 
-@pytest.mark.parametrize("page_cache", ["60KB", "300KB", "1GiB"])
-def test_a_page_cache_changes_what_is_read_and_nothing_else(index, rows, page_cache):
+@pytest.mark.parametrize("cache_bytes", ["60KB", "300KB", "1GiB"])
+def test_a_page_cache_changes_what_is_read_and_nothing_else(index, rows, cache_bytes):
     """Whatever it holds or throws out: the same answers, and each page is either read or cached."""
     queries = rows[np.random.default_rng(1).integers(0, 150, 400)] + 1
     with (
         product.open(index, threads=1) as without,
-        product.open(index, threads=2, page_cache=page_cache) as cached,
+        product.open(index, threads=2, cache_bytes=cache_bytes) as cached,
     ):
         expected = without.search(queries, 5)
         for target in (0.95, 1.0, 0.95):
@@ -251,11 +251,11 @@ def test_a_page_cache_changes_what_is_read_and_nothing_else(index, rows, page_ca
             assert (found.stats.reads <= found.stats.pages_read).all()
         assert found.stats.pages_cached.sum() > 0
         assert not expected.stats.pages_cached.any()
-        if page_cache == "1GiB":  # room for all, and all were read
+        if cache_bytes == "1GiB":  # room for all, and all were read
             assert not found.stats.pages_read.any()
-        limit = {"60KB": 60 << 10, "300KB": 300 << 10, "1GiB": 1 << 30}[page_cache]
-        assert 0 < cached.info()["ram_tiers"]["page_cache"] <= limit
-        assert "page_cache" not in without.info()["ram_tiers"]
+        limit = {"60KB": 60 << 10, "300KB": 300 << 10, "1GiB": 1 << 30}[cache_bytes]
+        assert 0 < cached.info()["ram_tiers"]["cache"] <= limit
+        assert "cache" not in without.info()["ram_tiers"]
 
 
 def test_a_damaged_page_is_never_kept(index, rows, tmp_path):
@@ -265,7 +265,7 @@ def test_a_damaged_page_is_never_kept(index, rows, tmp_path):
     spoiled = bytearray(content)
     spoiled[4_096 + 3 * 4_096 + 100] ^= 1
     path.write_bytes(spoiled)
-    with product.open(copy, threads=1, page_cache="1GiB") as collection:
+    with product.open(copy, threads=1, cache_bytes="1GiB") as collection:
         for _ in range(2):
             with pytest.raises(CorruptionError):
                 collection.search(rows, 5)

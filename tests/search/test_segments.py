@@ -199,7 +199,7 @@ def test_a_segment_that_fails_ends_the_search_and_the_next_one_works(place, quer
 def test_segments_share_one_page_cache(place, queries):
     with (
         annserve.open(place / "joined", threads=1) as index,
-        annserve.open(place / "joined", threads=1, page_cache="400KB") as cached,
+        annserve.open(place / "joined", threads=1, cache_bytes="400KB") as cached,
     ):
         for _ in range(3):
             expected, found = index.search(queries, 5), cached.search(queries, 5)
@@ -207,7 +207,7 @@ def test_segments_share_one_page_cache(place, queries):
             pages = found.stats.pages_read + found.stats.pages_cached
             np.testing.assert_array_equal(pages, expected.stats.pages_read)
         assert found.stats.pages_read.sum() < 0.2 * pages.sum()
-        assert cached.info()["ram_tiers"]["page_cache"] <= 400 << 10
+        assert cached.info()["ram_tiers"]["cache"] <= 400 << 10
 
 
 def test_facts_are_those_of_all_segments(place):

@@ -26,7 +26,7 @@ def write(folder: Path, rows: np.ndarray, metric: str = "l2", seconds: float = 0
     return folder
 
 
-def open(path: str | Path, *, io: str = "auto", threads: int | None = None, page_cache: str = "0") -> FakeCollection:
+def open(path: str | Path, *, io: str = "auto", threads: int | None = None, cache_bytes: object = 0) -> FakeCollection:
     return FakeCollection(Path(path))
 
 
