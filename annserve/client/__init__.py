@@ -1,5 +1,10 @@
-"""The remote door: NumPy in, NumPy out, over gRPC. It loads neither numba nor faiss, and knows no file."""
+"""The remote doors: NumPy in, NumPy out, over gRPC. They load neither numba nor faiss, and know no file.
 
+``client`` and ``aio`` are the same door for threads and for asyncio; ``parts`` cuts batches, ``retry`` says what is
+tried again, ``channel`` how a server is reached, ``convert`` and ``status`` translate.
+"""
+
+from annserve.client.aio import AsyncClient
 from annserve.client.client import Client
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client"]

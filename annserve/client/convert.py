@@ -122,6 +122,17 @@ def info_of(index: admin_pb2.Index) -> dict[str, Any]:
     }
 
 
+def server_info_of(answer: admin_pb2.GetServerInfoResponse) -> dict[str, Any]:
+    """Give what a server says of itself."""
+    return {
+        "version": answer.version,
+        "start_time": answer.start_time.ToJsonString(),
+        "workers": answer.workers,
+        "writable": answer.writable,
+        "limits": {field.name: getattr(answer.limits, field.name) for field in admin_pb2.Limits.DESCRIPTOR.fields},
+    }
+
+
 def _raw_rows(raw: admin_pb2.RawRows) -> dict[str, Any]:
     facts = {
         "dim": raw.dim,

@@ -12,10 +12,15 @@ from annserve.rpc import admin_pb2, admin_pb2_grpc
 from annserve.serve.catalog import Catalog
 from annserve.serve.convert import index_of
 from annserve.serve.limits import Limits
+from annserve.spec import DIM_MAX
 from annserve.version import __version__
 
 #: Indexes on one page of a list.
 PAGE_SIZE_MAX = 100
+#: Bytes of a session's name.
+SESSION_BYTES_MAX = 128
+#: Queries in one MeasureRecall: each is held against every row.
+MEASURED_QUERIES_MAX = 1_000
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -23,7 +28,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(self, catalog: Catalog, limits: Limits) -> None:
         self._catalog = catalog
-        self._limits = admin_pb2.Limits(**asdict(limits))
+        self._limits = admin_pb2.Limits(
+            **asdict(limits), dim=DIM_MAX, session_bytes=SESSION_BYTES_MAX, measured_queries=MEASURED_QUERIES_MAX
+        )
         self._started = Timestamp()
         self._started.GetCurrentTime()
 

@@ -16,7 +16,7 @@ from serve import fake
 from serve.running import run, serving
 
 from annserve import errors
-from annserve.client import Client, client
+from annserve.client import Client, parts
 from annserve.client.convert import queries_to_send
 from annserve.client.status import error_of
 from annserve.errors import AnnserveError, BusyError, DeadlineError, InputError, ServerError
@@ -42,8 +42,8 @@ def server(rows, tmp_path_factory):
 def test_a_batch_cut_into_requests_answers_as_in_one(server, rows, monkeypatch, limit):
     with Client(server.address) as whole:
         expected = whole.search(rows, 4)
-    monkeypatch.setattr(client, limit, 70)
-    assert len(list(client._parts(rows, None, 4))) > 4
+    monkeypatch.setattr(parts, limit, 70)
+    assert len(list(parts.parts(rows, None, 4))) > 4
     with Client(server.address) as cut:
         result = cut.search(rows, 4)
     np.testing.assert_array_equal(result.ids, expected.ids)
@@ -93,8 +93,9 @@ def test_facts_of_the_index_have_the_names_of_the_embedded_door(server, tmp_path
 def test_server_info_tells_version_start_and_limits(server):
     with Client(server.address) as client:
         info = client.server_info()
-    assert set(info) == {"version", "start_time", "limits"}
-    assert info["limits"] == {"message_bytes": 64 << 20, "queries": 16_384, "k": 1_000}
+    assert set(info) == {"version", "start_time", "limits", "workers", "writable"}
+    asked = {"message_bytes": 64 << 20, "queries": 16_384, "k": 1_000, "dim": 32_768}
+    assert info["limits"] == asked | {"session_bytes": 128, "measured_queries": 1_000}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,7 +206,7 @@ def test_the_time_out_covers_all_requests_of_a_batch(monkeypatch):
         time.sleep(0.15)
         return good_answer()
 
-    monkeypatch.setattr(client, "REQUEST_QUERIES", 1)
+    monkeypatch.setattr(parts, "REQUEST_QUERIES", 1)
     server = answering(slow)
     with Client(server.address, timeout=0.5) as hasty, pytest.raises(DeadlineError):
         hasty.search(np.ones((10, 4)), 2)

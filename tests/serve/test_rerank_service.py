@@ -62,7 +62,7 @@ def test_a_batch_cut_into_requests_takes_its_second_queries_along(server, querie
     first, second = queries
     with Client(server.address) as client:
         whole = client.search(first, 5, rerank_queries=second)
-        monkeypatch.setattr("annserve.client.client.REQUEST_QUERIES", 7)
+        monkeypatch.setattr("annserve.client.parts.REQUEST_QUERIES", 7)
         cut = client.search(first, 5, rerank_queries=second)
     np.testing.assert_array_equal(cut.ids, whole.ids)
 
