@@ -54,12 +54,9 @@ class ServeConfig(BaseSettings):
 
     http_listen: str | None = Field(None, description="HOST:PORT of the status page and /metrics.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of key=value, or of JSON.")
-    log_calls: Literal["none", "failed", "all"] = Field("failed", description="Calls that are logged, a line each.")
-
-    @property
-    def guarded(self) -> bool:
-        """Whether traffic is encrypted and callers must show who they are."""
-        return self.tls_certificate is not None and (self.keys is not None or self.tls_client_ca is not None)
+    log_calls: Literal["changes", "failed", "all"] = Field(
+        "changes", description="Calls that are logged, a line each: those that change something, or fail, too, or all."
+    )
 
     @classmethod
     def settings_customise_sources(

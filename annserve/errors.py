@@ -9,6 +9,8 @@
     ├── FormatError
     │   ├── CorruptionError          checksum or invariant broken              DATA_LOSS            exit 3
     │   └── VersionError             written by another format version         FAILED_PRECONDITION  exit 3
+    ├── AccessError                  no valid key was shown                    UNAUTHENTICATED      exit 2
+    │   └── RoleError                the key doesn't allow it                  PERMISSION_DENIED    exit 2
     ├── ReadError(OSError)           the device failed to give the bytes       UNAVAILABLE          exit 3
     ├── ConflictError                another writer, or the version moved on   ABORTED              exit 4
     ├── BusyError                    refused at admission                      RESOURCE_EXHAUSTED   exit 4
@@ -88,6 +90,19 @@ class VersionError(FormatError):
     """The file was written by another format version."""
 
     grpc_status = "FAILED_PRECONDITION"
+
+
+class AccessError(AnnserveError):
+    """The server doesn't know who asks: no key was shown, or none that it has."""
+
+    grpc_status = "UNAUTHENTICATED"
+    exit_code = 2
+
+
+class RoleError(AccessError):
+    """The key that was shown doesn't allow what was asked."""
+
+    grpc_status = "PERMISSION_DENIED"
 
 
 class ReadError(AnnserveError, OSError):

@@ -31,6 +31,7 @@ COMMANDS = {
     "search": ("annserve.cli.search", "Search an index in this process."),
     "explain": ("annserve.cli.explain", "Show what one query did, stage by stage."),
     "serve": ("annserve.cli.serve", "Serve an index over gRPC."),
+    "keys": ("annserve.cli.keys", "Make and revoke the keys that a server asks for."),
     "query": ("annserve.cli.query", "Search an index on a server."),
     "bench": ("annserve.cli.bench", "Measure recall, latency, pages and memory."),
 }

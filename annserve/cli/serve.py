@@ -14,9 +14,10 @@ from annserve import collection
 from annserve.cli.settings import collections_of, setting_options
 from annserve.config import read_config
 from annserve.errors import InputError
+from annserve.guard.tls import certificates_of
 from annserve.serve import Limits, Searchable, Server, stop_signals
-from annserve.serve.log import log_to_stderr
 from annserve.storage.atomic import write_atomically
+from annserve.watch.logs import log_to_stderr
 
 LOG = logging.getLogger("annserve.serve")
 
@@ -31,8 +32,8 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
     Each option may also be a line of the file (listen = "127.0.0.1:50051"), or be in the environment
     (ANNSERVE_LISTEN); the file may have a table [collections].
     """
-    log_to_stderr()
     config = read_config(config_file, {**flags, "collections": collections_of(indexes)})
+    log_to_stderr(config.log_format)
     if not config.collections:
         raise InputError("there is nothing to serve; name an index, or list some under [collections]", field="indexes")
     limits = Limits(message_bytes=config.message_mib << 20, queries=config.queries_max, k=config.k_max)
@@ -40,6 +41,9 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
     server = Server(
         config.listen,
         insecure=config.insecure,
+        certificates=certificates_of(config),
+        keys=config.keys,
+        log_calls=config.log_calls,
         threads=config.threads,
         limits=limits,
         grace_seconds=config.grace_seconds,

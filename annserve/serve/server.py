@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, TracebackType
 
@@ -20,13 +21,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.errors import ConflictError
+from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
+from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.serve.admin_service import AdminService
 from annserve.serve.catalog import Catalog, Searchable
 from annserve.serve.limits import Limits
 from annserve.serve.search_service import SearchService
-from annserve.serve.status import ErrorInterceptor
+from annserve.serve.status import Door
 
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -35,6 +38,8 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 SIDE_THREADS = 4
 #: Calls running and waiting; further ones are refused at once. A waiting call holds no request in memory yet.
 CALLS_MAX = 512
+#: Bytes of a call's metadata; a key and a request id take some 200.
+METADATA_BYTES_MAX = 16 << 10
 #: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
 PING_INTERVAL_MS = 10_000
 
@@ -47,7 +52,13 @@ class Server:
     listen : str
         ``HOST:PORT``; port 0 takes a free one.
     insecure : bool
-        Allow an address that other machines reach.
+        Allow an address that other machines reach, though traffic isn't encrypted or callers needn't show who they are.
+    certificates : Certificates or None
+        Encrypt with them.
+    keys : Path or None
+        Admit only callers with a key of this file.
+    log_calls : str
+        Calls that are logged: ``changes``, ``failed`` ones too, or ``all``.
     threads : int or None
         Searches that run at once; None takes one per CPU of this process.
     limits : Limits
@@ -58,7 +69,8 @@ class Server:
     Raises
     ------
     InputError
-        If the address is none, isn't this machine's, or is open to others without `insecure`.
+        If the address is none, isn't this machine's, or is open to others without `insecure` or certificates and keys;
+        or if a file of these isn't what it should be.
     ConflictError
         If another process listens there.
     """
@@ -68,11 +80,17 @@ class Server:
         listen: str = "127.0.0.1:50051",
         *,
         insecure: bool = False,
+        certificates: Certificates | None = None,
+        keys: Path | None = None,
+        log_calls: str = "changes",
         threads: int | None = None,
         limits: Limits | None = None,
         grace_seconds: float = 30.0,
     ) -> None:
-        wanted = parse_address(listen, guarded=insecure)
+        guarded = certificates is not None and (keys is not None or certificates.client_ca is not None)
+        wanted = parse_address(listen, guarded=insecure or guarded)
+        admission = Admission(keys)
+        credentials = certificates.server_credentials() if certificates else None
         check_free(wanted)
         self._limits = limits or Limits()
         self._grace_seconds = grace_seconds
@@ -81,9 +99,11 @@ class Server:
         self._health = health.HealthServicer()
         self._server = grpc.server(
             self._side_pool,
-            interceptors=[ErrorInterceptor({f"/{SEARCH}/Search": self._search_pool})],
+            interceptors=[Door({f"/{SEARCH}/Search": self._search_pool}, admission, log_calls)],
             options=[
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
+                ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+                ("grpc.max_concurrent_streams", CALLS_MAX),
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -91,7 +111,11 @@ class Server:
             maximum_concurrent_rpcs=CALLS_MAX,
         )
         try:
-            port = self._server.add_insecure_port(str(wanted))
+            port = (
+                self._server.add_secure_port(str(wanted), credentials)
+                if credentials
+                else self._server.add_insecure_port(str(wanted))
+            )
         except RuntimeError as error:  # taken since it was tried
             raise ConflictError(f"can't listen on {wanted}: {error}; choose another port") from None
         self.address = Address(wanted.host, port)

@@ -8,7 +8,6 @@ is INTERNAL: the caller gets a number, the log gets the traceback under the same
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,27 +19,40 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from annserve.errors import AnnserveError, BusyError, InputError
+from annserve.errors import AccessError, AnnserveError, BusyError, InputError
+from annserve.guard.admit import CHANGING, ROLE_OF, Admission
+from annserve.watch.calls import REQUEST_ID, Call
 
 LOG = logging.getLogger("annserve.serve")
 DOMAIN = "annserve"
+#: Methods of our own; others answer for themselves.
+OURS = "/annserve."
 #: Attributes of errors that travel as metadata, where an error has them.
 FACTS = ("field", "path", "offset", "retry_after_ms")
 #: Characters of a message. A status travels in headers, and peers drop all of them beyond 8 KiB.
 MESSAGE_CHARS_MAX = 500
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
-    """Runs every method of ours so that whatever it raises becomes a status.
+class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
+    """Lets each call in or not, watches it, and turns whatever it raises into a status.
 
     Parameters
     ----------
     pools : dict
         Method name → pool that its calls run in; methods without one run in the server's own pool.
+    admission : Admission
+        Who may call what.
+    log_calls : str
+        Calls that are logged: ``changes``, ``failed`` ones too, or ``all``. What strangers send makes no line by
+        default, for they could fill a disk.
     """
 
-    def __init__(self, pools: dict[str, ThreadPoolExecutor]) -> None:
+    def __init__(
+        self, pools: dict[str, ThreadPoolExecutor], admission: Admission | None = None, log_calls: str = "changes"
+    ) -> None:
         self._pools = pools
+        self._admission = admission or Admission()
+        self._when_refused = {"changes": "never", "failed": "failed", "all": "always"}[log_calls]
 
     def intercept_service(
         self,
@@ -48,54 +60,94 @@ class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gen
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Put our handler around the method's own; leave unknown methods alone."""
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        try:
+            caller = self._admission.admit(method, metadata)
+        except AccessError as error:
+            return _refusal(error, Call(method if method in ROLE_OF else "", metadata, logged=self._when_refused))
         handler = continuation(handler_call_details)
-        if handler is None or (handler.request_streaming and not handler.response_streaming):
-            return handler  # no method of ours takes a stream and gives one answer
-        method = handler_call_details.method
+        if handler is None or not method.startswith(OURS):
+            return handler  # a watcher of health has no thread of its own, which a wrapper would give it
+        call = Call(method, metadata, caller.name, self._when(method))
         decode, encode = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
-            behavior = _answers(handler, decode, method)
+            behavior = _answers(handler, decode, call)
             wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _UNARY_STREAM
         else:
-            behavior, wrap = _answer(handler.unary_unary, decode, method), grpc.unary_unary_rpc_method_handler
+            behavior, wrap = _answer(handler.unary_unary, decode, call), grpc.unary_unary_rpc_method_handler
         if method in self._pools:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
             behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined]
         return wrap(behavior, request_deserializer=None, response_serializer=encode)
 
+    def _when(self, method: str) -> str:
+        return "always" if ROLE_OF.get(method) in CHANGING else self._when_refused
+
 
 _UNARY_STREAM = grpc.unary_stream_rpc_method_handler
 
 
-def _answer(answer: Any, decode: Any, method: str) -> Callable[[bytes, grpc.ServicerContext], Any]:
+def _answer(answer: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.ServicerContext], Any]:
     """Give what answers one message by one."""
 
     def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
+        call.enter()
         try:
-            return answer(_decoded(message, decode, method), context)
+            answered = answer(_decoded(message, decode, call.method), context)
         except Exception as error:
-            status = status_of(error, method)
+            status = status_of(error, call.method, call.request_id)
+        else:
+            call.end("OK")
+            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+            return answered
         # Outside the `except`, for this raises what grpc alone should catch.
-        return context.abort_with_status(rpc_status.to_status(status))
+        return _abort(context, status, call)
 
     return behavior
 
 
-def _answers(handler: Any, decode: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+def _answers(handler: Any, decode: Any, call: Call) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
     """Give what answers by a stream; messages that come by a stream are decoded one by one."""
 
     def behavior(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        call.enter()
+        context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
             if handler.request_streaming:
-                yield from handler.stream_stream((_decoded(one, decode, method) for one in message), context)
+                messages = (_decoded(one, decode, call.method) for one in message)
+                yield from handler.stream_stream(messages, context)
             else:
-                yield from handler.unary_stream(_decoded(message, decode, method), context)
-            return
+                yield from handler.unary_stream(_decoded(message, decode, call.method), context)
+        except GeneratorExit:
+            call.end("CANCELLED")
+            raise
         except Exception as error:
-            status = status_of(error, method)
-        context.abort_with_status(rpc_status.to_status(status))
+            status = status_of(error, call.method, call.request_id)
+        else:
+            call.end("OK")
+            return
+        _abort(context, status, call)
 
     return behavior
+
+
+def _refusal(error: AccessError, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
+    """Give what answers with a refusal, whatever the method, before anything is read."""
+
+    def behavior(messages: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        call.enter()
+        _abort(context, status_of(error, call.method, call.request_id), call)
+        yield  # pragma: no cover - a generator, for the handler of streams takes any method
+
+    return grpc.stream_stream_rpc_method_handler(behavior)
+
+
+def _abort(context: grpc.ServicerContext, status: status_pb2.Status, call: Call) -> Any:
+    """End a call with a status; raises what grpc alone should catch."""
+    call.end(code_pb2.Code.Name(status.code), status.message)
+    told: Any = rpc_status.to_status(status)  # a named tuple, though its stub says less
+    trailing = (*told.trailing_metadata, (REQUEST_ID, call.request_id))
+    return context.abort_with_status(told._replace(trailing_metadata=trailing))
 
 
 def _decoded(message: bytes, decode: Callable[[bytes], Any] | None, method: str) -> Any:
@@ -107,12 +159,11 @@ def _decoded(message: bytes, decode: Callable[[bytes], Any] | None, method: str)
         ) from None
 
 
-def status_of(error: Exception, method: str) -> status_pb2.Status:
+def status_of(error: Exception, method: str, request_id: str = "") -> status_pb2.Status:
     """Give the status that `error` is answered with; faults that aren't the caller's are logged."""
     if isinstance(error, NotImplementedError):  # what generated code raises for a method that we lack
         return _status("UNIMPLEMENTED", f"this server doesn't offer {method}", [_info("UNIMPLEMENTED", {})])
     if not isinstance(error, AnnserveError):
-        request_id = uuid.uuid4().hex[:12]
         LOG.error("call failed", exc_info=error, extra={"method": method, "request_id": request_id})
         message = f"internal error; the server's log tells more under request_id {request_id}"
         details: list[Message] = [_info("INTERNAL", {"request_id": request_id})]
@@ -120,7 +171,8 @@ def status_of(error: Exception, method: str) -> status_pb2.Status:
     if error.exit_code == 3:  # what lies on the device is at fault, not the request
         LOG.error("call failed", extra={"method": method, "error": str(error)})
     message = str(error)[:MESSAGE_CHARS_MAX]
-    facts = {name: str(value) for name in FACTS if (value := getattr(error, name, None)) is not None}
+    facts = {"request_id": request_id} if request_id else {}
+    facts |= {name: str(value) for name in FACTS if (value := getattr(error, name, None)) is not None}
     details = [_info(reason_of(type(error)), facts)]
     if isinstance(error, InputError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)

@@ -96,7 +96,7 @@ def test_an_unknown_method_is_unimplemented(server):
 def test_a_bug_is_a_number_for_the_caller_and_one_line_with_the_traceback_in_the_log(photos):
     with serving(photos) as server:
         with Client(server.address) as client:
-            with pytest.raises(ServerError, match=r"under request_id [0-9a-f]{12}$") as failed:
+            with pytest.raises(ServerError, match=r"under request_id [0-9a-f]{32}$") as failed:
                 client.search(np.zeros(24), fake.K_BUG)
             assert "planted" not in str(failed.value)
             assert client.search(np.zeros(24), 1).ids.shape == (1, 1)

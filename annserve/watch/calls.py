@@ -1,0 +1,86 @@
+"""One call as it is watched: its request id, who calls, how it ended and how long it took.
+
+The id is the caller's own (metadata ``x-request-id``) where it has a shape that is safe to log, and one of ours else.
+It stands in every log line of the call, in every error that the call ends with, and in its trailing metadata.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from annserve.watch.metrics import count_call
+
+LOG = logging.getLogger("annserve.calls")
+
+REQUEST_ID = "x-request-id"
+_SAFE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_CURRENT: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def current_request_id() -> str:
+    """Give the id of the call that this thread serves; empty outside of one."""
+    return _CURRENT.get()
+
+
+class Call:
+    """A call from its arrival to its end.
+
+    Parameters
+    ----------
+    method : str
+        As ``/annserve.v1.SearchService/Search``; empty for one that isn't ours, for a stranger's words shall make no
+        series of metrics and no line of a log.
+    metadata : pairs
+        Of the call.
+    caller : str
+        Name of the key that was shown, empty where none is asked for.
+    logged : str
+        When the call is logged: ``never``, if it ``failed``, or ``always``.
+    """
+
+    __slots__ = ("_begun", "_logged", "caller", "method", "request_id")
+
+    def __init__(
+        self, method: str, metadata: Iterable[tuple[str, str | bytes]] = (), caller: str = "", logged: str = "never"
+    ) -> None:
+        self._begun = time.perf_counter()
+        self._logged = logged
+        self.method, self.caller = method, caller
+        self.request_id = _asked_for(metadata) or uuid.uuid4().hex
+
+    def enter(self) -> None:
+        """Let log lines of this thread carry the call's id from now on."""
+        _CURRENT.set(self.request_id)
+
+    def end(self, code: str, message: str = "") -> None:
+        """Count the call and log it, if its kind is.
+
+        Parameters
+        ----------
+        code : str
+            Name of the gRPC status, as ``OK``.
+        message : str
+            What the caller is told, if it failed.
+        """
+        seconds = time.perf_counter() - self._begun
+        count_call(self.method, code, seconds)
+        if self._logged == "never" or (self._logged == "failed" and code == "OK"):
+            return
+        fields = {"method": self.method, "code": code, "seconds": round(seconds, 6), "request_id": self.request_id}
+        if self.caller:
+            fields["caller"] = self.caller
+        if message:
+            fields["error"] = message
+        LOG.info("call", extra=fields)
+
+
+def _asked_for(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    for name, value in metadata:
+        if name == REQUEST_ID and isinstance(value, str) and _SAFE.fullmatch(value):
+            return value
+    return ""
