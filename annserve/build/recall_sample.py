@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import exp, lgamma, log, log1p
 
 import numpy as np
 import numpy.typing as npt
 
+from annserve.confidence import clopper_pearson
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.index.segment import Segment
 from annserve.index.snapshot import Snapshot
@@ -136,52 +136,6 @@ def _ask(
     n_queries = len(queries)
     bounds = clopper_pearson(hits, n_queries * k, _ERROR_RATE)
     return RecallSample(n_queries, k, target, hits / (n_queries * k), *bounds, pages / n_queries)
-
-
-def clopper_pearson(hits: int, trials: int, error_rate: float) -> tuple[float, float]:
-    """Bound a probability by what was seen of it.
-
-    Parameters
-    ----------
-    hits, trials : int
-        0 ≤ hits ≤ trials, trials ≥ 1.
-    error_rate : float
-        How often each bound may be wrong.
-
-    Returns
-    -------
-    low, high : float
-        The probability lies above `low` but for `error_rate` of all samples, and below `high` likewise.
-
-    References
-    ----------
-    [1] Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
-        Biometrika 26 (1934).
-    """
-    assert 0 <= hits <= trials >= 1, (hits, trials)
-    # By how many were missed the lower bound is the upper one of the misses.
-    high = 1.0 if hits == trials else _largest(hits, trials, error_rate)
-    low = 0.0 if hits == 0 else 1.0 - _largest(trials - hits, trials, error_rate)
-    return low, high
-
-
-def _largest(hits: int, trials: int, error_rate: float) -> float:
-    """Give the probability at which at most so many hits are as rare as `error_rate`, by bisection."""
-    low, high = hits / trials, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _at_most(hits, trials, middle) > error_rate else (low, middle)
-    return high
-
-
-def _at_most(hits: int, trials: int, probability: float) -> float:
-    """Give how often so many hits, or fewer, are seen."""
-    log_hit, log_miss = log(probability), log1p(-probability)
-    of_all = lgamma(trials + 1)
-    return sum(
-        exp(of_all - lgamma(n + 1) - lgamma(trials - n + 1) + n * log_hit + (trials - n) * log_miss)
-        for n in range(hits + 1)
-    )
 
 
 @contextmanager

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from math import comb
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from journeys.doors import annserve, build_index
 
 import annserve as product
-from annserve.build.recall_sample import clopper_pearson, sample_recall
+from annserve.build.recall_sample import sample_recall
 from annserve.index.manifest import read_current
 from annserve.index.publish import describe_segment, publish
 from annserve.index.sealed import read_sealed, write_sealed
@@ -95,19 +92,3 @@ def test_the_smallest_indexes_have_fewer_neighbours_to_ask_for(tmp_path, count):
     np.save(tmp_path / "rows.npy", np.arange(4 * count, dtype=np.float32).reshape(count, 4) + 1)
     index = build_index(tmp_path / "rows.npy", tmp_path / "index")
     assert (annserve("verify", index).out.count(f"recall@{count} of 1 rows is 1.0000")) == 1
-
-
-@given(trials=st.integers(1, 60), data=st.data())
-def test_bounds_are_those_at_which_what_was_seen_is_rare(trials, data):
-    """By definition: at the upper bound at most so many hits come once in a thousand times, at the lower at least."""
-    hits = data.draw(st.integers(0, trials))
-    low, high = clopper_pearson(hits, trials, 0.001)
-    assert 0 <= low <= hits / trials <= high <= 1
-
-    def seen(probability: float, counts: range) -> float:
-        return sum(comb(trials, n) * probability**n * (1 - probability) ** (trials - n) for n in counts)
-
-    if hits < trials:
-        assert seen(high, range(hits + 1)) == pytest.approx(0.001, rel=1e-6)
-    if hits:
-        assert seen(low, range(hits, trials + 1)) == pytest.approx(0.001, rel=1e-6)
