@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annserve.build.options import BuildOptions
-from annserve.errors import InputError
+from annserve.errors import InputError, NotFoundError
 from annserve.index import names
 from annserve.jobs.folder import DataFolder
 from annserve.spec import METRICS
@@ -46,7 +46,7 @@ class Work:
         InputError
             If an option is wrong.
         NotFoundError
-            If an input isn't there.
+            If the collection or an input isn't there.
         """
         assert set(self.options) <= set(KINDS[self.kind]), self
         for name, value in self.options.items():
@@ -62,7 +62,10 @@ class Work:
             BuildOptions(**{name: value for name, value in self.options.items() if name not in _INPUTS})
         if not 0 <= self.options.get("queries", 0) <= _QUERIES_MAX:
             raise InputError(f"queries is {self.options['queries']}; take 0 to {_QUERIES_MAX}", field="queries")
-        has_index = (folder.collection(collection) / names.CURRENT).exists()
+        place = folder.collection(collection)
+        if not place.is_dir():
+            raise NotFoundError(f"there is no collection {collection!r} of this server's own; create it first")
+        has_index = (place / names.CURRENT).exists()
         if self.kind == "build" and has_index:
             raise InputError(
                 f"{collection!r} has an index already; append to it, or build another collection", field="collection"

@@ -161,22 +161,20 @@ class RamTier(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "state", "reason", "index", "managed", "create_time", "audits")
+    __slots__ = ("name", "state", "reason", "index", "managed", "audits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     MANAGED_FIELD_NUMBER: _ClassVar[int]
-    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     AUDITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: CollectionState
     reason: str
     index: Index
     managed: bool
-    create_time: _timestamp_pb2.Timestamp
     audits: _containers.RepeatedCompositeFieldContainer[_search_pb2.RecallEstimate]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CollectionState, str]] = ..., reason: _Optional[str] = ..., index: _Optional[_Union[Index, _Mapping]] = ..., managed: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[_search_pb2.RecallEstimate, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[CollectionState, str]] = ..., reason: _Optional[str] = ..., index: _Optional[_Union[Index, _Mapping]] = ..., managed: bool = ..., audits: _Optional[_Iterable[_Union[_search_pb2.RecallEstimate, _Mapping]]] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
     __slots__ = ("collection",)

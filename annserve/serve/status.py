@@ -33,6 +33,14 @@ FACTS = ("field", "path", "offset", "retry_after_ms")
 MESSAGE_CHARS_MAX = 500
 
 
+class PassedOnError(Exception):
+    """A refusal of another process of this server, to be given as it is."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
 class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
     """Lets each call in or not, watches it, and turns whatever it raises into a status.
 
@@ -161,6 +169,8 @@ def _decoded(message: bytes, decode: Callable[[bytes], Any] | None, method: str)
 
 def status_of(error: Exception, method: str, request_id: str = "") -> status_pb2.Status:
     """Give the status that `error` is answered with; faults that aren't the caller's are logged."""
+    if isinstance(error, PassedOnError):
+        return error.status
     if isinstance(error, NotImplementedError):  # what generated code raises for a method that we lack
         return _status("UNIMPLEMENTED", f"this server doesn't offer {method}", [_info("UNIMPLEMENTED", {})])
     if not isinstance(error, AnnserveError):

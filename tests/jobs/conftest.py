@@ -17,6 +17,8 @@ def folder(tmp_path: Path) -> DataFolder:
     made = DataFolder(tmp_path / "data")
     for name in INPUTS:
         (made.path / "inputs" / name).touch()
+    for name in ("photos", "other", "one", "two", "three"):
+        made.collection(name).mkdir()
     return made
 
 

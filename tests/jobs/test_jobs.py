@@ -303,9 +303,7 @@ class TestWhatMayBeAsked:
 
 
 def test_collections_are_the_folders_that_could_be_some(folder, tmp_path):
-    for name in ("photos", "notes"):
-        (folder.path / name).mkdir()
     (folder.path / "Not-one").mkdir()
     (folder.path / "file").touch()
     (folder.path / "link").symlink_to(tmp_path)
-    assert DataFolder(folder.path).collections() == ["notes", "photos"]
+    assert DataFolder(folder.path).collections() == ["one", "other", "photos", "three", "two"]
