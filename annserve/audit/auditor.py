@@ -38,7 +38,7 @@ DUTY = 0.1
 PAUSE_SECONDS = 1.0
 #: How long a scan waits for searches to rest before it goes on for one batch of pages.
 PATIENCE_SECONDS = 1.0
-_LOOK_SECONDS = 0.005
+_LOOK_SECONDS = 0.1
 #: The patience of the thread itself, as the system counts it.
 _NICENESS = 19
 
@@ -90,8 +90,8 @@ class Auditor:
     ----------
     pin : callable
         How to reach a collection.
-    is_idle : callable
-        Whether no search waits or runs.
+    give_way : callable
+        Waits until no search waits, at most so many seconds; says whether that came about.
     adjust : bool
         Whether more is asked of an index that falls short.
     confidence : float
@@ -104,12 +104,12 @@ class Auditor:
         self,
         pin: Pin,
         *,
-        is_idle: Callable[[], bool] = lambda: True,
+        give_way: Callable[[float], bool] = lambda seconds: True,
         adjust: bool = False,
         confidence: float = 0.95,
         on_found: Callable[[str, Finding], None] = ignore,
     ) -> None:
-        self._pin, self._is_idle, self._adjust = pin, is_idle, adjust
+        self._pin, self._searches_rest, self._adjust = pin, give_way, adjust
         self._confidence, self._on_found = confidence, on_found
         self._watched: dict[str, _Watched] = {}
         self._stop = threading.Event()
@@ -210,8 +210,8 @@ class Auditor:
     def _give_way(self) -> None:
         """Let searches go first, for a while."""
         until = time.monotonic() + PATIENCE_SECONDS
-        while not self._stop.is_set() and not self._is_idle() and time.monotonic() < until:
-            self._stop.wait(_LOOK_SECONDS)
+        while not self._stop.is_set() and not self._searches_rest(_LOOK_SECONDS) and time.monotonic() < until:
+            pass
         if self._stop.is_set():
             raise _StoppedError
 

@@ -148,7 +148,13 @@ def test_searches_go_first_and_a_scan_goes_on_a_batch_at_a_time(index, serve, mo
     monkeypatch.setattr("annserve.search.exact.SCAN_PAGES", 8)
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.02)
     looks = []
-    server = serve(index, is_idle=lambda: looks.append(time.monotonic()) or False)
+
+    def never_rest(seconds: float) -> bool:
+        looks.append(seconds)
+        time.sleep(0.005)
+        return False
+
+    server = serve(index, give_way=never_rest)
     server.search(vectors(4, 1), 0.95)
     begun = time.monotonic()
     assert server.auditor.audit("notes") == 4
@@ -169,7 +175,7 @@ def test_an_auditor_works_by_itself_and_stops_in_the_midst_of_a_scan(index, serv
         found.wait(0.02)
     assert server.auditor.found("notes")
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 60.0)
-    server.auditor._is_idle = lambda: False
+    server.auditor._searches_rest = lambda seconds: time.sleep(seconds)
     server.search(vectors(8, 2), 0.95)
     time.sleep(0.2)
     begun = time.monotonic()
