@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -25,6 +27,19 @@ def shared_data() -> Path:
     if not (shared / "data").is_dir():
         pytest.skip(f"needs the real vector sets in {shared / 'data'}; set ANNSERVE_SHARED to their folder")
     return shared / "data"
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chromium]:
+    """A headless Chromium without a network; skips where none is installed."""
+    program = chromium.find()
+    if program is None:
+        pytest.skip("needs a Chromium on the PATH, or ANNSERVE_CHROMIUM")
+    opened = chromium.Chromium(program, str(tmp_path_factory.mktemp("profile")))
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
 p { margin: .2rem 0; } .quiet { color: #666; font-size: 13px; }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; margin-top: 1.5rem; }
-section { border: 1px solid #ddd; border-radius: 6px; padding: .8rem 1rem; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem; }
+main { margin-top: 1.5rem; }
+section { border: 1px solid #ddd; border-radius: 6px; padding: .8rem 1rem; min-width: 0; overflow-x: auto; }
 svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 13px; width: 100%; }
 th, td { padding: .15rem .5rem; text-align: right; border-bottom: 1px solid #eee; }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import chromium
 import pytest
 from click.testing import CliRunner
 from jobs import job_text
@@ -83,26 +82,17 @@ def test_only_what_stands_between_the_markers_changes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_opens_offline_in_a_browser_and_shows_every_picture(results, tmp_path):
+def test_the_page_opens_offline_in_a_browser_and_shows_every_picture(results, tmp_path, browser):
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'annserve[bench]'")
-    program = chromium.find()
-    if program is None:
-        pytest.skip("needs a Chromium on the PATH, or ANNSERVE_CHROMIUM")
     CliRunner().invoke(command, ["report", str(results), "--out", str(tmp_path), "--target", "0.9"])
-    browser = chromium.Chromium(program, str(tmp_path / "profile"))
-    try:
-        screenshot = browser.show(f"file://{tmp_path}/index.html")
-        assert screenshot.startswith(b"\x89PNG")
-        assert len(screenshot) > 50_000, "pictures have been drawn, not left blank"
-        widths = browser.value("[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().width)")
-        assert len(widths) == 5
-        assert min(widths) > 300
-        asked = [event for event in browser.events if event.get("method") == "Network.requestWillBeSent"]
-        assert [event["params"]["request"]["url"] for event in asked] == [f"file://{tmp_path}/index.html"]
-        said = [event for event in browser.events if event.get("method") == "Runtime.exceptionThrown"]
-        assert said == []
-    finally:
-        browser.close()
+    screenshot = browser.show(f"file://{tmp_path}/index.html")
+    assert screenshot.startswith(b"\x89PNG")
+    assert len(screenshot) > 50_000, "pictures have been drawn, not left blank"
+    widths = browser.value("[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().width)")
+    assert len(widths) == 5
+    assert min(widths) > 300
+    assert browser.asked_for() == [f"file://{tmp_path}/index.html"]
+    assert browser.exceptions() == []
 
 
 @pytest.mark.slow

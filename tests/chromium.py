@@ -62,16 +62,47 @@ class Chromium:
                 return said["result"]
             self.events.append(said)
 
-    def show(self, url: str) -> bytes:
-        """Load a page, and give a PNG of all of it, 1,400 pixels wide."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=1_400, height=900, deviceScaleFactor=1, mobile=False)
+    def show(self, url: str, width: int = 1_400) -> bytes:
+        """Load a page, and give a PNG of all of it, so many pixels wide."""
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.events.clear()
         self.ask("Page.navigate", url=url)
         while self.value("document.readyState + ' ' + location.href") != f"complete {url}":
             time.sleep(0.02)
+        return self.picture()
+
+    def picture(self) -> bytes:
+        """Give a PNG of all of the page."""
         size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         return base64.b64decode(self.ask("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"])
+
+    def go_online(self) -> None:
+        """Let pages reach this machine's servers."""
+        self.ask(
+            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+
+    def prefer(self, scheme: str) -> None:
+        """Have the user prefer pages that are ``light`` or ``dark``."""
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def asked_for(self) -> list[str]:
+        """Give the addresses that the page asked for, since it was shown."""
+        asked = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in asked]
+
+    def exceptions(self) -> list[dict]:
+        """Give what the page's script threw, since it was shown."""
+        return [event for event in self.events if event.get("method") == "Runtime.exceptionThrown"]
+
+    def wait_for(self, expression: str):
+        """Evaluate JavaScript until it gives something, for ten seconds."""
+        deadline = time.monotonic() + 10
+        while not (value := self.value(expression)):
+            assert time.monotonic() < deadline, expression
+            time.sleep(0.05)
+        return value
 
     def value(self, expression: str):
         """Evaluate JavaScript in the page."""
