@@ -1,7 +1,8 @@
 """annserve: disk-backed vector search that chooses its pages before it reads them.
 
-``open`` gives the embedded door (an index in this process), ``Client`` and ``AsyncClient`` the remote one. All are
-loaded on first use, so that ``import annserve`` costs neither numba nor grpc.
+``open`` gives the embedded door (an index in this process), ``Client`` and ``AsyncClient`` the remote one,
+``AdminClient`` that of whoever looks after a server. All are loaded on first use, so that ``import annserve`` costs
+neither numba nor grpc.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from annserve.version import __version__
 
 if TYPE_CHECKING:
-    from annserve.client import AsyncClient, Client
+    from annserve.client import AdminClient, AsyncClient, Client
     from annserve.collection import Collection, open
 
-__all__ = ["AsyncClient", "Client", "Collection", "__version__", "open"]
+__all__ = ["AdminClient", "AsyncClient", "Client", "Collection", "__version__", "open"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +24,7 @@ def __getattr__(name: str) -> Any:
         from annserve import collection
 
         return getattr(collection, name)
-    if name in ("Client", "AsyncClient"):
+    if name in ("AdminClient", "AsyncClient", "Client"):
         from annserve import client
 
         return getattr(client, name)

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
 import numpy.typing as npt
 
 from annserve.client.convert import info_of, joined, result_of, server_info_of
-from annserve.client.door import Door, Stubs
+from annserve.client.door import SyncDoor
 from annserve.client.parts import REQUESTS_UNDER_WAY, Options, Requests
 from annserve.client.recall import RecallMeasured, recall_of, recall_request
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, search_pb2
 
-Response = TypeVar("Response")
 
-
-class Client(Door):
+class Client(SyncDoor):
     """Searches on a server; threads may share it. Parameters and errors are those of ``Door``."""
 
     def __init__(self, address: str, **settings: Any) -> None:
@@ -143,15 +139,8 @@ class Client(Door):
 
     def close(self) -> None:
         """Close the connections; calls that are under way end at once."""
-        for stubs in self._pool.stubs:
-            stubs.channel.close()
+        super().close()
         self._threads.shutdown(cancel_futures=True)
-
-    def _connect(self, number: int) -> Stubs:
-        options = self._endpoint.options(number)
-        if self._credentials is None:
-            return Stubs(grpc.insecure_channel(self.address, options))
-        return Stubs(grpc.secure_channel(self.address, self._credentials, options))
 
     def _answers(
         self,
@@ -178,27 +167,3 @@ class Client(Door):
         finally:
             for call in under_way:
                 call.cancel()
-
-    def _call(
-        self, method: Callable[[Stubs], Callable[..., Response]], request: object, deadline: float | None = None
-    ) -> Response:
-        """Make a call, again where that may help."""
-        tries = self._tries(deadline)
-        while True:
-            with self._pool.connection() as stubs:
-                try:
-                    return method(stubs)(request, timeout=tries.remaining(), metadata=self._metadata(request))
-                except grpc.RpcError as error:
-                    delay = tries.delay_after(error)
-            time.sleep(delay)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
 
 from annserve.client.channel import Endpoint, Pool
-from annserve.client.retry import Tries
+from annserve.client.retry import TRIES, Tries
 from annserve.rpc import admin_pb2_grpc, search_pb2_grpc
+
+Response = TypeVar("Response")
 
 
 class Stubs:
@@ -78,11 +85,54 @@ class Door:
         """Open connection `number`."""
         raise NotImplementedError
 
-    def _tries(self, deadline: float | None) -> Tries:
+    def _tries(self, deadline: float | None, most: int = TRIES) -> Tries:
         """Begin the tries of a call."""
-        return Tries(self.address, self._timeout, deadline)
+        return Tries(self.address, self._timeout, deadline, most)
 
     def _metadata(self, request: object) -> tuple[tuple[str, str], ...]:
         """Give what a call carries besides its message: key and request id, which are read before the message is."""
         request_id = getattr(request, "request_id", "")
         return (*self._endpoint.metadata, ("x-request-id", request_id)) if request_id else self._endpoint.metadata
+
+
+class SyncDoor(Door):
+    """A server that threads call; they may share it."""
+
+    def close(self) -> None:
+        """Close the connections; calls that are under way end at once."""
+        for stubs in self._pool.stubs:
+            stubs.channel.close()
+
+    def _connect(self, number: int) -> Stubs:
+        options = self._endpoint.options(number)
+        if self._credentials is None:
+            return Stubs(grpc.insecure_channel(self.address, options))
+        return Stubs(grpc.secure_channel(self.address, self._credentials, options))
+
+    def _call(
+        self,
+        method: Callable[[Stubs], Callable[..., Response]],
+        request: object,
+        deadline: float | None = None,
+        tries: int = TRIES,
+    ) -> Response:
+        """Make a call, again where that may help."""
+        made = self._tries(deadline, tries)
+        while True:
+            with self._pool.connection() as stubs:
+                try:
+                    return method(stubs)(request, timeout=made.remaining(), metadata=self._metadata(request))
+                except grpc.RpcError as error:
+                    delay = made.delay_after(error)
+            time.sleep(delay)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

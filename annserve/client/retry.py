@@ -34,10 +34,12 @@ class Tries:
         Seconds that all tries and delays may take.
     deadline : float, optional
         ``time.monotonic()`` by which they must end, where others share the time.
+    most : int
+        Tries at most; 1 where a call must not be made twice.
     """
 
-    def __init__(self, address: str, timeout: float, deadline: float | None = None) -> None:
-        self._address, self._timeout = address, timeout
+    def __init__(self, address: str, timeout: float, deadline: float | None = None, most: int = TRIES) -> None:
+        self._address, self._timeout, self._most = address, timeout, most
         self._deadline = time.monotonic() + timeout if deadline is None else deadline
         self._failed = 0
 
@@ -70,7 +72,7 @@ class Tries:
         error = error_of(call, self._address)
         self._failed += 1
         least = _seconds_asked_for(call, error)
-        if least is None or self._failed >= TRIES:
+        if least is None or self._failed >= self._most:
             raise error
         bound = min(DELAY_SECONDS * 2.0 ** (self._failed - 1), DELAY_SECONDS_MAX)
         delay = max(least, bound * random.uniform(0.5, 1.0))

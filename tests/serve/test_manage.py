@@ -13,6 +13,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from annserve.client import AdminClient
+from annserve.errors import ConflictError, InputError, NotFoundError
 from annserve.jobs import DataFolder, Jobs, work
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2
 from annserve.serve import manage_service
@@ -58,7 +60,7 @@ def admin(request, folder, tmp_path):
     servers.append(outer)
     with grpc.insecure_channel(address, NO_PROXY) as caller:
         stub = admin_pb2_grpc.AdminServiceStub(caller)
-        stub.servers = servers
+        stub.servers, stub.address = servers, address
         yield stub
     jobs.close()
     for server in servers:
@@ -215,6 +217,57 @@ def test_where_the_process_for_jobs_is_gone_a_call_may_be_made_again(admin):
     with pytest.raises(grpc.RpcError, match="doesn't answer") as refused:
         admin.ListJobs(job_pb2.ListJobsRequest())
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+class TestClient:
+    """The client for administration, over the same service."""
+
+    @pytest.fixture
+    @staticmethod
+    def client(admin):
+        with AdminClient(admin.address, collection="photos") as client:
+            yield client
+
+    def test_a_job_is_started_watched_and_told_in_plain_values(self, client):
+        made = client.create_collection("photos")
+        assert (made.name, made.state, made.managed, made.index) == ("photos", "empty", True, None)
+        started = client.start("build", input="slow.npy", metric="ip", seed=3)
+        assert (started.kind, started.collection, started.has_ended) == ("build", "photos", False)
+        assert started.options == {"input": "slow.npy", "metric": "ip", "seed": 3}
+        states = list(client.watch(started.job_id))
+        assert states[-1] == client.job(started.job_id) == client.wait(started.job_id)
+        last = states[-1]
+        assert (last.state, last.stage, last.done, last.total, last.unit) == ("succeeded", "cluster", 10, 10, "rows")
+        assert last.created <= last.started <= last.ended
+        assert last.outcome == "build of photos: done"
+        assert [job.job_id for job in client.jobs()] == [started.job_id]
+        assert list(client.jobs("other")) == []
+        client.delete_collection("photos")
+        with pytest.raises(NotFoundError):
+            client.delete_collection("photos")
+
+    def test_a_job_is_cancelled_and_continued(self, client):
+        client.create_collection("photos")
+        job = client.start("build", input="slow_forever.npy")
+        with pytest.raises(ConflictError, match="is at work"):
+            client.start("build", input="rows.npy")
+        next(now for now in client.watch(job.job_id) if now.done)
+        client.cancel(job.job_id)
+        assert client.wait(job.job_id).state == "cancelled"
+        again = client.resume(job.job_id)
+        assert (again.resumed_job_id, again.options) == (job.job_id, {"input": "slow_forever.npy"})
+
+    def test_what_no_job_has_is_refused_here(self, client):
+        for wrong in ({"kind": "guess"}, {"kind": "build", "colour": "red"}, {"kind": "build", "seed": "x"}):
+            with pytest.raises(InputError):
+                client.start(**wrong)
+
+    def test_a_long_list_is_asked_for_page_by_page(self, client, monkeypatch):
+        monkeypatch.setattr("annserve.serve.pages_of_lists.PAGE_SIZE_MAX", 2)
+        client.create_collection("photos")
+        jobs = [client.wait(client.start("build", input="bad.npy").job_id) for _ in range(5)]
+        assert [job.job_id for job in client.jobs()] == [job.job_id for job in reversed(jobs)]
+        assert {job.outcome for job in jobs} == {"bad.npy holds NaN in row 7; repair it"}
 
 
 def test_what_was_half_removed_is_removed_at_the_next_start(folder):
