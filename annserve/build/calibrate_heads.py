@@ -53,7 +53,7 @@ def calibrate_heads(
         visited = slice(NEAREST, int(heads[a].max()))
         fitted = head_ids[:, visited] >= 0
         design = known[:, visited][fitted].astype(np.float64)
-        terms[a] = fit_log_hits(design, hits[:, visited][fitted])
+        terms[a] = fit_log_hits([design], [hits[:, visited][fitted]])
         promised = np.sort(design @ terms[a])
         lost = np.cumsum(np.exp(np.minimum(promised, 0.0)))
         for b, target in enumerate(targets):

@@ -271,6 +271,7 @@ def _fit_skip(rating: list[Rating], hits: list[npt.NDArray[np.int64]], page_spre
         x = (np.log(np.maximum(block.distances.astype(np.float64), 1e-12)) - log_bar)[known]
         y = (page_spreads[block.pages] - log_bar)[known]
         r = np.log1p(rank)[known]
-        terms.append(np.column_stack((np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x)))
-        counts.append(found[known].astype(np.float64))
-    return fit_log_hits(np.concatenate(terms), np.concatenate(counts))
+        design = (np.ones_like(x), x, x * x, y, y * y, x * y, r, r * x)
+        terms.append(np.column_stack(design).astype(np.float32))
+        counts.append(found[known].astype(np.float32))
+    return fit_log_hits(terms, counts)

@@ -1,8 +1,9 @@
 """The stage that fills RAM with codes: pages and rows → codebooks, codes, estimator, factors.
 
 Everything is learned from the base: queries near the data are base rows that stand in for queries, and what an
-estimate must get right are the rows near their k-th neighbour. Peak RAM: the codes, 12 bytes a row beside them, the
-sample that is trained on, and a block of rows; pages' centroids are decoded when they are needed.
+estimate must get right are the rows near their k-th neighbour. Peak RAM: the codes, the sample that is trained on, and
+a block of rows; what a first estimate needs of each row goes to a file, and pages' centroids are decoded when they are
+needed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.clusters.hierarchy import Packing
+from annserve.clusters.refinement import Table
 from annserve.codes.encode import decode, decode_components, encode
 from annserve.codes.estimate import (
     FACTOR_BYTES,
@@ -35,7 +37,8 @@ F64 = npt.NDArray[np.float64]
 
 #: A page's centroid relative to its head; 16 bytes cost reads, 64 didn't save any.
 PAGE_CODE_BYTES = 32
-_TRAIN_ROWS = 60_000
+#: Of rows as float32 that codebooks and estimates are learned from, where these are rows enough.
+_TRAIN_BYTES, _TRAIN_ROWS_MIN = 30_720_000, 10_000
 #: Base rows that stand in for queries, and the near pages that are looked at for each.
 _QUERIES = 800
 _BLOCK_QUERIES = 16
@@ -45,8 +48,8 @@ _DIRECTION_PAGES = 200
 _NEIGHBOURS = 10
 #: Rows within so many errors of the threshold matter for it.
 _REACH = 3.0
-_BLOCK_PAGES = 2_048
-_MEAN_ROWS = 16_384
+#: Of rows as float32 that are worked on at a time.
+_BLOCK_BYTES = 4 << 20
 
 
 def encode_rows(
@@ -55,6 +58,7 @@ def encode_rows(
     heads: HeadNodes,
     page_capacity: int,
     code_bytes: int,
+    drafts: Table,
     *,
     seed: int,
     listener: Listener = ignore,
@@ -72,6 +76,8 @@ def encode_rows(
     page_capacity : int
     code_bytes : int
         Of a row's code; two bytes of factors come on top.
+    drafts : (n, 3) float32
+        Room for a first estimate of each row; a file will do.
     seed : int
     listener : callable
         Hears ``StageProgressed("encode", pages)``.
@@ -95,34 +101,39 @@ def encode_rows(
 
     stand_ins = rng.choice(n_rows, min(_QUERIES, n_rows), replace=False)
     queries = rows[stand_ins].astype(np.float32)
-    drawn = np.sort(rng.choice(n_rows, min(_TRAIN_ROWS, n_rows), replace=False))
+    drawn = np.sort(rng.choice(n_rows, min(training_rows(rows.shape[1]), n_rows), replace=False))
     row_book = train_codebook(residuals(drawn), code_bytes, _directions(queries, centroids))
 
     pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
     spreads = np.empty(n_pages, np.float32)
-    drafts = np.empty((n_rows, 3), np.float32)
     for block in _blocks(rows, offsets):
         references = centroids[block.first : block.last][block.page - block.first]
         own = block.rows - references
         codes = encode(row_book, own)
         pages[block.page, :, block.slot] = codes
-        drafts[block.start : block.stop] = _drafts(own, decode(row_book, codes), references - origin)
+        numbers = np.arange(block.start, block.stop)
+        drafts[numbers] = _drafts(own, decode(row_book, codes), references - origin)
         squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), block.starts)
         spreads[block.first : block.last] = np.log(np.maximum(squares / counts[block.first : block.last], 1e-12))
         listener(StageProgressed("encode", block.last))
 
-    near, directions = _rows_that_matter(queries, stand_ins, centroids, offsets, row_book, pages, drafts, origin)
-    del drafts
-    if not len(near):
-        # No row has another near it, such as a single one: fit to rows asked for as they are.
-        near, directions = drawn, residuals(drawn)
+    near, asked = _rows_that_matter(queries, stand_ins, centroids, offsets, row_book, pages, drafts, origin)
+    some = slice(None, None, max(1, -(-len(near) // training_rows(rows.shape[1]))))
+    near, asked = near[some], asked[some]
 
     def codes_of(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         page = np.searchsorted(offsets, numbers, side="right") - 1
         return pages[page, :, numbers - offsets[page]], page
 
-    near_codes, page_of_near = codes_of(near)
-    estimate = fit_estimate(row_book, residuals(near), near_codes, directions, centroids[page_of_near], origin)
+    if len(near):
+        near_codes, page_of_near = codes_of(near)
+        references = centroids[page_of_near]
+        directions = queries[asked] - references
+    else:
+        # No row has another near it, such as a single one: fit to rows asked for as they are.
+        near, (near_codes, page_of_near) = drawn, codes_of(drawn)
+        references, directions = centroids[page_of_near], residuals(drawn)
+    estimate = fit_estimate(row_book, residuals(near), near_codes, directions, references, origin)
     drawn_codes, page_of_drawn = codes_of(drawn)
     estimate = with_constants_of(estimate, row_book, residuals(drawn), drawn_codes, centroids[page_of_drawn])
 
@@ -135,7 +146,10 @@ def encode_rows(
         page_book=page_book,
         page_codes=flatten_postings(page_codes, packing.posting_offsets),
         page_constants=np.concatenate(
-            [centroid_constants(page_book, page_codes[some], anchors[some], origin) for some in _page_blocks(n_pages)]
+            [
+                centroid_constants(page_book, page_codes[some], anchors[some], origin)
+                for some in _page_blocks(n_pages, rows.shape[1])
+            ]
         ),
         page_spreads=spreads,
         row_book=row_book,
@@ -176,8 +190,9 @@ class _Block:
 def _blocks(rows: Rows, offsets: npt.NDArray[np.int64]) -> Iterator[_Block]:
     """Give all rows, block by block."""
     n_pages = len(offsets) - 1
-    for first in range(0, n_pages, _BLOCK_PAGES):
-        last = min(first + _BLOCK_PAGES, n_pages)
+    step = _pages_at_once(len(rows) / n_pages * rows.shape[1])
+    for first in range(0, n_pages, step):
+        last = min(first + step, n_pages)
         start, stop = int(offsets[first]), int(offsets[last])
         page = np.repeat(np.arange(first, last), np.diff(offsets[first : last + 1]))
         slot = np.arange(start, stop) - offsets[page]
@@ -187,8 +202,9 @@ def _blocks(rows: Rows, offsets: npt.NDArray[np.int64]) -> Iterator[_Block]:
 
 def _mean(rows: Rows) -> F32:
     total = np.zeros(rows.shape[1])
-    for first in range(0, len(rows), _MEAN_ROWS):
-        total += rows[first : first + _MEAN_ROWS].sum(axis=0, dtype=np.float64)
+    step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
+    for first in range(0, len(rows), step):
+        total += rows[first : first + step].sum(axis=0, dtype=np.float64)
     return np.asarray(total / len(rows), np.float32)
 
 
@@ -196,14 +212,14 @@ class _Anchors:
     """The head of each page, as it is stored; (pages, d) float32 by number or slice."""
 
     def __init__(self, heads: HeadNodes, packing: Packing) -> None:
-        self._vectors = heads.vectors().astype(np.float32) * np.float32(heads.scale)
-        self._head = np.repeat(np.arange(heads.n_heads), np.diff(packing.posting_offsets))
+        self._vectors, self._scale = heads.vectors(), np.float32(heads.scale)
+        self._head = np.repeat(np.arange(heads.n_heads, dtype=np.int32), np.diff(packing.posting_offsets))
 
     def __len__(self) -> int:
         return len(self._head)
 
     def __getitem__(self, pages: npt.NDArray[np.int64] | slice) -> F32:
-        return self._vectors[self._head[pages]]
+        return np.asarray(self._vectors[self._head[pages]].astype(np.float32) * self._scale)
 
 
 class _Centroids:
@@ -220,9 +236,21 @@ class _Centroids:
         return np.asarray(self._anchors[pages] + decode(self._book, self._codes[pages]), np.float32)
 
 
-def _page_blocks(n_pages: int) -> Iterator[slice]:
-    for first in range(0, n_pages, _BLOCK_PAGES):
-        yield slice(first, min(first + _BLOCK_PAGES, n_pages))
+def _pages_at_once(elements: float) -> int:
+    """Give how many pages of so many elements are worked on at a time."""
+    return max(1, int(_BLOCK_BYTES / (4 * elements)))
+
+
+def _page_blocks(n_pages: int, dim: int) -> Iterator[slice]:
+    """Give ranges of pages whose centroids are worked on at a time."""
+    step = _pages_at_once(dim)
+    for first in range(0, n_pages, step):
+        yield slice(first, min(first + step, n_pages))
+
+
+def training_rows(dim: int) -> int:
+    """Give the rows, and the pages, that codes are learned from, where there are as many."""
+    return max(_TRAIN_ROWS_MIN, _TRAIN_BYTES // (4 * dim))
 
 
 def _encode_pages(
@@ -237,7 +265,7 @@ def _encode_pages(
             yield block, mean - anchors[block.first : block.last]
 
     n_pages = len(offsets) - 1
-    drawn = np.sort(rng.choice(n_pages, min(_TRAIN_ROWS, n_pages), replace=False))
+    drawn = np.sort(rng.choice(n_pages, min(training_rows(rows.shape[1]), n_pages), replace=False))
     sample = [
         centroids[drawn[(drawn >= block.first) & (drawn < block.last)] - block.first]
         for block, centroids in relative(_blocks(rows, offsets))
@@ -252,7 +280,7 @@ def _nearest_pages(queries: F32, centroids: _Centroids, count: int) -> npt.NDArr
     count = min(count, len(centroids))
     pages = np.empty((len(queries), 0), np.int64)
     distances = np.empty((len(queries), 0), np.float32)
-    for some in _page_blocks(len(centroids)):
+    for some in _page_blocks(len(centroids), centroids.dim):
         block = centroids[some]
         near = np.einsum("ij,ij->i", block, block) - 2 * (queries @ block.T)
         numbers = np.broadcast_to(np.arange(some.start, some.stop), near.shape)
@@ -289,7 +317,8 @@ def _drafts(residuals: F32, kept: F32, references: F32) -> F32:
     projected = np.maximum(scale**2 * lengths_kept, 1e-12)
     shrink = (0.8 + 0.2 * np.minimum(norms / projected, 4)) * scale
     constant = norms + 2 * shrink * np.einsum("ij,ij->i", references, kept)
-    return np.column_stack((constant, shrink, np.maximum(norms - projected, 1e-6 * norms.mean() + 1e-12)))
+    missed = np.maximum(norms - projected, 1e-6 * norms.mean() + 1e-12)
+    return np.column_stack((constant, shrink, missed)).astype(np.float32)
 
 
 def _rows_that_matter(
@@ -299,9 +328,9 @@ def _rows_that_matter(
     offsets: npt.NDArray[np.int64],
     book: Codebook,
     codes_of_pages: npt.NDArray[np.uint8],
-    drafts: F32,
+    drafts: Table,
     origin: F32,
-) -> tuple[npt.NDArray[np.int64], F32]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find rows whose estimated distance is about that of the k-th neighbour.
 
     Chosen by estimates, not by true distances: a choice by what is to be predicted would bias the regression.
@@ -310,12 +339,13 @@ def _rows_that_matter(
     -------
     numbers : (m,) int64
         Of rows.
-    offsets : (m, d) float32
-        Query minus decoded centroid of the row's page.
+    asked : (m,) int64
+        The query that each matters to.
     """
     dim = decoded.dim
-    found, found_offsets = [], []
-    for query, own, near_pages in zip(queries, stand_ins, _nearest_pages(queries, decoded, _NEAR_PAGES)):
+    found, asked = [], []
+    nearest_pages = _nearest_pages(queries, decoded, _NEAR_PAGES)
+    for number, (query, own, near_pages) in enumerate(zip(queries, stand_ins, nearest_pages)):
         pages = np.sort(near_pages)
         counts = offsets[pages + 1] - offsets[pages]
         positions = np.repeat(offsets[pages] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
@@ -346,5 +376,5 @@ def _rows_that_matter(
         )
         near = np.abs(estimates - threshold) < _REACH * errors
         found.append(positions[near])
-        found_offsets.append(offset[page[near]])
-    return np.concatenate(found), np.concatenate(found_offsets).astype(np.float32)
+        asked.append(np.full(int(near.sum()), number))
+    return np.concatenate(found), np.concatenate(asked)

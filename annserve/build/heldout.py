@@ -20,7 +20,8 @@ from annserve.vectors.source import Rows
 #: How far rows are pushed, as a share of the noise, and how many of the queries each push gets.
 PUSHES = (0.0, 0.3, 0.6, 0.9, 1.2, 1.8)
 SHARES = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
-_NOISE_ROWS = 4_096
+#: Rows that noise is made of, and queries that it is made for at a time.
+_NOISE_ROWS, _NOISE_QUERIES = 4_096, 256
 
 #: k that are calibrated; a plan interpolates between them and goes on beyond.
 _CALIBRATED_KS = (1, 10, 100)
@@ -75,8 +76,11 @@ def hold_out(rows: Rows, spec: IndexSpec, n_queries: int, seed: int) -> HeldOut:
     push = np.repeat(np.arange(len(PUSHES)), counts)
     sample = _directions(rows[np.sort(rng.choice(len(rows), min(_NOISE_ROWS, len(rows)), replace=False))], spec)
     centre = sample.mean(axis=0)
-    weights = rng.standard_normal((n_queries, len(sample))) / np.sqrt(len(sample))
-    noise = weights @ (sample - centre)
+    apart = (sample - centre) / np.sqrt(len(sample))
+    noise = np.empty((n_queries, sample.shape[1]))
+    for first in range(0, n_queries, _NOISE_QUERIES):
+        some = noise[first : first + _NOISE_QUERIES]
+        some[:] = rng.standard_normal((len(some), len(sample))) @ apart
     alpha = np.array(PUSHES)[push][:, None]
     exact = _directions(rows[drawn], spec)
     pushed = centre + (exact - centre + alpha * noise) / np.sqrt(1 + alpha**2)

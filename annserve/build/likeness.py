@@ -21,6 +21,8 @@ from annserve.vectors.synthetic import intrinsic_dimension
 
 #: Rows of a file that its hardness is measured on, those that are asked for, and the rows that an index is asked for.
 _SAMPLE_ROWS, _PROBES, _QUERIES = 30_000, 400, 256
+#: Of a sample, where that is fewer rows.
+_SAMPLE_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def like_file(path: str | Path, metric: str) -> Likeness:
 
 def hardness_of(source: VectorSource) -> float | None:
     """Measure the local intrinsic dimension on a sample of rows; None where too few of them are distinct."""
-    _, rows = sample_rows(source, _SAMPLE_ROWS, seed=0)
+    _, rows = sample_rows(source, min(_SAMPLE_ROWS, _SAMPLE_BYTES // source.row_bytes), seed=0)
     if len(rows) < 3:
         return None
     measured = intrinsic_dimension(rows, sample_row_ids(len(rows), _PROBES, seed=1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,14 +15,14 @@ _HITS_LEAST = 100
 _ROUNDS = 100
 
 
-def fit_log_hits(design: F64, hits: F64) -> F64:
+def fit_log_hits(designs: Sequence[npt.NDArray[Any]], hits: Sequence[npt.NDArray[Any]]) -> F64:
     """Fit by Newton's method with bounded steps and a slight pull to zero.
 
     Parameters
     ----------
-    design : (n, m) float64
-        Features; the first is 1.
-    hits : (n,) float64
+    designs : sequence of (n, m) arrays
+        Features, block by block; the first is 1.
+    hits : sequence of (n,) arrays
         Counts.
 
     Returns
@@ -27,18 +30,21 @@ def fit_log_hits(design: F64, hits: F64) -> F64:
     (m,) float64
         Weights; where hits are too few to learn from, such as promise much everywhere.
     """
-    size = design.shape[1]
-    if hits.sum() < _HITS_LEAST:
+    size = designs[0].shape[1]
+    total, count = sum(float(block.sum()) for block in hits), sum(map(len, hits))
+    if total < _HITS_LEAST:
         return np.array([1e9] + [0.0] * (size - 1))
-    scale = np.abs(design).max(axis=0)
+    scale = np.max([np.abs(block).max(axis=0) for block in designs if len(block)], axis=0).astype(np.float64)
     scale[scale == 0] = 1
-    scaled = design / scale
     weights = np.zeros(size)
-    weights[0] = np.log(hits.mean())
+    weights[0] = np.log(total / count)
     for _ in range(_ROUNDS):
-        expected = np.exp(np.clip(scaled @ weights, -20, 3))
-        slope = scaled.T @ (hits - expected)
-        curvature = (scaled * expected[:, None]).T @ scaled
+        slope, curvature = np.zeros(size), np.zeros((size, size))
+        for design, found in zip(designs, hits):
+            scaled = design / scale
+            expected = np.exp(np.clip(scaled @ weights, -20, 3))
+            slope += scaled.T @ (found - expected)
+            curvature += (scaled * expected[:, None]).T @ scaled
         curvature[np.diag_indices(size)] += 1e-6 * np.trace(curvature) / size
         step = np.linalg.solve(curvature, slope)
         weights += step * min(1.0, 2 / np.abs(step).max())

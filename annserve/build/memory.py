@@ -6,12 +6,15 @@ left for these. What the arrays take is stated here once, for the refusal before
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from annserve.build.budget import TierPlan
+from annserve.build.encode import training_rows
 from annserve.build.options import BuildOptions
 from annserve.clusters.partitions import PARTITION_ROWS
 from annserve.clusters.refinement import REGION_PAGES
@@ -21,17 +24,24 @@ from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 
 #: Interpreter, libraries and compiled kernels.
-_BASE_BYTES = 360 << 20
-#: Numbers and places of rows in the steps that hold most of them; 10 million rows took 160 each to verify.
-_REFINE_BYTES, _ORDER_BYTES, _ENCODE_BYTES, _VERIFY_BYTES = 28, 50, 40, 130
-#: Pages that calibration rates for each of its queries, at most, and what it notes of one.
-_RATED_PAGES, _RATED_BYTES = 8_192, 32
-#: Rows that codebooks are trained on, and float32 copies of them.
-_TRAINING_ROWS, _TRAINING_COPIES = 60_000, 3
-#: Offers of a replica, and ranks of a row among vicinities.
-_OFFER_BYTES, _RANKS_BYTES = 48, 200
-_CHUNK_BYTES = 16 << 20
-_PARTITION_ROWS_MIN = 10_000
+_BASE_BYTES = 250 << 20
+#: What the steps that hold most of them note of a row (with replicas), of a page and of a head, beside vectors.
+_VERIFY_BYTES, _OFFER_BYTES, _RANKS_BYTES = 13, 48, 200
+_PAGE_BYTES, _HEAD_BYTES = 120, 700
+#: float32 copies of a head's centroid while pages are grouped, and of a row that codebooks are trained on.
+_CENTROIDS_OF_HEAD, _TRAINING_COPIES = 2, 6
+#: Pages that calibration rates for each query that it works on, and what it notes of one; curves of all queries.
+_RATED_PAGES, _RATED_BYTES, _RATED_QUERIES = 8_192, 64, 64
+_CURVE_BYTES = 16_384
+#: Neighbours and short centroid of a page in a region.
+_REGION_PAGE_BYTES = 1_100
+_CHUNK_BYTES = 8 << 20
+#: mallopt(3): arrays of so many bytes are the system's again when they are freed; and heaps that threads share.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_RETURNED_BYTES, _ARENAS = 8 << 20, 2
+_PARTITION_ROWS_MIN = 2_500
+#: Smaller regions have too much border.
+_REGION_PAGES_MIN = 512
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,20 @@ class Memory:
     cap_bytes : int
         What it was told to stay within.
     threads : int
-    partition_rows, chunk_rows : int
-        Rows of a partition, and of a chunk that is carried from one file to the next.
+    partition_rows, region_pages : int
+        Rows of a partition, and pages of a region, that a thread works on.
+    partition_pages, region_postings : int
+        The same where postings are made of pages.
+    chunk_rows : int
+        Rows that are carried from one file to the next at a time.
     """
 
     cap_bytes: int
     threads: int
     partition_rows: int
+    region_pages: int
+    partition_pages: int
+    region_postings: int
     chunk_rows: int
 
 
@@ -80,12 +97,17 @@ def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | 
             field="ram_build",
         )
     left = cap_bytes - _BASE_BYTES - held_bytes(spec, n_rows, tiers)[0]
-    n_threads = max(1, min(threads, int(left // _region_bytes(spec, n_rows))))
-    partition_rows = int(left / n_threads / _bytes_at_work(spec) / 2)
+    n_threads = max(1, min(threads, int(left // _least_at_work(spec, n_rows))))
+    of_thread = left / n_threads
+    rows, pages = int(of_thread / _bytes_at_work(spec)), int(of_thread / (3 * 4 * spec.space_dim))
     return Memory(
         cap_bytes,
         n_threads,
-        min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, partition_rows)),
+        # Partitions come out up to twice as large as they should.
+        min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, rows // 2)),
+        min(REGION_PAGES, max(_REGION_PAGES_MIN, rows // spec.page_capacity)),
+        min(PARTITION_ROWS, max(_PARTITION_ROWS_MIN, pages // 2)),
+        min(REGION_PAGES, max(_REGION_PAGES_MIN, pages // tiers.pages_per_posting)),
         max(1, _CHUNK_BYTES // _row_bytes(spec)),
     )
 
@@ -93,34 +115,34 @@ def plan_memory(spec: IndexSpec, n_rows: int, tiers: TierPlan, ram_build: str | 
 def least_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> int:
     """Give what a build takes with one thread, which is the least."""
     packing, later = held_bytes(spec, n_rows, tiers)
-    return int(_BASE_BYTES + max(packing + _region_bytes(spec, n_rows), later))
+    return int(_BASE_BYTES + max(packing + _least_at_work(spec, n_rows), later))
 
 
 def held_bytes(spec: IndexSpec, n_rows: int, tiers: TierPlan) -> tuple[float, float]:
-    """Give what grows with the rows: while they are cut and refined, and in the steps after that, at most."""
+    """Give what is held while rows are cut, refined and grouped, and in the steps after that, at most."""
     vector_bytes = 4 * spec.space_dim
     pages = n_rows / spec.page_capacity
-    centroids = 1.15 * pages * vector_bytes
-    packing = n_rows * _REFINE_BYTES + centroids
-    # Of those pages that postings are made of at a time, centroids as cut and as sorted.
-    grouping = n_rows * _ORDER_BYTES + centroids + min(pages, PARTITION_ROWS) * 2 * vector_bytes
-    codes = 1.05 * (tiers.code_bytes + 2) if tiers.code_bytes else 0.0
-    later = [grouping, n_rows * (_VERIFY_BYTES + codes)]
+    heads = pages / tiers.pages_per_posting
+    packing = pages * _PAGE_BYTES + heads * _CENTROIDS_OF_HEAD * vector_bytes
+    served = heads * (spec.space_dim + _HEAD_BYTES) + pages * _PAGE_BYTES
+    codes = 1.05 * n_rows * (tiers.code_bytes + 2) if tiers.code_bytes else 0.0
+    later = [served + heads * 2 * vector_bytes, served + codes + n_rows * _VERIFY_BYTES]
     if tiers.code_bytes:
-        rated = min(pages, _RATED_PAGES) * _RATED_BYTES * BuildOptions.calibration_queries
-        later.append(n_rows * (_REFINE_BYTES + codes) + rated)
-        training = min(n_rows, _TRAINING_ROWS) * _TRAINING_COPIES * vector_bytes
-        later.append(n_rows * (_ENCODE_BYTES + codes) + training)
+        queries = BuildOptions.calibration_queries
+        rated = min(pages, _RATED_PAGES) * _RATED_BYTES * _RATED_QUERIES * 2
+        later.append(served + codes + rated + queries * (_CURVE_BYTES + 4 * vector_bytes))
+        training = min(n_rows, training_rows(spec.space_dim)) * _TRAINING_COPIES * vector_bytes
+        later.append(served + codes + training)
     if tiers.codes_on_ssd:
-        later.append(n_rows * (_RANKS_BYTES + tiers.code_bytes + 2) + pages * 2 * vector_bytes)
-    later.append(n_rows * _OFFER_BYTES * (tiers.replicas - 1))
+        later.append(served + n_rows * (_RANKS_BYTES + tiers.code_bytes + 2) + pages * 2 * vector_bytes)
+    later.append(served + n_rows * _OFFER_BYTES * (tiers.replicas - 1))
     return packing, max(later)
 
 
 def scratch_bytes(count: int, spec: IndexSpec, raw: RawLayout | None) -> int:
     """Give what the files of a build itself take at a time: rows in two orders, their numbers, pages in two notes."""
     rows = 2 * count * spec.dim * np.dtype(spec.row_type).itemsize
-    numbers = count * (4 * 8 + 3 * 4 * spec.space_dim // spec.page_capacity)
+    numbers = count * (4 * 8 + 2 * 4 * spec.space_dim // spec.page_capacity)
     return rows + numbers + (2 * count * raw.row_bytes if raw is not None and not raw.own else 0)
 
 
@@ -128,13 +150,28 @@ def _row_bytes(spec: IndexSpec) -> int:
     return spec.dim * np.dtype(spec.row_type).itemsize
 
 
-def _bytes_at_work(spec: IndexSpec) -> int:
-    """Give the bytes of a row that is worked on: as read, sorted, carried to the index space, and as float32."""
-    return 2 * _row_bytes(spec) + 4 * spec.space_dim * (1 if spec.space_dtype.kind in "ui" else 2)
+def _bytes_at_work(spec: IndexSpec) -> float:
+    """Give the bytes of a row at work: as read and sorted, or as read and as float32; and its share of a page."""
+    rows = max(2 * _row_bytes(spec), _row_bytes(spec) + 4 * spec.space_dim)
+    return rows + 40 + (_REGION_PAGE_BYTES + 2 * 4 * spec.space_dim) / spec.page_capacity
 
 
-def _region_bytes(spec: IndexSpec, n_rows: int) -> int:
-    return min(REGION_PAGES * spec.page_capacity, n_rows) * _bytes_at_work(spec)
+def _least_at_work(spec: IndexSpec, n_rows: int) -> float:
+    """Give what a thread needs for the smallest region and the smallest partition, at twice its aim."""
+    rows = max(_REGION_PAGES_MIN * spec.page_capacity, 2 * _PARTITION_ROWS_MIN)
+    return min(rows, n_rows) * _bytes_at_work(spec)
+
+
+def return_what_is_freed() -> None:
+    """Tell the C library to give large arrays back to the system when they are freed, instead of keeping them.
+
+    It learns from arrays that are freed to keep ever larger ones (mallopt(3), M_MMAP_THRESHOLD), in a heap for each
+    thread: a build would hold what its largest steps took until it ends. Libraries without the switch are left alone.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def free_memory() -> int:

@@ -4,23 +4,28 @@
 step           what it leaves
 =============  =======================================================================================
 ``partition``  ``split.rows``: partition by partition, each in the order of the input
-``bisect``     ``paged.rows``: page by page, as cut
-``refine``     the pages after trades, in numbers of ``paged.rows``
+``bisect``     ``paged.rows``: page by page, as cut; and these pages in ``pages-0``, in numbers of it
+``refine``     the pages after trades, in ``pages-0`` or ``pages-1``: rounds read one and write the other
 ``order``      ``ordered.rows``: posting by posting, page by page. From here on a row's number is its place
-               in this file, and ``order.bin`` tells its number in the input
+               in this file, and ``ordered.origin`` tells its number in the input
 =============  =======================================================================================
 
-Every file is read in runs of whole pages at least, whatever its size: partitions by one range each, regions by the
-pages that they began as. The work is that of ``clusters.hierarchy``, and so are the pages: rows in RAM give the same.
+Pages are two row files, ``.members`` and ``.centroids``. Beside rows in another order than the input's lie, as
+``.origin``, their numbers in it. Every file is read in runs of whole pages at least, whatever its size: partitions
+by one range each, regions by the pages that they began as. The work is that of ``clusters.hierarchy``, and so are the
+pages: rows in RAM give the same.
 
-Peak RAM: 50 bytes a row, a float32 centroid a page, and a partition or region per thread (``build.memory``).
+Peak RAM: a partition or region per thread; 64 bytes a page, and the grouping of pages into postings (``build.memory``).
 """
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,26 +34,25 @@ from annserve.build.memory import Memory
 from annserve.build.steps import Steps
 from annserve.clusters.bisection import pages_needed
 from annserve.clusters.hierarchy import (
-    REFINE_ROUNDS,
-    TRADES_WORTH,
+    Consecutive,
     Packing,
+    cut_overfull,
     cut_partition,
     group_pages,
-    reorder,
-    split_rows,
+    label_rows,
+    offsets_of,
 )
-from annserve.clusters.refinement import Pages, cut_regions, refine_regions
+from annserve.clusters.refinement import REFINE_ROUNDS, Pages, Progress, refine
 from annserve.events import StageFinished, StageProgressed, StageStarted
 from annserve.spec import IndexSpec
 from annserve.vectors.row_file import RowFile, SpaceRows, create_rows, open_rows
 from annserve.vectors.staging import open_staged, remove_staged
 
 STAGED = "rows.zarr"
-_SPLIT, _PAGED, _ORDERED = "split.rows", "paged.rows", "ordered.rows"
-#: Within a round of refinement its state is noted after so many seconds, and not more often than noting it costs.
+_SPLIT, _PAGED, _ORDERED = "split", "paged", "ordered"
+#: Within a round of refinement its state is noted after so many seconds.
 _NOTE_SECONDS = 30.0
-_NOTE_SHARE = 20
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 8 << 20
 
 
 def pack_staged(
@@ -82,185 +86,221 @@ def pack_staged(
         If a file isn't what an earlier step left.
     """
     if steps.to_do("partition"):
-        with steps.step("partition", told=False):
-            _partition(steps, spec, memory, seed)
+        with steps.step("partition", told=False) as facts:
+            facts |= _partition(steps, spec, memory, seed)
     if steps.to_do("bisect"):
         remove_staged(steps.folder / STAGED)
-        with steps.step("bisect", told=False):
-            _bisect(steps, spec, page_capacity, memory, seed)
+        with steps.step("bisect", told=False) as facts:
+            facts |= _bisect(steps, spec, page_capacity, memory, seed)
     if steps.to_do("refine"):
-        (steps.folder / _SPLIT).unlink(missing_ok=True)
-        with steps.step("refine", told=False):
-            _refine(steps, spec, page_capacity, memory, seed)
+        _remove(steps, _SPLIT)
+        with steps.step("refine", told=False) as facts:
+            facts |= _refine(steps, spec, page_capacity, memory, seed)
     if steps.to_do("order"):
         with steps.step("order", told=False):
             _order(steps, spec, page_capacity, pages_per_posting, memory, seed)
-    (steps.folder / _PAGED).unlink(missing_ok=True)
+    for name in (_PAGED, "pages-0", "pages-1"):
+        _remove(steps, name)
 
 
 def packed_rows(steps: Steps, spec: IndexSpec) -> RowFile:
     """Open the rows as `pack_staged` has left them, as given, in page order."""
-    return _open(steps, _ORDERED, spec, int(steps.kept("order", "page_offsets")["page_offsets"][-1]))
+    return open_rows(steps.folder / f"{_ORDERED}.rows", _count(steps), spec.dim, np.dtype(spec.row_type))
+
+
+def packed_origin(steps: Steps) -> RowFile:
+    """Open the numbers that these rows have in the input, (n, 1) int64."""
+    return open_rows(steps.folder / f"{_ORDERED}.origin", _count(steps), 1, np.dtype(np.int64))
 
 
 def read_packing(steps: Steps) -> Packing:
     """Give the packing of these rows: its order is 0 … n−1."""
-    kept = steps.kept("order", "page_offsets", "posting_offsets")
+    kept = steps.kept("order")
     offsets = kept["page_offsets"]
-    return Packing(np.arange(offsets[-1]), offsets, kept["posting_offsets"], np.zeros(len(offsets) - 1, np.int64))
+    n_pages = len(offsets) - 1
+    return Packing(Consecutive(int(offsets[-1])), offsets, kept["posting_offsets"], np.zeros(n_pages, np.int64))
 
 
-def read_origin(steps: Steps) -> npt.NDArray[np.int64]:
-    """Give the number of each of these rows in the input, (n,) int64."""
-    return steps.kept("order", "origin")["origin"]
+class _Files:
+    """The files of a step, open until it ends.
+
+    Parameters
+    ----------
+    steps : Steps
+    spec : IndexSpec
+    stack : ExitStack
+        Closes them.
+    """
+
+    def __init__(self, steps: Steps, spec: IndexSpec, stack: ExitStack) -> None:
+        self._folder, self._spec, self._stack = steps.folder, spec, stack
+        self._files: list[RowFile] = []
+
+    def table(self, name: str, count: int, dim: int, dtype: npt.DTypeLike, *, new: bool) -> RowFile:
+        """Open a file of so many rows, or make it."""
+        make = create_rows if new else open_rows
+        self._files.append(self._stack.enter_context(make(self._folder / name, count, dim, np.dtype(dtype))))
+        return self._files[-1]
+
+    def rows(self, name: str, count: int, *, new: bool = False) -> tuple[RowFile, RowFile]:
+        """Open rows, and their numbers in the input, in the order of that name; or make both."""
+        rows = self.table(f"{name}.rows", count, self._spec.dim, self._spec.row_type, new=new)
+        return rows, self.table(f"{name}.origin", count, 1, np.int64, new=new)
+
+    def pages(self, generation: int, n_pages: int, capacity: int, *, new: bool = False) -> Pages:
+        """Open a generation of pages, or make it."""
+        members = self.table(f"pages-{generation}.members", n_pages, capacity, np.int64, new=new)
+        centroids = f"pages-{generation}.centroids"
+        return Pages(members, self.table(centroids, n_pages, self._spec.space_dim, np.float32, new=new))
+
+    def sync(self) -> None:
+        """Make all that was written durable."""
+        for file in self._files:
+            file.sync()
 
 
-def _open(steps: Steps, name: str, spec: IndexSpec, count: int) -> RowFile:
-    return open_rows(steps.folder / name, count, spec.dim, np.dtype(spec.row_type))
+def _count(steps: Steps) -> int:
+    return int(steps.facts("partition")["rows"])
 
 
-def _create(steps: Steps, name: str, spec: IndexSpec, count: int) -> RowFile:
-    return create_rows(steps.folder / name, count, spec.dim, np.dtype(spec.row_type))
+def _in_space(steps: Steps, rows: RowFile, spec: IndexSpec) -> SpaceRows:
+    return SpaceRows(rows, spec, float(steps.facts("partition")["norm_max"]))
 
 
-def _partition(steps: Steps, spec: IndexSpec, memory: Memory, seed: int) -> None:
-    with open_staged(steps.folder / STAGED) as staged:
-        parts = split_rows(
+def _remove(steps: Steps, name: str) -> None:
+    for path in steps.folder.glob(f"{name}.*"):
+        path.unlink()
+
+
+def _partition(steps: Steps, spec: IndexSpec, memory: Memory, seed: int) -> dict[str, Any]:
+    """Label all rows, then carry each to its partition."""
+    with open_staged(steps.folder / STAGED) as staged, ExitStack() as stack:
+        files = _Files(steps, spec, stack)
+        labels = files.table("labels.rows", staged.count, 1, np.int32, new=True)
+        counts = np.zeros(0, np.int64)
+        for first, found in label_rows(
             SpaceRows(staged, spec, staged.norm_max),
             memory.partition_rows,
             seed=seed,
             threads=memory.threads,
             listener=steps.listener,
-        )
-        offsets = np.cumsum([0, *(len(part) for part in parts)])
-        taken = np.zeros(len(parts), np.int64)
-        with _create(steps, _SPLIT, spec, staged.count) as split:
-            for first, rows in staged.chunks(memory.chunk_rows):
-                for number, part in enumerate(parts):
-                    # Numbers ascend within a partition, so those of a chunk stand together.
-                    start = int(taken[number])
-                    stop = start + int(np.searchsorted(part[start:], first + len(rows)))
-                    split.write(int(offsets[number]) + start, rows[part[start:stop] - first])
-                    taken[number] = stop
-            split.sync()
-        origin = staged.input_rows(0, staged.count)[np.concatenate(parts)]
-        steps.keep("partition", origin=origin, offsets=offsets, norm_max=np.array([staged.norm_max]))
+        ):
+            labels.write(first, found[:, None])
+            more = np.bincount(found, minlength=len(counts))
+            more[: len(counts)] += counts
+            counts = more
+        split, origin = files.rows(_SPLIT, staged.count, new=True)
+        free = offsets_of(counts)[:-1]
+        for first, rows in staged.chunks(memory.chunk_rows):
+            own = labels[first : first + len(rows)][:, 0]
+            numbers = staged.input_rows(first, first + len(rows))[:, None]
+            for part in np.split(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own))[:-1]):
+                if len(part):
+                    label = own[part[0]]
+                    split.write(int(free[label]), rows[part])
+                    origin.write(int(free[label]), numbers[part])
+                    free[label] += len(part)
+        files.sync()
+        steps.keep("partition", offsets=cut_overfull(counts, memory.partition_rows))
+        _remove(steps, "labels")
+        return {"rows": staged.count, "norm_max": staged.norm_max, "region_pages": memory.region_pages}
 
 
-def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> None:
-    kept = steps.kept("partition")
-    origin, norm_max = kept["origin"], kept["norm_max"]
+def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> dict[str, Any]:
+    n = _count(steps)
     begun = time.monotonic()
-    steps.listener(StageStarted("bisect", len(origin)))
-    paged_origin = np.empty_like(origin)
-    ends = list(pairwise(kept["offsets"].tolist()))
-    first_page = np.cumsum([0, *(pages_needed(stop - start, page_capacity) for start, stop in ends)])
-    counts = np.empty(first_page[-1], np.int32)
-    centroids = np.empty((first_page[-1], spec.space_dim), np.float32)
-    with (
-        _open(steps, _SPLIT, spec, len(origin)) as split,
-        _create(steps, _PAGED, spec, len(origin)) as paged,
-        ThreadPoolExecutor(memory.threads) as pool,
-    ):
-        space = SpaceRows(split, spec, float(norm_max[0]))
+    steps.listener(StageStarted("bisect", n))
+    ends = list(pairwise(steps.kept("partition")["offsets"].tolist()))
+    first_page = offsets_of(np.array([pages_needed(stop - start, page_capacity) for start, stop in ends]))
+    n_pages = int(first_page[-1])
+    with ExitStack() as stack:
+        files = _Files(steps, spec, stack)
+        split, split_origin = files.rows(_SPLIT, n)
+        paged, paged_origin = files.rows(_PAGED, n, new=True)
+        pages = files.pages(0, n_pages, page_capacity, new=True)
+        space = _in_space(steps, split, spec)
+        pool = stack.enter_context(ThreadPoolExecutor(memory.threads))
 
         def cut(number: int) -> int:
             start, stop = ends[number]
-            pages = cut_partition(space, np.arange(start, stop), page_capacity, seed)
-            order, _ = pages.order()
+            own = cut_partition(space, np.arange(start, stop), page_capacity, seed)
+            order, counts = own.order()
             paged.write(start, split[order])
-            paged_origin[start:stop] = origin[order]
-            own = slice(first_page[number], first_page[number + 1])
-            counts[own], centroids[own] = pages.counts, pages.centroids
+            paged_origin.write(start, split_origin[order])
+            place = start + offsets_of(counts)[:-1, None] + np.arange(page_capacity)
+            page_ids = np.arange(first_page[number], first_page[number + 1])
+            pages.members[page_ids] = np.where(own.members[:] >= 0, place, -1)
+            pages.centroids[page_ids] = own.centroids[:]
             return int(stop)
 
         for done in pool.map(cut, range(len(ends))):
             steps.listener(StageProgressed("bisect", done))
-        paged.sync()
-    steps.keep("bisect", origin=paged_origin, norm_max=norm_max, counts=counts, centroids=centroids)
-    steps.listener(StageFinished("bisect", time.monotonic() - begun, f"{len(counts):,} pages"))
+        files.sync()
+    steps.listener(StageFinished("bisect", time.monotonic() - begun, f"{n_pages:,} pages"))
+    return {"pages": n_pages}
 
 
-def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> None:
-    """Refine round by round; a note holds the pages after some region of a round, and the regions still to come."""
-    kept = steps.kept("bisect", "counts", "centroids", "norm_max")
-    n = int(kept["counts"].sum())
-    begun = noted_at = time.monotonic()
-    noting = 0.0
-    notes = steps.noted("refine")
+def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> dict[str, Any]:
+    """Refine round by round; what a note says is done is durable in the generation that the round writes."""
+    n, n_pages = _count(steps), int(steps.facts("bisect")["pages"])
+    begun = noted = time.monotonic()
     steps.listener(StageStarted("refine", n * REFINE_ROUNDS))
-    pages = Pages.in_order(kept.pop("counts"), kept.pop("centroids"), page_capacity)
-    state = {"round": 0, "seen": 0, "traded": 0, "trades": 0, "note": 0}
-    regions: list[npt.NDArray[np.int64]] | None = None
-    if notes:
-        state = dict(notes)
-        left = steps.kept(f"refine-{state['note'] % 2}")
-        pages = Pages(left["members"], left["counts"], left["centroids"])
-        regions = np.split(left["regions"], left["region_ends"])[:-1]
-
-    def note() -> None:
-        nonlocal noted_at, noting
-        started = time.monotonic()
-        assert regions is not None
-        state["note"] += 1
-        # The note before stays until this one is whole: two names in turns.
-        steps.keep(
-            f"refine-{state['note'] % 2}",
-            members=pages.members,
-            counts=pages.counts,
-            centroids=pages.centroids,
-            regions=np.concatenate([np.empty(0, np.int64), *regions]),
-            region_ends=np.cumsum([len(region) for region in regions], dtype=np.int64),
+    progress = Progress(**steps.noted("refine"))
+    with ExitStack() as stack:
+        files = _Files(steps, spec, stack)
+        paged, _ = files.rows(_PAGED, n)
+        generations = (
+            files.pages(0, n_pages, page_capacity),
+            files.pages(1, n_pages, page_capacity, new=progress == Progress()),
         )
-        steps.note("refine", dict(state))
-        noted_at = time.monotonic()
-        noting = noted_at - started
-
-    with _open(steps, _PAGED, spec, n) as paged:
-        space = SpaceRows(paged, spec, float(kept["norm_max"][0]))
-        while state["round"] < REFINE_ROUNDS:
-            if regions is None:
-                regions = cut_regions(pages, seed=seed + state["round"] + 1)
-            for seen, trades in refine_regions(space, pages, list(regions), threads=memory.threads):
-                regions = regions[1:]
-                state["seen"] += seen
-                state["traded"] += trades
-                steps.listener(StageProgressed("refine", n * state["round"] + state["seen"]))
-                if time.monotonic() - noted_at > max(_NOTE_SECONDS, _NOTE_SHARE * noting):
-                    note()
-            few = state["traded"] < TRADES_WORTH * n
-            state |= {"round": state["round"] + 1, "seen": 0, "traded": 0, "trades": state["trades"] + state["traded"]}
-            regions = None
-            if few:
-                break
-    steps.keep("refine", members=pages.members, counts=pages.counts, centroids=pages.centroids)
-    steps.listener(StageFinished("refine", time.monotonic() - begun, f"{state['trades']:,} trades"))
+        for progress in refine(  # noqa: B020 - goes on from where it was
+            _in_space(steps, paged, spec),
+            generations,
+            seed=seed,
+            # A resumed build goes on with what it began with.
+            region_pages=int(steps.facts("partition")["region_pages"]),
+            threads=memory.threads,
+            begun=progress,
+        ):
+            steps.listener(StageProgressed("refine", n * progress.rounds + progress.rows))
+            # A round that is over is noted before the next one writes over what it read.
+            if not progress.regions or time.monotonic() - noted > _NOTE_SECONDS:
+                files.sync()
+                steps.note("refine", asdict(progress))
+                noted = time.monotonic()
+    steps.listener(StageFinished("refine", time.monotonic() - begun, f"{progress.trades:,} trades"))
+    return {"generation": progress.rounds % 2}
 
 
 def _order(
     steps: Steps, spec: IndexSpec, page_capacity: int, pages_per_posting: int, memory: Memory, seed: int
 ) -> None:
-    kept = steps.kept("refine")
-    pages = Pages(kept["members"], kept["counts"], kept["centroids"])
-    del kept
-    page_order, posting_offsets = group_pages(
-        pages.centroids, pages_per_posting, seed=seed, threads=memory.threads, listener=steps.listener
-    )
-    order, page_offsets = reorder(*pages.order(), page_order)
-    del pages
-    begun = time.monotonic()
-    steps.listener(StageStarted("order", len(order)))
-    with _open(steps, _PAGED, spec, len(order)) as paged, _create(steps, _ORDERED, spec, len(order)) as ordered:
-        block = max(1, _BLOCK_BYTES // paged.row_bytes)
-
-        def carry(first: int) -> int:
-            ordered.write(first, paged[order[first : first + block]])
-            return min(first + block, len(order))
-
-        with ThreadPoolExecutor(memory.threads) as pool:
-            for done in pool.map(carry, range(0, len(order), block)):
-                steps.listener(StageProgressed("order", done))
-        ordered.sync()
-    origin = steps.kept("bisect", "origin")["origin"]
-    steps.keep("order", origin=origin[order], page_offsets=page_offsets, posting_offsets=posting_offsets)
+    n, n_pages = _count(steps), int(steps.facts("bisect")["pages"])
+    with ExitStack() as stack:
+        files = _Files(steps, spec, stack)
+        pages = files.pages(int(steps.facts("refine")["generation"]), n_pages, page_capacity)
+        page_order, posting_offsets = group_pages(
+            pages.centroids,
+            pages_per_posting,
+            partition_pages=memory.partition_pages,
+            region_postings=memory.region_postings,
+            seed=seed,
+            threads=memory.threads,
+            listener=steps.listener,
+        )
+        begun = time.monotonic()
+        steps.listener(StageStarted("order", n))
+        paged, paged_origin = files.rows(_PAGED, n)
+        ordered, origin = files.rows(_ORDERED, n, new=True)
+        counts = np.empty(n_pages, np.int32)
+        step, done = max(1, _BLOCK_BYTES // (paged.row_bytes * page_capacity)), 0
+        for first in range(0, n_pages, step):
+            some = slice(first, min(first + step, n_pages))
+            rows, counts[some] = pages.order(page_order[some])
+            ordered.write(done, paged[rows])
+            origin.write(done, paged_origin[rows])
+            done += len(rows)
+            steps.listener(StageProgressed("order", done))
+        files.sync()
+    steps.keep("order", page_offsets=offsets_of(counts), posting_offsets=posting_offsets)
     steps.listener(StageFinished("order", time.monotonic() - begun))

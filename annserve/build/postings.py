@@ -17,15 +17,17 @@ from annserve.pages.rows import QuantizedRows, quantize_rows
 from annserve.spec import IndexSpec
 from annserve.vectors.source import Rows
 
-#: Gives rows as pages hold them, by their numbers, (m,) int64.
+#: Give ids of rows, and rows as pages hold them, by their numbers, (m,) int64.
+Ids = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint64]]
 Stored = Callable[[npt.NDArray[np.int64]], QuantizedRows]
 
-_PACK_PAGES = 2_048
-_BLOCK_ROWS = 32_768
+_PACK_PAGES = 1_024
+#: Of rows as float64 that are looked at at a time.
+_BLOCK_BYTES = 32 << 20
 
 
-def centroids_of_postings(rows: Rows, packing: Packing) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Give the centroid of each posting's rows and its true radius, rounded up: (h, d) float64 and (h,) float32.
+def centroids_of_postings(rows: Rows, packing: Packing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Give the centroid of each posting's rows and its true radius, rounded up: (h, d) and (h,) float32.
 
     Parameters
     ----------
@@ -35,16 +37,17 @@ def centroids_of_postings(rows: Rows, packing: Packing) -> tuple[npt.NDArray[np.
     """
     starts = packing.page_offsets[packing.posting_offsets]
     counts = np.diff(starts)
-    centroids = np.empty((len(counts), rows.shape[1]))
+    centroids = np.empty((len(counts), rows.shape[1]), np.float32)
     radii = np.empty(len(counts), np.float32)
-    step = max(1, _BLOCK_ROWS // int(counts.max()))
+    step = max(1, _BLOCK_BYTES // (8 * rows.shape[1] * int(counts.max())))
     for first in range(0, len(counts), step):
         some = slice(first, min(first + step, len(counts)))
         begin = starts[some.start]
         members = rows[packing.order[begin : starts[some.stop]]].astype(np.float64)
         sums = np.add.reduceat(members, starts[some] - begin)
-        centroids[some] = sums / counts[some, None]
-        members -= np.repeat(centroids[some], counts[some], axis=0)
+        means = sums / counts[some, None]
+        centroids[some] = means
+        members -= np.repeat(means, counts[some], axis=0)
         squares = np.einsum("ij,ij->i", members, members)
         farthest = np.sqrt(np.maximum.reduceat(squares, starts[some] - begin))
         radii[some] = np.nextafter(farthest.astype(np.float32), np.float32(np.inf))
@@ -54,7 +57,7 @@ def centroids_of_postings(rows: Rows, packing: Packing) -> tuple[npt.NDArray[np.
 def write_pages(
     path: Path,
     rows: Rows,
-    ids: npt.NDArray[np.uint64],
+    ids: Ids,
     packing: Packing,
     spec: IndexSpec,
     salt: int,
@@ -68,8 +71,8 @@ def write_pages(
     path : Path
     rows : (n, dim) rows
         As given.
-    ids : (n,) uint64
-        Of each.
+    ids : callable
+        Gives the ids of rows by their numbers.
     packing : Packing
     spec : IndexSpec
     salt : int
@@ -95,7 +98,7 @@ def write_pages(
             writer.append(
                 pack_pages(
                     quantized,
-                    ids[members],
+                    ids(members),
                     counts[first:stop],
                     layout,
                     first_page_id=first,

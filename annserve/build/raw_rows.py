@@ -2,8 +2,8 @@
 
 Integer rows need none: they are stored as given. Of float rows the build knows, from held-out rows, which share of
 true neighbours INT8 alone would lose. Another encoder's vectors are kept whatever INT8 loses. A row lies at the place
-that it has on the posting pages, a replica at its own. Peak RAM: 24 bytes a
-row, and a block of them.
+that it has on the posting pages, a replica at its own. Peak RAM: a block of
+rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LOSS_SUFFERED = 1 - RECALL_TARGETS[-1]
 #: paragraphs (0.004 of the held-out queries' neighbours lost) 8.3 pages gave recall 0.980 with it and 8.1 without (a
 #: fifth of the misses), 9.5 gave 0.990 and 9.7 without (two fifths).
 _MISSES_SUFFERED = 0.25
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 8 << 20
 _OTHER = "other.zarr"
 
 
@@ -89,7 +89,7 @@ def keep_raw_rows(
     packing: Packing,
     page_capacity: int,
     salt: int,
-    origin: npt.NDArray[np.int64],
+    origin: Rows,
     listener: Listener = ignore,
 ) -> None:
     """Write the raw rows of a segment.
@@ -105,7 +105,7 @@ def keep_raw_rows(
         Rows that a posting page may hold.
     salt : int
         Of the segment.
-    origin : (n,) int64
+    origin : (n, 1) rows of int64
         Number of each row in the input.
     listener : callable
         Hears ``StageProgressed("keep", pages)``.
@@ -118,24 +118,31 @@ def keep_raw_rows(
         If the device refuses.
     """
     begun = time.monotonic()
-    offsets = packing.page_offsets
-    page = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    places = page * page_capacity + np.arange(len(page)) - offsets[page]
-    n_pages = layout.n_pages((len(offsets) - 1) * page_capacity)
+    n_pages = layout.n_pages(packing.n_pages * page_capacity)
     listener(StageStarted("keep", n_pages, "pages"))
     step = max(1, _BLOCK_BYTES // layout.page_bytes)
     with raw_writer(path, layout) as writer:
         for first in range(0, n_pages, step):
             stop = min(first + step, n_pages)
-            some = slice(*np.searchsorted(places, (first * layout.capacity, stop * layout.capacity)))
-            numbers = packing.order[some]
-            raw = _as_type(rows[numbers if layout.own else origin[numbers]], origin[numbers], layout.dtype)
-            writer.append(
-                pack_raw_pages(raw, places[some], layout, first_page_id=first, n_pages=stop - first, salt=salt)
-            )
+            places, numbers = _within(packing, page_capacity, first * layout.capacity, stop * layout.capacity)
+            of_input = origin[numbers][:, 0]
+            raw = _as_type(rows[numbers if layout.own else of_input], of_input, layout.dtype)
+            writer.append(pack_raw_pages(raw, places, layout, first_page_id=first, n_pages=stop - first, salt=salt))
             listener(StageProgressed("keep", stop))
         writer.end()
     listener(StageFinished("keep", time.monotonic() - begun, f"raw rows of {layout.spec.dim} × {layout.spec.row_type}"))
+
+
+def _within(
+    packing: Packing, page_capacity: int, begin: int, end: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the places from `begin` on, `end` left out, that rows take on posting pages, and the rows there."""
+    first, last = begin // page_capacity, min(-(-end // page_capacity), packing.n_pages)
+    offsets = packing.page_offsets[first : last + 1]
+    page = np.repeat(np.arange(first, last), np.diff(offsets))
+    places = page * page_capacity + np.arange(offsets[0], offsets[-1]) - offsets[page - first]
+    some = slice(*np.searchsorted(places, (begin, end)))
+    return places[some], packing.order[offsets[0] : offsets[-1]][some]
 
 
 def stage_other_rows(options: BuildOptions, layout: RawLayout, steps: Steps) -> RowFile:

@@ -68,7 +68,7 @@ def replicate(
     vectors = centroids.astype(np.float32)
     homes = np.empty(n_rows, np.int32)
     at_home = np.diff(packing.page_offsets[packing.posting_offsets])
-    homes[packing.order] = np.repeat(np.arange(n_heads), at_home)
+    homes[packing.order[:]] = np.repeat(np.arange(n_heads), at_home)
 
     def candidates(some: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         found, _, _ = nearest_heads(heads, some.astype(np.float32), min(CANDIDATES, n_heads), WalkScratch(n_heads))

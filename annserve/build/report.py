@@ -101,7 +101,7 @@ def build_report(
 
 def _copies(packing: Packing) -> dict[str, Any]:
     if len(packing.order) > packing.n_rows:
-        return _spread(np.bincount(packing.order))
+        return _spread(np.bincount(packing.order[:]))
     return {"min": 1, "mean": 1.0, "max": 1, "histogram": [[1, 1, packing.n_rows]]}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from annserve.build.budget import TierPlan
 from annserve.build.calibrate import calibrate
@@ -19,7 +20,7 @@ from annserve.build.heldout import NEIGHBOURS, HeldOut, hold_out
 from annserve.build.likeness import hardness_of
 from annserve.build.memory import Memory
 from annserve.build.options import BuildOptions
-from annserve.build.packing import packed_rows, read_origin, read_packing
+from annserve.build.packing import packed_origin, packed_rows, read_packing
 from annserve.build.postings import Stored, centroids_of_postings, write_pages
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, stage_other_rows
 from annserve.build.replicate import replicate
@@ -40,7 +41,7 @@ from annserve.pages.layout import PageLayout
 from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
-from annserve.vectors.row_file import RowFile, SpaceRows
+from annserve.vectors.row_file import RowFile, SpaceRows, create_rows
 from annserve.vectors.source import VectorSource
 from annserve.vectors.truth import exact_neighbours
 
@@ -148,15 +149,19 @@ def _encode(job: Job, rows: RowFile) -> None:
         return
     packing = job.packing()
     with job.steps.step("encode", packing.n_pages, "pages"):
-        codes = encode_rows(
-            SpaceRows(rows, job.spec, job.norm_max),
-            packing,
-            job.heads(),
-            job.spec.page_capacity,
-            job.tiers.code_bytes,
-            seed=job.options.seed,
-            listener=job.steps.listener,
-        )
+        drafts = job.steps.folder / "drafts.rows"
+        with create_rows(drafts, len(rows), 3, np.dtype(np.float32)) as table:
+            codes = encode_rows(
+                SpaceRows(rows, job.spec, job.norm_max),
+                packing,
+                job.heads(),
+                job.spec.page_capacity,
+                job.tiers.code_bytes,
+                table,
+                seed=job.options.seed,
+                listener=job.steps.listener,
+            )
+        drafts.unlink()
         write_codes((job.steps.folder if job.tiers.codes_on_ssd else job.place) / names.CODES, codes)
 
 
@@ -183,11 +188,15 @@ def _pack(job: Job, rows: RowFile, count: int, stored: Stored | None) -> None:
     if not job.steps.to_do("pack"):
         return
     packing = job.packing()
-    with job.steps.step("pack", packing.n_pages, "pages") as facts:
-        origin = read_origin(job.steps)
-        ids = row_ids(job.options.ids, count)[origin]
+    with job.steps.step("pack", packing.n_pages, "pages") as facts, packed_origin(job.steps) as origin:
+        own = None if job.options.ids is None else row_ids(job.options.ids, count)
+
+        def ids(which: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+            of_input = origin[which][:, 0]
+            return of_input.astype(np.uint64) if own is None else own[of_input]
+
+        as_stored = None if stored is None else lambda which: stored(origin[which][:, 0])
         salt = crc32c(job.heads().nodes)
-        as_stored = None if stored is None else lambda which: stored(origin[which])
         facts |= write_pages(job.place / names.PAGES, rows, ids, packing, job.spec, salt, job.steps.listener, as_stored)
 
 
@@ -212,8 +221,7 @@ def _keep(job: Job, rows: RowFile, planned: RawLayout | None) -> None:
     raw = decide_raw_rows(planned, job.options, job.loss())
     if raw is None or not job.steps.to_do("keep"):
         return
-    with job.steps.step("keep", told=False):
-        origin = read_origin(job.steps)
+    with job.steps.step("keep", told=False), packed_origin(job.steps) as origin:
         heads, packing = job.heads(), job.packing()
         given = rows if raw.own else stage_other_rows(job.options, raw, job.steps)
         keep_raw_rows(

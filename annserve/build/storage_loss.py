@@ -9,7 +9,8 @@ from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 from annserve.vectors.source import Rows
 
-_BLOCK = 64
+#: Of known neighbours as float64 that are looked at at a time.
+_BLOCK_BYTES = 8 << 20
 _K_OF_LOSS = 10
 
 
@@ -46,8 +47,9 @@ def kept_by_storage(
         return np.ones((len(queries), k), bool)
     n_known = neighbours.shape[1]
     kept = np.empty((len(queries), k), bool)
-    for first in range(0, len(queries), _BLOCK):
-        block = slice(first, first + _BLOCK)
+    step = max(1, _BLOCK_BYTES // (8 * spec.dim * n_known))
+    for first in range(0, len(queries), step):
+        block = slice(first, first + step)
         # Queries share many neighbours.
         distinct, places = np.unique(neighbours[block], return_inverse=True)
         stored = quantize_rows(rows[distinct], spec)

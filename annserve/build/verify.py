@@ -67,7 +67,7 @@ def verify_index(snapshot: Snapshot, listener: Listener = ignore) -> Verificatio
     """
     entries = snapshot.manifest.segments
     whole = Verification()
-    ids = np.zeros(0, np.uint64)
+    ids = np.empty(0, np.uint64)
     for entry, segment in zip(entries, snapshot.segments):
         found, at_home = _verify(segment, listener)
         for name in ("pages", "rows", "replicas", "heads", "raw_pages"):
@@ -107,7 +107,7 @@ def _verify(segment: Segment, listener: Listener) -> tuple[Verification, npt.NDA
     listener(StageStarted("verify", segment.n_pages, "pages"))
     result = Verification(heads=segment.heads.n_heads)
     frames = aligned_frames(min(_BATCH_PAGES, max(segment.n_pages, 1)), segment.layout.page_bytes)
-    found = []
+    homes = _Homes(segment.n_rows)
     with closing(
         open_reader(segment.pages_path, segment.pages_offset, segment.spec.page_bytes, segment.n_pages)
     ) as reader:
@@ -117,10 +117,10 @@ def _verify(segment: Segment, listener: Listener) -> tuple[Verification, npt.NDA
             reader.read(page_ids, frames)
             rows, problems = check_rows(frames[: stop - first], page_ids, segment.layout, segment.salt)
             result.problems += problems
-            found.append(rows)
+            homes.add(rows)
             listener(StageProgressed("verify", stop))
     result.pages = segment.n_pages
-    at_home = _check_homes(found, segment.n_rows, result)
+    at_home = homes.check(result)
     lost = np.flatnonzero(~reachable(segment.heads))
     if len(lost):
         result.problems.append(f"head {lost[0]} and {len(lost) - 1} others can't be reached from the entry")
@@ -136,28 +136,62 @@ def _verify(segment: Segment, listener: Listener) -> tuple[Verification, npt.NDA
     return result, at_home
 
 
-def _check_homes(found: list[RowsFound], n_rows: int, result: Verification) -> npt.NDArray[np.uint64]:
-    """Prove that every row has one home, and that each replica equals the row at home; give the ids of the rows."""
-    ids, at_home, seals = (
-        np.concatenate([getattr(rows, name) for rows in found]) for name in ("ids", "at_home", "seals")
-    )
-    distinct, first, counts = np.unique(ids[at_home], return_index=True, return_counts=True)
-    result.rows, result.replicas = len(distinct), len(ids) - int(at_home.sum())
-    if len(distinct) != n_rows:
-        result.problems.append(f"{n_rows} rows were built in, but {len(distinct)} are on the pages")
-    if (counts > 1).any():
-        result.problems.append(f"row {distinct[counts > 1][0]} is on {counts.max()} pages, one is its home")
-    copies = ids[~at_home]
-    if not len(copies) or not len(distinct):
-        return distinct
-    home = np.minimum(np.searchsorted(distinct, copies), len(distinct) - 1)
-    homeless = distinct[home] != copies
-    if homeless.any():
-        result.problems.append(f"row {copies[homeless][0]} has replicas, but no home")
-    other = ~homeless & (seals[at_home][first[home]] != seals[~at_home])
-    if other.any():
-        result.problems.append(f"a replica of row {copies[other][0]} isn't what the row is at home")
-    return distinct
+class _Homes:
+    """What pages say of the rows on them: 12 bytes a row, and 24 more where replicas are to be compared.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows that were built in.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows, self._found = n_rows, 0
+        self._ids, self._seals = np.empty(n_rows, np.uint64), np.empty(n_rows, np.uint32)
+        self._copies: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]] = []
+
+    def add(self, rows: RowsFound) -> None:
+        """Note the rows of some pages."""
+        ids, away = rows.ids[rows.at_home], ~rows.at_home
+        end = self._found + len(ids)
+        if end > len(self._ids):
+            # More than were built in: which ones is to be told.
+            self._ids, self._seals = np.resize(self._ids, 2 * end), np.resize(self._seals, 2 * end)
+        self._ids[self._found : end], self._seals[self._found : end] = ids, rows.seals[rows.at_home]
+        self._found = end
+        if away.any():
+            self._copies.append((rows.ids[away], rows.seals[away]))
+
+    def check(self, result: Verification) -> npt.NDArray[np.uint64]:
+        """Prove that every row has one home, and each replica equals the row at home; give the ids, ascending."""
+        ids, seals = self._ids[: self._found], self._seals[: self._found]
+        if self._copies:
+            order = np.argsort(ids, kind="stable")
+            ids, seals = ids[order], seals[order]
+        else:
+            ids.sort()
+        again = np.zeros(len(ids), np.bool_)
+        np.equal(ids[1:], ids[:-1], out=again[1:])
+        twice, times = np.unique(ids[again], return_counts=True)
+        if len(twice):
+            ids, seals = ids[~again], seals[~again]
+        result.rows = len(ids)
+        if len(ids) != self._n_rows:
+            result.problems.append(f"{self._n_rows} rows were built in, but {len(ids)} are on the pages")
+        if len(twice):
+            result.problems.append(f"row {twice[0]} is on {times.max() + 1} pages, one is its home")
+        for copies, copied_seals in self._copies:
+            result.replicas += len(copies)
+            if not len(ids):
+                continue
+            home = np.searchsorted(ids, copies).clip(max=len(ids) - 1)
+            homeless = ids[home] != copies
+            if homeless.any():
+                result.problems.append(f"row {copies[homeless][0]} has replicas, but no home")
+            other = ~homeless & (seals[home] != copied_seals)
+            if other.any():
+                result.problems.append(f"a replica of row {copies[other][0]} isn't what the row is at home")
+        return ids
 
 
 def _problems_of_vicinities(segment: Segment, vicinities: Vicinities) -> list[str]:

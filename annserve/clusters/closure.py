@@ -144,7 +144,7 @@ def file_replicas(packing: Packing, offers: Offers, pages_per_posting: int, page
     offsets = np.concatenate(([0], np.cumsum(counts)))
     order = np.empty(offsets[-1], np.int64)
     home_of_position = np.repeat(np.arange(len(at_home)), at_home)
-    order[np.arange(len(packing.order)) + (offsets[:-1] - starts[:-1])[home_of_position]] = packing.order
+    order[np.arange(len(packing.order)) + (offsets[:-1] - starts[:-1])[home_of_position]] = packing.order[:]
     order[np.arange(len(row)) + np.repeat(offsets[:-1] + at_home - (np.cumsum(copies) - copies), copies)] = row
 
     pages = -(-counts // page_capacity)
@@ -160,8 +160,9 @@ def postings_of_rows(packing: Packing) -> npt.NDArray[np.int32]:
     """Give the heads that file each row, ascending, as (n, r) int32 with −1 where there are no more."""
     pages = np.repeat(np.arange(len(packing.posting_offsets) - 1), np.diff(packing.posting_offsets))
     head = np.repeat(pages, np.diff(packing.page_offsets))
-    by_row = np.argsort(packing.order, kind="stable")
-    row = packing.order[by_row]
+    order = packing.order[:]
+    by_row = np.argsort(order, kind="stable")
+    row = order[by_row]
     place = np.arange(len(row)) - np.searchsorted(row, row)
     postings = np.full((packing.n_rows, place.max() + 1), -1, np.int32)
     postings[row, place] = head[by_row]

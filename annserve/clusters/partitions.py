@@ -24,11 +24,15 @@ import numpy.typing as npt
 
 from annserve.clusters import kernels
 from annserve.clusters.bisection import group_evenly
+from annserve.vectors.sample import sample_row_ids
+from annserve.vectors.source import Rows
 
 #: Rows that a partition aims at: 51 MB as float32 at 128 dimensions.
 PARTITION_ROWS = 100_000
-#: Sampled rows per partition: faiss advises 39 to 256 training points per centroid.
-SAMPLE_PER_PARTITION = 256
+#: Sampled rows per partition, where they are no more bytes than this: faiss advises 39 to 256 training points per
+#: centroid.
+_SAMPLE_MAX, _SAMPLE_MIN = 256, 39
+_SAMPLE_BYTES = 32 << 20
 
 _ROUNDS = 10
 #: Partitions that a row is compared with one by one: 25 million rows.
@@ -71,6 +75,13 @@ class Partitions:
 
     groups: Centres
     within: tuple[Centres, ...]
+
+
+def draw_sample(rows: Rows, n_partitions: int, seed: int) -> npt.NDArray[Any]:
+    """Take the rows that `n_partitions` partitions are trained on, in order."""
+    fit = _SAMPLE_BYTES // (4 * rows.shape[1] * n_partitions)
+    wanted = n_partitions * min(max(fit, _SAMPLE_MIN), _SAMPLE_MAX)
+    return rows[sample_row_ids(len(rows), wanted, seed)]
 
 
 def train_partitions(sample: npt.NDArray[Any], n_partitions: int, *, seed: int = 0) -> Partitions:
@@ -133,7 +144,8 @@ def _train(vectors: npt.NDArray[np.float32], count: int, seed: int) -> Centres:
         centroids = centres.centroids.copy()
         centroids[filled] = (sums[filled] / counts[filled, np.newaxis]).astype(np.float32)
         # A step of a tenth of the mean squared radius moves a border, not a partition.
-        radius = float(np.mean((vectors - centroids[nearest]).astype(np.float64) ** 2)) * vectors.shape[1]
+        apart = vectors - centroids[nearest]
+        radius = float(np.einsum("ij,ij->i", apart, apart).mean(dtype=np.float64))
         prices = (centres.prices + 0.1 * radius * np.clip(counts / share - 1, -1, 1)).astype(np.float32)
         centres = Centres(centroids, prices)
     return Centres(centres.centroids, centres.prices - centres.prices.min())

@@ -63,8 +63,9 @@ def join_heads(
     nodes = lay_out(grid, np.full((n_heads, layout.degree), NO_HEAD, np.uint32), layout)
 
     order = np.random.default_rng(seed).permutation(n_heads).astype(np.int64)
-    centre = np.asarray(grid, np.float64).mean(axis=0)
-    central = int(np.argmin(((grid - centre) ** 2).sum(axis=1)))
+    centre = grid.mean(axis=0, dtype=np.float64)
+    blocks = (grid[first : first + _STEP] - centre for first in range(0, n_heads, _STEP))
+    central = int(np.argmin(np.concatenate([np.einsum("ij,ij->i", block, block) for block in blocks])))
     position = int(np.flatnonzero(order == central)[0])
     order[0], order[position] = order[position], order[0]
 

@@ -115,18 +115,26 @@ class HeadNodes:
         return np.ascontiguousarray(pages).reshape(-1, layout.stride)[: self.n_heads]
 
 
+#: Vectors that are rounded at a time.
+_GRID_ROWS = 4_096
+
+
 def grid_scale(vectors: npt.NDArray[Any], dtype: np.dtype[Any]) -> float:
     """Choose the step of the grid: 1 for integer data, else the largest magnitude over 127."""
     if vectors.dtype.kind in "ui" or dtype == np.uint8:
         return 1.0
-    largest = float(np.abs(vectors).max(initial=0.0))
+    largest = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
     return largest / 127 if largest > 0 else 1.0
 
 
 def to_grid(vectors: npt.NDArray[Any], scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Round vectors of the index space to the heads' grid, as (h, dim) of `dtype`."""
     info = np.iinfo(dtype)
-    return np.clip(np.rint(np.asarray(vectors, np.float64) / scale), info.min, info.max).astype(dtype)
+    grid = np.empty(vectors.shape, dtype)
+    for first in range(0, len(vectors), _GRID_ROWS):
+        some = np.asarray(vectors[first : first + _GRID_ROWS], np.float64)
+        grid[first : first + _GRID_ROWS] = np.clip(np.rint(some / scale), info.min, info.max)
+    return grid
 
 
 def lay_out(vectors: npt.NDArray[Any], neighbours: npt.NDArray[np.uint32], layout: NodeLayout) -> npt.NDArray[np.uint8]:

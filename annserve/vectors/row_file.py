@@ -4,11 +4,12 @@
 
     row 0 │ row 1 │ … │ row n−1        dim elements each, native byte order, nothing between or around them
 
-A row file is scratch: it is made in a build's folder and read by that build alone, so it carries neither header nor
-checksum; what lies in it is proven end to end by ``build.verify``.
+Rows may be vectors, numbers of rows, or what a step works out of each. A row file is scratch: it is made in a build's
+folder and read by that build alone, so it carries neither header nor checksum; what lies in it is proven end to end by
+``build.verify``.
 
-Invariants: rows may be written in any order, each range once; threads may read and write side by side, at different
-ranges; peak memory is what is read.
+Invariants: rows may be written in any order; threads may read and write side by side, at different ranges; peak memory
+is what is read.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from annserve.vectors.source import Rows, VectorSource
 
 #: Bytes that it is cheaper to read and drop than to jump over.
 _GAP_BYTES = 4_096
+#: Rows that are carried to the index space at a time: norms are taken of float64 copies.
+_SPACE_ROWS = 4_096
 
 
 class RowFile(VectorSource):
     """An open row file; made by ``create_rows`` and ``open_rows``."""
 
     def __init__(self, path: Path, fd: int, count: int, dim: int, dtype: np.dtype[Any]) -> None:
-        super().__init__(path, (count, dim), dtype)
+        # Not the source's own: what a build leaves for itself may be numbers of any type.
+        self.path, self.count, self.dim, self.dtype = path, count, dim, dtype
         self._fd = fd
         self._gap_rows = _GAP_BYTES // self.row_bytes
 
@@ -55,6 +59,15 @@ class RowFile(VectorSource):
                 done += os.pwrite(self._fd, data[done:], offset + done)
         except OSError as error:
             raise refused(self.path, error) from error
+
+    def __setitem__(self, which: npt.NDArray[np.int64], rows: npt.NDArray[Any], /) -> None:
+        """Replace the rows that a list without repeats numbers; errors as `write`."""
+        order = np.argsort(which)
+        wanted, sorted_rows = which[order], rows[order]
+        cuts = np.flatnonzero(np.diff(wanted) != 1) + 1
+        for first, last in zip([0, *cuts], [*cuts, len(wanted)]):
+            if first < last:
+                self.write(int(wanted[first]), sorted_rows[first:last])
 
     def sync(self) -> None:
         """Make all that was written durable.
@@ -171,4 +184,11 @@ class SpaceRows:
 
     def __getitem__(self, which: Any) -> npt.NDArray[Any]:
         """Give a slice of rows, or those that a list numbers, in its order."""
-        return rows_to_space(self._rows[which], self._spec, self._norm_max)
+        rows = self._rows[which]
+        if len(rows) <= _SPACE_ROWS or self._spec.metric == "l2":
+            return rows_to_space(rows, self._spec, self._norm_max)
+        space = np.empty((len(rows), self._spec.space_dim), self._spec.space_dtype)
+        for first in range(0, len(rows), _SPACE_ROWS):
+            some = slice(first, first + _SPACE_ROWS)
+            space[some] = rows_to_space(rows[some], self._spec, self._norm_max)
+        return space

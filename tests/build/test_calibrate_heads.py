@@ -52,10 +52,10 @@ def test_few_neighbours_are_lost_and_most_heads_passed_over(rng):
 def test_a_regression_finds_the_weights_that_made_its_counts(rng):
     design = np.column_stack((np.ones(50_000), rng.normal(size=(50_000, 2))))
     weights = np.array([-1.0, 0.5, -0.7])
-    found = fit_log_hits(design, rng.poisson(np.exp(design @ weights)).astype(float))
+    found = fit_log_hits([design], [rng.poisson(np.exp(design @ weights)).astype(float)])
     np.testing.assert_allclose(found, weights, atol=0.03)
 
 
 def test_too_few_hits_promise_much_everywhere():
     design = np.ones((1_000, 3))
-    assert (design @ fit_log_hits(design, np.zeros(1_000)) > 0).all()
+    assert (design @ fit_log_hits([design], [np.zeros(1_000)]) > 0).all()

@@ -75,7 +75,7 @@ def test_degenerate_rows_have_codes(kind):
     starts = packing.page_offsets[packing.posting_offsets]
     members = np.add.reduceat(rows[packing.order].astype(float), starts[:-1]) / np.diff(starts)[:, None]
     heads = join_heads(members, np.dtype(np.uint8))
-    tiers = encode_rows(rows, packing, heads, 10, 4, seed=0)
+    tiers = encode_rows(rows, packing, heads, 10, 4, np.empty((len(rows), 3), np.float32), seed=0)
     assert tiers.row_counts.sum() == len(rows)
     for name, array in tiers.as_arrays().items():
         assert np.isfinite(array).all(), name

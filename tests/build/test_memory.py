@@ -20,20 +20,20 @@ def planned(count, cap, spec=SPEC, threads=8, ram="25%"):
 
 def test_less_ram_means_fewer_threads_then_a_refusal():
     wide = IndexSpec(768, "float32", "cosine")
-    roomy, tight = planned(1_000_000, "8GiB", wide), planned(1_000_000, "2GiB", wide)
+    roomy, tight = planned(1_000_000, "8GiB", wide, ram="64B"), planned(1_000_000, "512MiB", wide, ram="64B")
     assert roomy.threads == 8
     assert 1 <= tight.threads < 8
-    assert tight.cap_bytes == 2 << 30 > least_bytes(wide, 1_000_000, plan_tiers(wide, 1_000_000, "25%", "auto", 1))
-    with pytest.raises(InputError, match=r"at least 1\.. GiB") as told:
-        planned(1_000_000, "1GiB", wide)
+    assert tight.cap_bytes == 512 << 20 > least_bytes(wide, 1_000_000, plan_tiers(wide, 1_000_000, "64B", "auto", 1))
+    with pytest.raises(InputError, match=r"at least 5\d\d\.. MiB") as told:
+        planned(1_000_000, "256MiB", wide, ram="64B")
     assert told.value.field == "ram_build"
     # What it says does.
     least = str(told.value).split("at least ")[1].split(";")[0]
-    assert planned(1_000_000, f"{bytes_of(least, 'x') * 1.05 / (1 << 30):.3f}GiB", wide).threads >= 1
+    assert planned(1_000_000, f"{bytes_of(least, 'x') * 1.01 / (1 << 30):.3f}GiB", wide, ram="64B").threads >= 1
 
 
-def test_ten_million_rows_are_built_in_two_gibibytes():
-    assert planned(10_000_000, "2GiB", threads=2).threads == 2
+def test_ten_million_rows_are_built_in_a_gibibyte():
+    assert planned(10_000_000, "1GiB", threads=2).threads == 2
 
 
 def test_half_of_what_is_free_is_taken_by_default(monkeypatch):

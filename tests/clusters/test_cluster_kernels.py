@@ -12,7 +12,7 @@ from oracles import clusters as oracle
 
 from annserve.clusters import kernels
 from annserve.clusters.bisection import bisect_rows, group_evenly, pages_needed
-from annserve.clusters.refinement import REGION_PAGES, Pages, cut_regions, refine_regions
+from annserve.clusters.refinement import REGION_PAGES, Pages, refine, refine_region
 
 
 @st.composite
@@ -40,7 +40,7 @@ def pages_of(rows, capacity, seed=0):
 
 
 def as_lists(pages):
-    return [page[:count].tolist() for page, count in zip(pages.members, pages.counts)]
+    return [page[page >= 0].tolist() for page in pages.members]
 
 
 @given(matrices(), matrices(n_max=9), st.integers(0, 99))
@@ -103,13 +103,12 @@ def test_groups_share_all_rows_out_about_evenly(rows, n_groups, seed, random_pla
 @given(matrices(n_min=2), st.integers(1, 12), st.integers(0, 99))
 @settings(max_examples=100)
 def test_trading_loses_no_row_and_never_raises_the_sum_of_squares(rows, capacity, seed):
-    pages = pages_of(rows, capacity, seed)
-    before = oracle.sum_of_squares(rows, as_lists(pages))
-    list(refine_regions(rows, pages, [np.arange(len(pages.counts))]))
+    cut = pages_of(rows, capacity, seed)
+    before = oracle.sum_of_squares(rows, as_lists(cut))
+    pages = refine_region(rows, cut, np.arange(len(cut)))
     after = as_lists(pages)
     assert sorted(row for page in after for row in page) == list(range(len(rows)))
-    assert pages.counts.min() >= 1
-    assert pages.counts.max() <= capacity
+    assert 1 <= min(map(len, after)) <= max(map(len, after)) <= capacity
     assert (pages.members[pages.members < 0] == -1).all()
     assert (pages.members >= 0).sum() == len(rows)
     slack = 1e-6 * (np.abs(rows).max() ** 2) * len(rows) if np.abs(rows).max() > 1e3 else 1e-6 * before
@@ -138,7 +137,7 @@ def test_trading_ends_where_no_move_and_no_swap_helps(seed):
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(22, 3)).astype(np.float32)
     pages = pages_of(rows, 6)
-    counts, members = pages.counts, pages.members.astype(np.int32)
+    counts, members = pages.order()[1], pages.members.astype(np.int32)
     p = len(counts)
     page_of, slot_of = np.empty(22, np.int32), np.empty(22, np.int32)
     for page in range(p):
@@ -157,15 +156,17 @@ def test_trading_ends_where_no_move_and_no_swap_helps(seed):
     assert best <= 1e-3 * oracle.sum_of_squares(rows, lists)
 
 
-def test_a_round_trades_within_regions_alone_and_crosses_borders_in_the_next(rng, monkeypatch):
+def refined(rows, region_pages):
+    pages = pages_of(rows, 10)
+    generations = pages, Pages.empty(len(pages), 10, rows.shape[1])
+    *_, last = refine(rows, generations, seed=0, region_pages=region_pages)
+    return generations[last.rounds % 2]
+
+
+def test_a_round_trades_within_regions_alone_and_crosses_borders_in_the_next(rng):
     """Small regions, many rounds: as good as one region within a few per cent."""
     assert REGION_PAGES > 16
     rows = rng.normal(size=(1_500, 6)).astype(np.float32)
-    whole, pieces = pages_of(rows, 10), pages_of(rows, 10)
-    for seed in range(8):
-        list(refine_regions(rows, whole, cut_regions(whole, seed=seed)))
-    monkeypatch.setattr("annserve.clusters.refinement.REGION_PAGES", 16)
-    for seed in range(8):
-        list(refine_regions(rows, pieces, cut_regions(pieces, seed=seed)))
+    whole, pieces = refined(rows, REGION_PAGES), refined(rows, 16)
     best = oracle.sum_of_squares(rows, as_lists(whole))
     assert oracle.sum_of_squares(rows, as_lists(pieces)) < 1.05 * best

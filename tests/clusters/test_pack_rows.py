@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from oracles import clusters as oracle
 
 from annserve import events
-from annserve.clusters import hierarchy, partitions
-from annserve.clusters.hierarchy import pack_rows
+from annserve.clusters import partitions
+from annserve.clusters.hierarchy import cut_overfull, label_rows, offsets_of, pack_rows
 from annserve.errors import InputError
 
 
@@ -75,40 +75,35 @@ def test_no_row_is_lost_and_no_page_is_over_capacity(n, dim, capacity, pages_per
     assert_sound(packing, n, capacity, pages_per_posting)
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Partitions and regions so small that a thousand rows make many of them."""
-    monkeypatch.setattr(hierarchy, "PARTITION_ROWS", 200)
-    monkeypatch.setattr("annserve.clusters.refinement.REGION_PAGES", 12)
+#: Partitions and regions so small that a thousand rows make many of them.
+SMALL = {"partition_rows": 200, "region_pages": 12}
 
 
-def test_the_number_of_threads_changes_nothing(small_parts, rng):
+def test_the_number_of_threads_changes_nothing(rng):
     rows = rng.normal(size=(1_500, 9)).astype(np.float32)
-    one, three = (pack_rows(rows, 10, 4, seed=5, threads=threads) for threads in (1, 3))
+    one, three = (pack_rows(rows, 10, 4, seed=5, threads=threads, **SMALL) for threads in (1, 3))
     assert np.array_equal(one.order, three.order)
     assert np.array_equal(one.page_offsets, three.page_offsets)
     assert np.array_equal(one.posting_offsets, three.posting_offsets)
 
 
-def test_many_partitions_lose_no_row_and_cost_little(small_parts, rng):
+def test_many_partitions_lose_no_row_and_cost_little(rng):
     rows = rng.normal(size=(1_500, 6)).astype(np.float32)
-    many = pack_rows(rows, 10, 4)
+    many, one = pack_rows(rows, 10, 4, **SMALL), pack_rows(rows, 10, 4)
     assert_sound(many, len(rows), 10, 4)
-    assert len(hierarchy.split_rows(rows, hierarchy.PARTITION_ROWS)) > 4
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hierarchy, "PARTITION_ROWS", 10_000)
-        patch.setattr("annserve.clusters.refinement.REGION_PAGES", 4_096)
-        one = pack_rows(rows, 10, 4)
+    assert max(labels.max() for _, labels in label_rows(rows, 200)) >= 4
     whole = oracle.sum_of_squares(rows, pages_as_lists(one))
     assert oracle.sum_of_squares(rows, pages_as_lists(many)) < 1.05 * whole
 
 
-def test_rows_that_cannot_be_told_apart_stay_within_the_partition_limit(small_parts):
+def test_rows_that_cannot_be_told_apart_stay_within_the_partition_limit():
     rows = np.zeros((2_000, 4), np.uint8)
-    parts = hierarchy.split_rows(rows, hierarchy.PARTITION_ROWS)
-    assert max(map(len, parts)) <= 2 * 200
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(2_000))
-    assert_sound(pack_rows(rows, 10, 4), 2_000, 10, 4)
+    counts = np.bincount(np.concatenate([labels for _, labels in label_rows(rows, 200)]))
+    offsets = cut_overfull(counts, 200)
+    assert offsets[-1] == 2_000
+    assert 1 <= np.diff(offsets).min() <= np.diff(offsets).max() <= 2 * 200
+    assert set(offsets_of(counts)) <= set(offsets), "partitions are cut, not joined"
+    assert_sound(pack_rows(rows, 10, 4, **SMALL), 2_000, 10, 4)
 
 
 def test_prices_balance_partitions_of_skewed_rows(rng):
@@ -154,9 +149,9 @@ def test_no_rows_is_an_error():
         pack_rows(np.empty((0, 4), np.float32), 5)
 
 
-def test_the_listener_hears_each_stage_begin_progress_and_end(small_parts, rng):
+def test_the_listener_hears_each_stage_begin_progress_and_end(rng):
     heard: list[events.Event] = []
-    pack_rows(rng.normal(size=(1_000, 3)).astype(np.float32), 10, 4, listener=heard.append)
+    pack_rows(rng.normal(size=(1_000, 3)).astype(np.float32), 10, 4, listener=heard.append, **SMALL)
     begun = [event.stage for event in heard if isinstance(event, events.StageStarted)]
     ended = [event.stage for event in heard if isinstance(event, events.StageFinished)]
     assert begun == ended == ["partition", "bisect", "refine", "group"]
