@@ -54,6 +54,7 @@ class ServeConfig(BaseSettings):
 
     http_listen: str | None = Field(None, description="HOST:PORT of the status page and /metrics.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of key=value, or of JSON.")
+    trace_endpoint: str | None = Field(None, description="OTLP endpoint of traces, as http://127.0.0.1:4317.")
     log_calls: Literal["changes", "failed", "all"] = Field(
         "changes", description="Calls that are logged, a line each: those that change something, or fail, too, or all."
     )

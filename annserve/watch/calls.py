@@ -14,17 +14,26 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 
 from annserve.watch.metrics import count_call
+from annserve.watch.tracing import begin_span, end_span
 
 LOG = logging.getLogger("annserve.calls")
 
 REQUEST_ID = "x-request-id"
 _SAFE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_CURRENT: ContextVar[str] = ContextVar("request_id", default="")
+_CURRENT: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def current_request_id() -> str:
     """Give the id of the call that this thread serves; empty outside of one."""
-    return _CURRENT.get()
+    call = _CURRENT.get()
+    return call.request_id if call else ""
+
+
+def describe_call(**facts: str | int | float) -> None:
+    """Tell what this thread's call is about, as ``collection="photos"``, for its log line and its span."""
+    call = _CURRENT.get()
+    if call is not None:
+        call.facts.update(facts)
 
 
 class Call:
@@ -43,7 +52,7 @@ class Call:
         When the call is logged: ``never``, if it ``failed``, or ``always``.
     """
 
-    __slots__ = ("_begun", "_logged", "caller", "method", "request_id")
+    __slots__ = ("_begun", "_logged", "_span", "caller", "facts", "method", "request_id")
 
     def __init__(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]] = (), caller: str = "", logged: str = "never"
@@ -52,10 +61,12 @@ class Call:
         self._logged = logged
         self.method, self.caller = method, caller
         self.request_id = _asked_for(metadata) or uuid.uuid4().hex
+        self.facts: dict[str, str | int | float] = {}
+        self._span = begin_span(method, metadata, self.request_id)
 
     def enter(self) -> None:
-        """Let log lines of this thread carry the call's id from now on."""
-        _CURRENT.set(self.request_id)
+        """Be the call that this thread serves from now on."""
+        _CURRENT.set(self)
 
     def end(self, code: str, message: str = "") -> None:
         """Count the call and log it, if its kind is.
@@ -69,9 +80,16 @@ class Call:
         """
         seconds = time.perf_counter() - self._begun
         count_call(self.method, code, seconds)
+        end_span(self._span, code, self.facts)
         if self._logged == "never" or (self._logged == "failed" and code == "OK"):
             return
-        fields = {"method": self.method, "code": code, "seconds": round(seconds, 6), "request_id": self.request_id}
+        fields: dict[str, str | int | float] = {
+            "method": self.method,
+            "code": code,
+            "seconds": round(seconds, 6),
+            "request_id": self.request_id,
+        }
+        fields |= self.facts
         if self.caller:
             fields["caller"] = self.caller
         if message:
