@@ -21,8 +21,10 @@ from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, at_current
 from annserve.results import SearchResult, SearchStats
+from annserve.search.block import BlockResult
 from annserve.search.choosers import chooser_for
-from annserve.search.engine import BlockResult, Engine
+from annserve.search.clock import Deadline
+from annserve.search.engine import Engine
 from annserve.search.explain import Explanation, explain, explain_segments
 from annserve.search.overlap import no_pause
 from annserve.search.page_model import expected_reading, workload_of
@@ -135,7 +137,7 @@ class Collection:
         recall_target: float = RECALL_TARGET_DEFAULT,
         rerank_queries: npt.ArrayLike | None = None,
         rerank_candidates: int | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | float | None = None,
     ) -> SearchResult:
         """Find the k nearest rows of each query.
 
@@ -153,8 +155,8 @@ class Collection:
             the candidates that the first ones find, and distances are in its metric.
         rerank_candidates : int, optional
             How many, k … 1000; by default ten a result.
-        deadline : float, optional
-            ``time.monotonic()`` after which the search gives up.
+        deadline : Deadline or float, optional
+            ``time.monotonic()`` after which the search gives up; a `Deadline` may ask for what was found until then.
 
         Returns
         -------
@@ -165,11 +167,11 @@ class Collection:
         InputError
             If queries, k or recall_target don't fit the index.
         DeadlineError
-            If the deadline passed.
+            If the deadline passed, and no partial answer is wanted.
         ReadError, CorruptionError
             If the device fails, or gives a page that isn't what was written.
         """
-        begun = time.perf_counter()
+        begun, deadline = time.perf_counter(), Deadline.of(deadline)
         vectors = check_vectors(queries, self.spec, suspect=suspect)
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
@@ -388,12 +390,14 @@ def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResu
     if len(answers) == 1:
         (answer,) = answers
         ids, distances, counts, stages = answer.ids, answer.distances, answer.counts, answer.seconds
+        truncated = answer.truncated
     else:
         ids = np.concatenate([answer.ids for answer in answers])
         distances = np.concatenate([answer.distances for answer in answers])
         counts = np.concatenate([answer.counts for answer in answers], axis=1)
+        truncated = np.concatenate([answer.truncated for answer in answers])
         stages = {}
         for answer in answers:
             for name, spent in answer.seconds.items():
                 stages[name] = stages.get(name, 0.0) + spent
-    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds))
+    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds), truncated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ import numpy.typing as npt
 
 def _no_counts() -> npt.NDArray[np.int64]:
     return np.zeros(0, np.int64)
+
+
+def _no_flags() -> npt.NDArray[np.bool_]:
+    return np.zeros(0, bool)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,28 @@ class SearchResult:
         Smaller is nearer: squared L2, 1 − cosine, or the negated inner product.
     stats : SearchStats
         What it cost.
+    truncated : (nq,) bool
+        Queries that a deadline cut short, where partial answers were wanted. A place without a row has id 2⁶⁴ − 1 and
+        distance infinity. May be empty where none was.
     """
 
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float32]
     stats: SearchStats
+    truncated: npt.NDArray[np.bool_] = field(default_factory=_no_flags)
+
+    def rows(self, first: int, end: int) -> SearchResult:
+        """Give the part of some of its queries; its seconds are those of the whole, its stage times the share."""
+        part = slice(first, end)
+        share = (end - first) / max(len(self.ids), 1)
+        stats = replace(
+            self.stats,
+            **{name: getattr(self.stats, name)[part] for name in SearchStats.COUNTS},
+            stage_seconds={stage: seconds * share for stage, seconds in self.stats.stage_seconds.items()},
+        )
+        return SearchResult(self.ids[part], self.distances[part], stats, self.truncated[part])
+
+    @property
+    def partial(self) -> bool:
+        """Whether some query was cut short."""
+        return bool(self.truncated.any())

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
 from annserve.errors import DeadlineError
+
+
+class Deadline:
+    """When whoever asked stops waiting; threads may share it.
+
+    Parameters
+    ----------
+    at : float
+        ``time.monotonic()`` after which no stage of the search is begun; infinity for one that waits.
+    partial : bool
+        Whether what was found until then is an answer; otherwise it is an error.
+
+    Attributes
+    ----------
+    cancelled : bool
+        Whether nobody wants an answer any more.
+    """
+
+    __slots__ = ("at", "cancelled", "partial")
+
+    def __init__(self, at: float = math.inf, *, partial: bool = False) -> None:
+        self.at = at
+        self.partial = partial
+        self.cancelled = False
+
+    @classmethod
+    def of(cls, deadline: Deadline | float | None) -> Deadline:
+        """Make one of a plain time; None never comes."""
+        if isinstance(deadline, Deadline):
+            return deadline
+        return cls(math.inf if deadline is None else deadline)
+
+    def cancel(self) -> None:
+        """Let the search end in an error before its next stage."""
+        self.cancelled, self.partial, self.at = True, False, -math.inf
 
 
 class Clock:
@@ -13,17 +49,17 @@ class Clock:
 
     Parameters
     ----------
-    deadline : float, optional
-        ``time.monotonic()`` after which no stage is begun.
+    deadline : Deadline, optional
 
     Attributes
     ----------
+    deadline : Deadline
     seconds : dict
         Seconds by stage, summed where a stage ran more than once.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
-        self._deadline = deadline
+    def __init__(self, deadline: Deadline | None = None) -> None:
+        self.deadline = deadline or Deadline()
         self.seconds: dict[str, float] = {}
 
     def stage(self, name: str) -> Stage:
@@ -45,7 +81,9 @@ class Clock:
         DeadlineError
             If the deadline has passed.
         """
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if time.monotonic() >= self.deadline.at:
+            if self.deadline.cancelled:
+                raise DeadlineError(f"the search was cancelled before stage '{name}'")
             raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
 
     def add(self, name: str, seconds: float) -> None:

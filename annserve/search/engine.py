@@ -19,20 +19,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
 from annserve.metric import METRIC_CODES, queries_to_space
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
 from annserve.results import SearchStats
+from annserve.search.block import BlockResult, nothing_found
 from annserve.search.choose import Choice, Chooser
 from annserve.search.choosers import chooser_for
-from annserve.search.clock import Clock
+from annserve.search.clock import Clock, Deadline
 from annserve.search.exact import SCAN_PAGES, Scan
 from annserve.search.overlap import Journey, Pause, carried, no_pause, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
@@ -53,24 +54,6 @@ _MORE_EFFORT = 4
 _HEADS_VISITED, _ROWS_SCORED, _CODES_SCANNED = (
     SearchStats.COUNTS.index(name) for name in ("heads_visited", "rows_scored", "codes_scanned")
 )
-
-
-@dataclass
-class BlockResult:
-    """Answers and costs of one block; arrays but `counts` have one row per query."""
-
-    ids: npt.NDArray[np.uint64]
-    distances: npt.NDArray[np.float64]
-    #: Whether the pages held fewer rows than were wanted.
-    short: npt.NDArray[np.bool_]
-    #: (8, nq) int64, one row for each of ``SearchStats.COUNTS``.
-    counts: npt.NDArray[np.int64]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def count(self, name: str) -> npt.NDArray[np.int64]:
-        """Give one of ``SearchStats.COUNTS``, (nq,)."""
-        row: npt.NDArray[np.int64] = self.counts[SearchStats.COUNTS.index(name)]
-        return row
 
 
 def size_of_block(share: int, pages: float) -> int:
@@ -131,7 +114,7 @@ class Engine:
         recall_target: float,
         *,
         rerank: Rerank | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
         between: Pause = no_pause,
     ) -> BlockResult:
         """Search one block of queries, with no other under way; see ``search_blocks`` and ``overlap.carried``."""
@@ -144,7 +127,7 @@ class Engine:
         recall_target: float,
         *,
         rerank: Rerank | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Iterator[tuple[int, BlockResult]]:
         """Search blocks of queries, each rated while the disk reads for the one before.
 
@@ -159,8 +142,8 @@ class Engine:
             0.80 … 0.99, or 1 to read every page.
         rerank : Rerank, optional
             Second queries, where another encoder's raw rows are to rank candidates anew.
-        deadline : float, optional
-            ``time.monotonic()`` after which no stage is begun.
+        deadline : Deadline, optional
+            After which no stage is begun.
 
         Yields
         ------
@@ -170,7 +153,7 @@ class Engine:
         Raises
         ------
         DeadlineError
-            If the deadline passed.
+            If the deadline passed, and makes no partial answers.
         ReadError, CorruptionError
             If a page can't be read, or isn't what was written.
         """
@@ -204,8 +187,13 @@ class Engine:
         if recall_target == 1.0:
             result = yield from self._scan(quantized, wanted, look, clock)
         else:
-            choice = self.chooser.choose(space, sure, recall_target, clock)
-            result = yield from self._read(choice, quantized, wanted, sure, look, clock)
+            try:
+                choice = self.chooser.choose(space, sure, recall_target, clock)
+                result = yield from self._read(choice, quantized, wanted, sure, look, clock)
+            except DeadlineError:
+                if not clock.deadline.partial:
+                    raise
+                result = nothing_found(len(queries), k)
             if np.count_nonzero(result.short):
                 yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
         result.seconds = clock.seconds
@@ -224,17 +212,21 @@ class Engine:
     ) -> Journey[None]:
         """Look harder where the planned pages held fewer than `sure` rows: the promise is k results."""
         effort = 1
-        while np.count_nonzero(result.short):
-            short = np.flatnonzero(result.short)
+        while len(short := np.flatnonzero(result.short > result.truncated)):
+            rest, second = quantized.take(short), look and look.take(short)
             effort *= _MORE_EFFORT
-            if effort < self.segment.heads.n_heads:
-                choice = self.chooser.choose(space[short], sure, recall_target, clock, effort)
-                again = yield from self._read(choice, quantized.take(short), k, sure, look and look.take(short), clock)
+            try:
+                if effort < self.segment.heads.n_heads:
+                    choice = self.chooser.choose(space[short], sure, recall_target, clock, effort)
+                    again = yield from self._read(choice, rest, k, sure, second, clock)
+                else:
+                    again = yield from self._scan(rest, k, second, clock)
+            except DeadlineError:
+                if not clock.deadline.partial:
+                    raise
+                result.truncated[short] = True
             else:
-                again = yield from self._scan(quantized.take(short), k, look and look.take(short), clock)
-            for name in ("ids", "distances", "short"):
-                getattr(result, name)[short] = getattr(again, name)
-            result.counts[:, short] += again.counts
+                result.replace(short, again)
 
     def _scan(self, quantized: QuantizedQueries, k: int, look: SecondLook | None, clock: Clock) -> Journey[BlockResult]:
         """Score every row; yield before each batch of pages."""
@@ -243,7 +235,8 @@ class Engine:
         nearest, counts = yield from scan.journey(quantized, k, look, frames, clock)
         self._frames().append(frames)
         # All rows were seen: where there are fewer than k, looking harder finds no more.
-        return BlockResult(nearest.ids, nearest.distances, np.zeros(len(nearest.ids), bool), counts)
+        short = np.zeros(len(nearest.ids), bool)
+        return BlockResult(nearest.ids, nearest.distances, short, np.full(len(short), nearest.truncated), counts)
 
     def _read(
         self, choice: Choice, quantized: QuantizedQueries, k: int, sure: int, look: SecondLook | None, clock: Clock
@@ -279,11 +272,10 @@ class Engine:
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
-        result = BlockResult(ids, distances, ids[:, sure - 1] == NO_ID, self._costs(choice, to_read, scored))
+        short, whole = ids[:, sure - 1] == NO_ID, np.zeros(len(ids), bool)
+        result = BlockResult(ids, distances, short, whole, self._costs(choice, to_read, scored))
         if look is not None and candidates is not None:
-            again = yield from look.rank(candidates, clock)
-            result.ids, result.distances = again.ids, again.distances
-            result.counts += again.counts
+            yield from look.improve(result, candidates, clock)
         return result
 
     def _costs(self, choice: Choice, read: PageSelection, scored: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
 from annserve.metric import METRIC_CODES
 from annserve.pages.bounds import Candidates
@@ -35,6 +36,8 @@ class Nearest:
 
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float64]
+    #: Whether the deadline left rows unseen.
+    truncated: bool = False
 
     @classmethod
     def none(cls, n_queries: int, k: int) -> Nearest:
@@ -88,13 +91,32 @@ class Scan:
         Raises
         ------
         DeadlineError
-            If the deadline passed.
+            If the deadline passed, and makes no partial answers: those have the rows seen until then.
         ReadError, CorruptionError
             If a page can't be read, or isn't what was written.
         """
         n_queries = len(queries.scales)
         nearest = Nearest.none(n_queries, look.k if look else k)
         counts = np.zeros((len(SearchStats.COUNTS), n_queries), np.int64)
+        try:
+            yield from self._add_all(nearest, counts, queries, k, look, frames, clock)
+        except DeadlineError:
+            if not clock.deadline.partial:
+                raise
+            nearest.truncated = True
+        return nearest, counts
+
+    def _add_all(
+        self,
+        nearest: Nearest,
+        counts: npt.NDArray[np.int64],
+        queries: QuantizedQueries,
+        k: int,
+        look: SecondLook | None,
+        frames: Frames,
+        clock: Clock,
+    ) -> Journey[None]:
+        """Add the rows and the costs of one batch after another."""
         kept: Candidates | None = None
         for first in range(0, self.segment.n_pages, SCAN_PAGES):
             page_ids = np.arange(first, min(first + SCAN_PAGES, self.segment.n_pages), dtype=np.uint32)
@@ -122,7 +144,6 @@ class Scan:
             again = yield from look.rank(kept, clock)
             nearest.add(again.ids, again.distances)
             counts += again.counts
-        return nearest, counts
 
     def _score(
         self, frames: Frames, page_ids: npt.NDArray[np.uint32], queries: QuantizedQueries, k: int

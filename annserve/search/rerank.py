@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import CorruptionError
+from annserve.errors import CorruptionError, DeadlineError
 from annserve.index.raw_file import RawFile
 from annserve.index.segment import Segment
 from annserve.metric import METRIC_CODES
@@ -26,6 +26,7 @@ from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID, Frames
 from annserve.raw.score import find_damage, score_rows
 from annserve.results import SearchStats
+from annserve.search.block import BlockResult
 from annserve.search.clock import Clock
 from annserve.search.overlap import Journey
 from annserve.search.selection import PageSelection
@@ -143,6 +144,22 @@ class SecondLook:
     def kept(self, found: Candidates) -> Candidates:
         """Give as many of each query's candidates as another encoder is to rank."""
         return found.take(_nearest_of_each(found, self.wanted))
+
+    def improve(self, result: BlockResult, candidates: Candidates, clock: Clock) -> Journey[None]:
+        """Put the nearest of `candidates` by their raw rows into `result`; see `rank`.
+
+        Where a deadline comes first that allows partial answers, the ranking by INT8 stays, in its metric.
+        """
+        try:
+            again = yield from self.rank(candidates, clock)
+        except DeadlineError:
+            if not clock.deadline.partial:
+                raise
+            result.ids, result.distances = result.ids[:, : self.k], result.distances[:, : self.k]
+            result.truncated[:] = True
+        else:
+            result.ids, result.distances = again.ids, again.distances
+            result.counts += again.counts
 
     def rank(self, candidates: Candidates, clock: Clock) -> Journey[Reranked]:
         """Read raw rows in one batch, yielding meanwhile, and give the k nearest.

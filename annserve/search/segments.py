@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.pages.score import NO_ID
-from annserve.search.clock import Clock
-from annserve.search.engine import BLOCKS_UNDER_WAY, BlockResult, Engine, size_of_block
+from annserve.search.block import BlockResult, merged
+from annserve.search.clock import Clock, Deadline
+from annserve.search.engine import BLOCKS_UNDER_WAY, Engine, size_of_block
 from annserve.search.overlap import Journey, Pause, abreast, carried, no_pause, overlapped
 from annserve.search.rerank import Rerank
 
@@ -66,7 +66,7 @@ class Engines:
         recall_target: float,
         *,
         rerank: Rerank | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
         between: Pause = no_pause,
     ) -> BlockResult:
         """Search one block of queries, with no other under way; see ``Engine.search``."""
@@ -79,7 +79,7 @@ class Engines:
         recall_target: float,
         *,
         rerank: Rerank | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Iterator[tuple[int, BlockResult]]:
         """Search blocks of queries; see ``Engine.search_blocks``.
 
@@ -92,7 +92,7 @@ class Engines:
         yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
 
     def _journey(
-        self, queries: npt.NDArray[Any], k: int, recall_target: float, rerank: Rerank | None, deadline: float | None
+        self, queries: npt.NDArray[Any], k: int, recall_target: float, rerank: Rerank | None, deadline: Deadline | None
     ) -> Journey[BlockResult]:
         """Carry one block of queries through all segments, abreast."""
         most = self._most(k)
@@ -109,7 +109,9 @@ class Engines:
             ]
         )
         for (i, which), further in zip(asked_again, again):
-            _replace(parts[i], which, further)
+            parts[i].replace(which, further)
+            for stage, spent in further.seconds.items():
+                parts[i].seconds[stage] = parts[i].seconds.get(stage, 0.0) + spent
         return merged(parts, k)
 
     def _abreast(
@@ -119,7 +121,7 @@ class Engines:
         recall_target: float,
         planned: Sequence[int],
         rerank: Rerank | None = None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Journey[list[BlockResult]]:
         """Ask each segment for the `most` nearest of the rows on pages that are chosen for `planned`."""
         wanted = zip(self.engines, most, planned)
@@ -137,7 +139,7 @@ class Engines:
             held = np.count_nonzero(part.distances <= result.distances[:, -1:], axis=1)
             # Where all pages together held fewer than k rows, each segment gives what it has.
             asked = (held >= max(surprise_of(k, share), first + 1)) | result.short
-            found.append(np.flatnonzero(asked & (first < part.ids.shape[1])))
+            found.append(np.flatnonzero(asked & ~result.truncated & (first < part.ids.shape[1])))
         return found
 
     def chosen_for(self, query: npt.NDArray[Any], k: int, recall_target: float) -> list[int]:
@@ -169,30 +171,3 @@ def surprise_of(k: int, share: float) -> int:
         if beyond <= _SURPRISE:
             return n + 1
     return k
-
-
-def merged(parts: Sequence[BlockResult], k: int) -> BlockResult:
-    """Give the k nearest of all parts, nearest first and ties by id, and their costs together."""
-    ids = np.concatenate([part.ids for part in parts], axis=1)
-    distances = np.concatenate([part.distances for part in parts], axis=1)
-    nearest = np.lexsort((ids, distances), axis=1)[:, :k]
-    ids = np.take_along_axis(ids, nearest, axis=1)
-    seconds: dict[str, float] = {}
-    for part in parts:
-        for stage, spent in part.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + spent
-    return BlockResult(
-        ids=ids,
-        distances=np.take_along_axis(distances, nearest, axis=1),
-        short=ids[:, -1] == NO_ID,
-        counts=np.sum([part.counts for part in parts], axis=0),
-        seconds=seconds,
-    )
-
-
-def _replace(part: BlockResult, which: npt.NDArray[np.int64], again: BlockResult) -> None:
-    """Replace the answers of some queries by further ones, and add the costs."""
-    part.ids[which], part.distances[which] = again.ids, again.distances
-    part.counts[:, which] += again.counts
-    for stage, spent in again.seconds.items():
-        part.seconds[stage] = part.seconds.get(stage, 0.0) + spent

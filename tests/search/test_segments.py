@@ -22,8 +22,8 @@ from annserve.index.manifest import read_current
 from annserve.index.publish import publish
 from annserve.index.snapshot import open_snapshot
 from annserve.results import SearchStats
-from annserve.search.engine import BlockResult
-from annserve.search.segments import merged, planned_of, surprise_of
+from annserve.search.block import BlockResult, merged
+from annserve.search.segments import planned_of, surprise_of
 
 DIM, COUNTS = 16, (900, 500, 40)
 METRICS = {"l2": np.uint8, "ip": np.float32, "cosine": np.float32}
@@ -284,7 +284,7 @@ def part_of(distances: list[list[float]], first_id: int) -> BlockResult:
     array = np.sort(np.array(distances, np.float64), axis=1)
     ids = np.arange(array.size, dtype=np.uint64).reshape(array.shape) + np.uint64(first_id)
     counts = np.full((len(SearchStats.COUNTS), len(array)), first_id + 1)
-    return BlockResult(ids, array, np.zeros(len(array), bool), counts, {"read": 1.0})
+    return BlockResult(ids, array, np.zeros(len(array), bool), np.zeros(len(array), bool), counts, {"read": 1.0})
 
 
 @given(

@@ -1,0 +1,72 @@
+"""Answers and costs of a block of queries, of one part of the rows or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.pages.score import NO_ID
+from annserve.results import SearchStats
+
+
+@dataclass
+class BlockResult:
+    """Answers and costs of one block; arrays but `counts` have one row per query."""
+
+    ids: npt.NDArray[np.uint64]
+    distances: npt.NDArray[np.float64]
+    #: Whether the pages held fewer rows than were wanted.
+    short: npt.NDArray[np.bool_]
+    #: Whether the deadline cut the search short.
+    truncated: npt.NDArray[np.bool_]
+    #: (8, nq) int64, one row for each of ``SearchStats.COUNTS``.
+    counts: npt.NDArray[np.int64]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, name: str) -> npt.NDArray[np.int64]:
+        """Give one of ``SearchStats.COUNTS``, (nq,)."""
+        row: npt.NDArray[np.int64] = self.counts[SearchStats.COUNTS.index(name)]
+        return row
+
+    def replace(self, which: npt.NDArray[np.int64], further: BlockResult) -> None:
+        """Put further answers in the place of some, unless the deadline cut those short; costs add up."""
+        whole = ~further.truncated
+        there = which[whole]
+        self.ids[there], self.distances[there] = further.ids[whole], further.distances[whole]
+        self.short[there] = further.short[whole]
+        self.truncated[which] |= further.truncated
+        self.counts[:, which] += further.counts
+
+
+def nothing_found(n_queries: int, k: int) -> BlockResult:
+    """Give what is known of queries that the deadline left no time for."""
+    return BlockResult(
+        ids=np.full((n_queries, k), NO_ID),
+        distances=np.full((n_queries, k), np.inf),
+        short=np.ones(n_queries, bool),
+        truncated=np.ones(n_queries, bool),
+        counts=np.zeros((len(SearchStats.COUNTS), n_queries), np.int64),
+    )
+
+
+def merged(parts: Sequence[BlockResult], k: int) -> BlockResult:
+    """Give the k nearest of all parts, nearest first and ties by id, and their costs together."""
+    ids = np.concatenate([part.ids for part in parts], axis=1)
+    distances = np.concatenate([part.distances for part in parts], axis=1)
+    nearest = np.lexsort((ids, distances), axis=1)[:, :k]
+    ids = np.take_along_axis(ids, nearest, axis=1)
+    seconds: dict[str, float] = {}
+    for part in parts:
+        for stage, spent in part.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    return BlockResult(
+        ids=ids,
+        distances=np.take_along_axis(distances, nearest, axis=1),
+        short=ids[:, -1] == NO_ID,
+        truncated=np.any([part.truncated for part in parts], axis=0),
+        counts=np.sum([part.counts for part in parts], axis=0),
+        seconds=seconds,
+    )
