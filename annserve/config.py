@@ -41,7 +41,13 @@ class ServeConfig(BaseSettings):
     )
     keys: Path | None = Field(None, description="Admit only callers with a key of this file; see 'annserve keys'.")
 
-    threads: int | None = Field(None, ge=1, description="Searches that run at once; by default one for each core.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that answer searches, on the same port.")
+    threads: int | None = Field(
+        None, ge=1, description="Searches that a worker runs at once; by default all have one for each core."
+    )
+    waiting_max: int = Field(
+        128, ge=1, description="Calls of a collection that wait in a worker; more are refused at once."
+    )
     io: str = Field("auto", description="How pages are read: auto, uring, pread or mmap.")
     cache: str = Field("0", description="RAM of each index for what will be asked for again, as 64MiB.")
     grace_seconds: float = Field(30.0, ge=0, description="Time to finish calls when stopped.")

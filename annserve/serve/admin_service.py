@@ -44,8 +44,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.GetIndexRequest, context: grpc.ServicerContext
     ) -> admin_pb2.GetIndexResponse:
         """Describe one index."""
-        name, collection = self._catalog.find(request.collection)
-        return admin_pb2.GetIndexResponse(index=index_of(name, collection.info()))
+        with self._catalog.lease(request.collection) as version:
+            return admin_pb2.GetIndexResponse(index=index_of(version.name, version.info))
 
     def ListIndexes(  # noqa: N802
         self, request: admin_pb2.ListIndexesRequest, context: grpc.ServicerContext
@@ -53,7 +53,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """Describe the indexes by name, a page at a time; a token is the last name of the page before."""
         if request.page_size < 0:
             raise InputError(f"page_size is {request.page_size}; it can't be negative", field="page_size")
-        names = self._catalog.names()
+        served = {standing.name: standing.version for standing in self._catalog.standings() if standing.version}
+        names = list(served)
         if request.page_token and request.page_token not in names:
             raise InputError(
                 f"page_token {request.page_token[:60]!r} wasn't given by this server; start without one",
@@ -62,6 +63,6 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         left = [name for name in names if name > request.page_token]
         page = left[: min(request.page_size or PAGE_SIZE_MAX, PAGE_SIZE_MAX)]
         return admin_pb2.ListIndexesResponse(
-            indexes=[index_of(name, self._catalog.find(name)[1].info()) for name in page],
+            indexes=[index_of(name, served[name].info) for name in page],
             next_page_token=page[-1] if len(page) < len(left) else "",
         )

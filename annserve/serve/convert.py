@@ -96,8 +96,8 @@ def answer_bytes(n_queries: int, k: int) -> int:
     return n_queries * (k * NEIGHBOR_BYTES + COUNTS_BYTES)
 
 
-def response_of(result: SearchResult, *, readable: bool) -> search_pb2.SearchResponse:
-    """Give a result as a message; `readable` adds the neighbours of its one query as messages too."""
+def response_of(request: search_pb2.SearchRequest, result: SearchResult, snapshot: int) -> search_pb2.SearchResponse:
+    """Give the result of a request as a message; a query that people typed is answered in messages too."""
     n_queries, k = result.ids.shape
     stats = result.stats
     response = search_pb2.SearchResponse(
@@ -105,13 +105,18 @@ def response_of(result: SearchResult, *, readable: bool) -> search_pb2.SearchRes
         distances=result.distances.astype("<f4", copy=False).tobytes(),
         num_queries=n_queries,
         k=k,
+        request_id=request.request_id,
+        snapshot=snapshot,
         stats=search_pb2.SearchStats(
             **{name: getattr(stats, name).tolist() for name in SearchStats.COUNTS},
             stage_seconds=stats.stage_seconds,
             seconds=stats.seconds,
         ),
     )
-    if readable:
+    if result.partial:
+        response.partial = True
+        response.stats.truncated.extend(result.truncated.tolist())
+    if request.WhichOneof("queries") == "vector":
         response.neighbors.extend(
             search_pb2.Neighbor(id=id_, distance=distance)
             for id_, distance in zip(result.ids[0].tolist(), result.distances[0].tolist(), strict=True)

@@ -1,16 +1,20 @@
-"""SearchService: decode, ask the collection, encode. What it refuses, it refuses before any work."""
+"""SearchService: decode, search in turn, encode. What it refuses, it refuses before any work."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import grpc
 
-from annserve.errors import DeadlineError, InputError
+from annserve.errors import AnnserveError, DeadlineError, InputError
 from annserve.rpc import search_pb2, search_pb2_grpc
-from annserve.serve.catalog import Catalog
+from annserve.search.clock import Deadline
+from annserve.serve.catalog import Catalog, Searchable
 from annserve.serve.convert import answer_bytes, queries_of, rerank_queries_of, response_of
 from annserve.serve.limits import Limits
+from annserve.serve.schedule import Ask, Scheduler
+from annserve.serve.status import refusal_of
 from annserve.spec import RECALL_TARGET_DEFAULT, check_k
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
@@ -20,33 +24,57 @@ NEVER_SECONDS = 1e9
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
-    """Answers queries."""
+    """Answers queries.
 
-    def __init__(self, catalog: Catalog, limits: Limits) -> None:
+    Parameters
+    ----------
+    catalog : Catalog
+    scheduler : Scheduler
+        Runs the searches.
+    limits : Limits
+    """
+
+    def __init__(self, catalog: Catalog, scheduler: Scheduler, limits: Limits) -> None:
         self._catalog = catalog
+        self._scheduler = scheduler
         self._limits = limits
 
     def Search(  # noqa: N802 - the name of the method in the proto
         self, request: search_pb2.SearchRequest, context: grpc.ServicerContext
     ) -> search_pb2.SearchResponse:
         """Search one collection for a batch of queries."""
-        deadline = deadline_of(context)
-        _, collection = self._catalog.find(request.collection)
+        deadline = deadline_of(request, context)
+        with self._catalog.lease(request.collection) as version:
+            ask = self._ask_of(request, version.collection)
+            result = self._scheduler.search(version, ask, deadline, context.add_callback)
+            return response_of(request, result, version.snapshot)
+
+    def SearchStream(  # noqa: N802
+        self, requests: Iterator[search_pb2.SearchStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[search_pb2.SearchStreamResponse]:
+        """Answer requests as they come, in their order; a refused one is told, and the next is answered."""
+        for one in requests:
+            try:
+                found = self.Search(one.search, context)
+            except AnnserveError as error:
+                refused = refusal_of(error)
+                yield search_pb2.SearchStreamResponse(sequence=one.sequence, refused=refused)
+            else:
+                yield search_pb2.SearchStreamResponse(sequence=one.sequence, found=found)
+
+    def _ask_of(self, request: search_pb2.SearchRequest, collection: Searchable) -> Ask:
+        """Read what is asked, within limits."""
         queries = queries_of(request)
         k = check_k(request.k if request.HasField("k") else K_DEFAULT, collection.n_rows)
         self._check_size(len(queries), k)
         target = request.recall_target if request.HasField("recall_target") else RECALL_TARGET_DEFAULT
+        if request.exact:
+            if request.HasField("recall_target") and request.recall_target != 1.0:
+                raise InputError("exact is asked for beside a recall_target below 1; leave one out", field="exact")
+            target = 1.0
         candidates = request.rerank_candidates if request.HasField("rerank_candidates") else None
         self._check_candidates(candidates)
-        result = collection.search(
-            queries,
-            k,
-            recall_target=target,
-            rerank_queries=rerank_queries_of(request),
-            rerank_candidates=candidates,
-            deadline=deadline,
-        )
-        return response_of(result, readable=request.WhichOneof("queries") == "vector")
+        return Ask(queries, k, target, rerank_queries_of(request), candidates)
 
     def _check_candidates(self, candidates: int | None) -> None:
         if candidates is not None and candidates > self._limits.k:
@@ -73,17 +101,22 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             )
 
 
-def deadline_of(context: grpc.ServicerContext) -> float | None:
-    """Give the time (`time.monotonic`) by which the caller wants its answer; None if it will wait.
+def deadline_of(request: search_pb2.SearchRequest, context: grpc.ServicerContext) -> Deadline:
+    """Give the time by which the caller wants its answer.
 
     Raises
     ------
+    InputError
+        If what is to be done then is unknown.
     DeadlineError
         If it has passed already, while the call waited for a thread.
     """
+    if request.on_deadline not in search_pb2.OnDeadline.values():
+        raise InputError(f"on_deadline {request.on_deadline} is unknown; use ERROR or PARTIAL", field="on_deadline")
+    partial = request.on_deadline == search_pb2.ON_DEADLINE_PARTIAL
     remaining = context.time_remaining()
     if remaining is None or remaining > NEVER_SECONDS:
-        return None
+        return Deadline(partial=partial)
     if remaining <= 0:
         raise DeadlineError("the deadline passed before the search began; allow more time")
-    return time.monotonic() + remaining
+    return Deadline(time.monotonic() + remaining, partial=partial)

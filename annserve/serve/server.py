@@ -1,8 +1,9 @@
-"""The gRPC server: binds, starts, and stops without losing a call.
+"""The gRPC server of one process: binds, starts, and stops without losing a call.
 
-Invariants: a port that another process holds is an error, never shared; health and admin calls have threads
-of their own, so that searches can't starve them; a server that stops first says that it isn't serving, then
-takes no new call, then finishes those that it has.
+Invariants: a port that another server holds is an error, never shared by chance; health and admin calls have threads of
+their own, so that searches can't starve them; a server that stops first says that it isn't serving, then takes no new
+call, then finishes those that it has. A call of a search has a thread that decodes, waits and encodes, which costs its
+stack alone; the threads of the scheduler search.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,8 +27,9 @@ from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.serve.admin_service import AdminService
-from annserve.serve.catalog import Catalog, Searchable
+from annserve.serve.catalog import Catalog
 from annserve.serve.limits import Limits
+from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService
 from annserve.serve.status import Door
 
@@ -36,10 +38,14 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 #: Threads for health, reflection and admin calls.
 SIDE_THREADS = 4
-#: Calls running and waiting; further ones are refused at once. A waiting call holds no request in memory yet.
+#: Calls running and waiting; gRPC itself refuses further ones.
 CALLS_MAX = 512
 #: Bytes of a call's metadata; a key and a request id take some 200.
 METADATA_BYTES_MAX = 16 << 10
+#: Threads for calls that are being refused, while all others wait.
+REFUSING_THREADS = 16
+#: Streams of searches that are answered at once; each has a thread for as long as it lasts.
+STREAMS_MAX = 64
 #: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
 PING_INTERVAL_MS = 10_000
 
@@ -61,6 +67,10 @@ class Server:
         Calls that are logged: ``changes``, ``failed`` ones too, or ``all``.
     threads : int or None
         Searches that run at once; None takes one per CPU of this process.
+    waiting_max : int
+        Calls of one collection that may wait for their turn.
+    share_port : bool
+        Whether other processes of this server listen there too.
     limits : Limits
         What one request may ask for.
     grace_seconds : float
@@ -84,6 +94,8 @@ class Server:
         keys: Path | None = None,
         log_calls: str = "changes",
         threads: int | None = None,
+        waiting_max: int = 128,
+        share_port: bool = False,
         limits: Limits | None = None,
         grace_seconds: float = 30.0,
     ) -> None:
@@ -91,20 +103,25 @@ class Server:
         wanted = parse_address(listen, guarded=insecure or guarded)
         admission = Admission(keys)
         credentials = certificates.server_credentials() if certificates else None
-        check_free(wanted)
+        if not share_port:
+            check_free(wanted)
         self._limits = limits or Limits()
         self._grace_seconds = grace_seconds
-        self._search_pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "search")
+        n_threads = threads or len(os.sched_getaffinity(0))
+        self.scheduler = Scheduler(n_threads, waiting_max)
+        self._search_pool = ThreadPoolExecutor(n_threads + waiting_max + REFUSING_THREADS, "call")
+        self._stream_pool = ThreadPoolExecutor(STREAMS_MAX, "stream")
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
+        pools = {f"/{SEARCH}/Search": self._search_pool, f"/{SEARCH}/SearchStream": self._stream_pool}
         self._health = health.HealthServicer()
         self._server = grpc.server(
             self._side_pool,
-            interceptors=[Door({f"/{SEARCH}/Search": self._search_pool}, admission, log_calls)],
+            interceptors=[Door(pools, admission, log_calls)],
             options=[
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
                 ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_MAX),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(share_port)),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
@@ -120,10 +137,10 @@ class Server:
             raise ConflictError(f"can't listen on {wanted}: {error}; choose another port") from None
         self.address = Address(wanted.host, port)
 
-    def start(self, collections: Mapping[str, Searchable]) -> None:
-        """Answer calls for `collections`, each under its name."""
-        catalog = Catalog(collections)
-        search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(catalog, self._limits), self._server)
+    def start(self, catalog: Catalog) -> None:
+        """Answer calls for the collections of a catalog, which may change."""
+        search = SearchService(catalog, self.scheduler, self._limits)
+        search_pb2_grpc.add_SearchServiceServicer_to_server(search, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(catalog, self._limits), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -136,7 +153,8 @@ class Server:
         """Say that we aren't serving, take no new call, and wait up to the grace for those in flight."""
         self._health.enter_graceful_shutdown()
         self._server.stop(self._grace_seconds).wait()
-        for pool in (self._search_pool, self._side_pool):
+        self.scheduler.close()
+        for pool in (self._search_pool, self._stream_pool, self._side_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Server:
@@ -152,8 +170,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[SimpleQueue[str]]:
+def stop_signals(*, patient: bool = False) -> Iterator[SimpleQueue[str]]:
     """Give a queue that gets the name of SIGTERM or SIGINT when one arrives; a second one ends the process.
+
+    With `patient` it doesn't: whoever sends signals to all processes of a server means its supervisor.
 
     For the main thread only, as everything about signals. A queue and not an event, because a handler may run
     while its own thread holds the event's lock; ``SimpleQueue.put`` is made for that.
@@ -161,7 +181,8 @@ def stop_signals() -> Iterator[SimpleQueue[str]]:
     arrived: SimpleQueue[str] = SimpleQueue()
 
     def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        if not patient:
+            signal.signal(number, signal.SIG_DFL)
         arrived.put(signal.Signals(number).name)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

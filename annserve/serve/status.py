@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
+from annserve.rpc import search_pb2
 from annserve.watch.calls import REQUEST_ID, Call
 
 LOG = logging.getLogger("annserve.serve")
@@ -192,6 +193,17 @@ def status_of(error: Exception, method: str, request_id: str = "") -> status_pb2
         delay.FromMilliseconds(error.retry_after_ms)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return _status(error.grpc_status, message, details)
+
+
+def refusal_of(error: AnnserveError) -> search_pb2.Refusal:
+    """Give an error as one request of a stream is answered with it."""
+    return search_pb2.Refusal(
+        code=code_pb2.Code.Value(error.grpc_status),
+        message=str(error)[:MESSAGE_CHARS_MAX],
+        reason=reason_of(type(error)),
+        field=getattr(error, "field", None) or "",
+        retry_after_ms=getattr(error, "retry_after_ms", 0),
+    )
 
 
 def reason_of(kind: type[AnnserveError]) -> str:

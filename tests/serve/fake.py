@@ -23,7 +23,16 @@ def write(folder: Path, rows: np.ndarray, metric: str = "l2", seconds: float = 0
     folder.mkdir()
     np.save(folder / "rows.npy", rows)
     (folder / "fake.json").write_text(json.dumps({"metric": metric, "seconds": seconds}))
+    (folder / "CURRENT").write_text("1")
     return folder
+
+
+def publish(folder: Path, rows: np.ndarray, snapshot: int) -> None:
+    """Replace the rows, as a build publishes a version; 0 makes one that can't be opened."""
+    np.save(folder / "new.npy", rows)
+    (folder / "new.npy").replace(folder / "rows.npy")
+    (folder / "NEXT").write_text(str(snapshot))
+    (folder / "NEXT").replace(folder / "CURRENT")
 
 
 def open(path: str | Path, *, io: str = "auto", threads: int | None = None, cache_bytes: object = 0) -> FakeCollection:
@@ -33,7 +42,11 @@ def open(path: str | Path, *, io: str = "auto", threads: int | None = None, cach
 class FakeCollection:
     def __init__(self, path: Path) -> None:
         settings = json.loads((path / "fake.json").read_text())
+        self.snapshot = int((path / "CURRENT").read_text())
+        if not self.snapshot:
+            raise CorruptionError(f"{path} is damaged", path=path)
         self._rows = np.load(path / "rows.npy")
+        self.closed = False
         self._seconds = settings["seconds"]
         self.n_searches = 0
         self.n_rows, dim = self._rows.shape
@@ -49,10 +62,11 @@ class FakeCollection:
             raise CorruptionError("page checksum mismatch", path=Path("pages.bin"), offset=8192)
         if k == K_BUSY:
             raise BusyError("no room", retry_after_ms=250)
+        assert not self.closed, "searched after it was closed"
         begun, self.n_searches = time.monotonic(), self.n_searches + 1
         # The first search is the one with which a server warms up.
         while self.n_searches > 1 and time.monotonic() - begun < self._seconds:
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and time.monotonic() > deadline.at:
                 raise DeadlineError("the search ran out of time")
             time.sleep(0.005)
         distances = exact_distances(vectors, self._rows, self.spec.metric)
@@ -80,16 +94,13 @@ class FakeCollection:
             "build_seconds": 1.5,
             "recall_targets": [0.8, 0.95],
             "format_version": 1,
-            "snapshot": 7,
+            "snapshot": self.snapshot,
             "io": "fake",
             "raw_rows": None,
         }
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    def close(self):
+        self.closed = True
 
 
 def exact_distances(queries: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import subprocess
@@ -11,10 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LAUNCH = {
-    "fake": [sys.executable, str(Path(__file__).with_name("launch.py"))],
-    "real": [sys.executable, "-m", "annserve"],
-}
+LAUNCH = [sys.executable, "-m", "annserve"]
+PLANTED = Path(__file__).with_name("planted")
 READY_SECONDS = 60
 
 
@@ -40,7 +39,9 @@ class RunningServer:
 def serving(*folders: Path, engine: str = "fake", options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
     """Run ``annserve serve`` on a free port until the block ends."""
     arguments = ["serve", *map(str, folders), "--listen", "127.0.0.1:0", *options]
-    process = subprocess.Popen([*LAUNCH[engine], *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*LAUNCH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(engine)
+    )
     try:
         yield RunningServer(process, _address(process))
     finally:
@@ -63,4 +64,10 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 def run(*arguments: str, engine: str = "fake") -> subprocess.CompletedProcess[str]:
     """Run one ``annserve`` command to its end."""
-    return subprocess.run([*LAUNCH[engine], *arguments], capture_output=True, text=True, timeout=280)
+    return subprocess.run([*LAUNCH, *arguments], capture_output=True, text=True, timeout=280, env=environment(engine))
+
+
+def environment(engine: str) -> dict[str, str]:
+    """Give the environment in which all processes of a server have this engine."""
+    path = [str(PLANTED)] if engine == "fake" else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -13,21 +14,41 @@ from annserve.rpc import search_pb2
 from annserve.serve.catalog import Catalog
 from annserve.serve.convert import answer_bytes, response_of
 from annserve.serve.limits import Limits
+from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService, deadline_of
+
+PLAIN = search_pb2.SearchRequest()
 
 
 class Context:
-    def __init__(self, remaining: float | None) -> None:
+    def __init__(self, remaining: float | None = None) -> None:
         self._remaining = remaining
 
     def time_remaining(self) -> float | None:
         return self._remaining
+
+    def add_callback(self, callback) -> bool:
+        return True
+
+
+@pytest.fixture
+def service():
+    """Makes a service before one collection."""
+    scheduler = Scheduler(1, 10)
+    yield lambda collection, limits=None: SearchService(Catalog({"one": collection}), scheduler, limits or Limits())
+    scheduler.close()
 
 
 class Recorder:
     """A collection that notes how it is asked."""
 
     n_rows = 100
+
+    def info(self):
+        return {}
+
+    def close(self):
+        pass
 
     def search(self, queries, k=10, **asked):
         self.asked = {"queries": queries, "k": k, **asked}
@@ -37,34 +58,36 @@ class Recorder:
 
 @pytest.mark.parametrize("remaining", [None, 9.2e18])
 def test_no_deadline_of_the_caller_is_none_for_the_search(remaining):
-    assert deadline_of(Context(remaining)) is None
+    assert deadline_of(PLAIN, Context(remaining)).at == math.inf
 
 
 def test_a_deadline_is_passed_on_as_a_time_of_the_monotonic_clock():
-    assert deadline_of(Context(5.0)) == pytest.approx(time.monotonic() + 5, abs=0.5)
+    assert deadline_of(PLAIN, Context(5.0)).at == pytest.approx(time.monotonic() + 5, abs=0.5)
 
 
 def test_a_deadline_that_has_passed_is_an_error_before_any_work():
     with pytest.raises(DeadlineError, match="before the search began"):
-        deadline_of(Context(0.0))
+        deadline_of(PLAIN, Context(0.0))
 
 
-def test_what_a_request_leaves_out_takes_the_defaults_that_the_proto_promises():
+def test_what_a_request_leaves_out_takes_the_defaults_that_the_proto_promises(service):
     collection = Recorder()
     request = search_pb2.SearchRequest(vector=search_pb2.Vector(values=[1, 2]))
-    SearchService(Catalog({"one": collection}), Limits()).Search(request, Context(None))
+    service(collection).Search(request, Context())
     queries = collection.asked.pop("queries")
     assert (queries.shape, queries.dtype) == ((1, 2), np.float32)
-    nothing = {"rerank_queries": None, "rerank_candidates": None, "deadline": None}
+    deadline = collection.asked.pop("deadline")
+    assert (deadline.at, deadline.partial) == (math.inf, False)
+    nothing = {"rerank_queries": None, "rerank_candidates": None}
     assert collection.asked == {"k": 10, "recall_target": 0.95, **nothing}
 
 
-def test_queries_are_views_of_the_request_and_not_copies():
+def test_queries_are_views_of_the_request_and_not_copies(service):
     collection = Recorder()
     data = np.arange(6, dtype=np.uint8).tobytes()
     matrix = search_pb2.Matrix(row_type=search_pb2.ROW_TYPE_UINT8, dim=3, data=data)
     request = search_pb2.SearchRequest(matrix=matrix, k=1)
-    SearchService(Catalog({"one": collection}), Limits()).Search(request, Context(None))
+    service(collection).Search(request, Context())
     queries = collection.asked["queries"]
     assert not queries.flags.owndata
     np.testing.assert_array_equal(queries, [[0, 1, 2], [3, 4, 5]])
@@ -78,11 +101,10 @@ def test_queries_are_views_of_the_request_and_not_copies():
         (Limits(message_bytes=300), "send fewer queries"),
     ],
 )
-def test_each_limit_is_kept(limits, message):
+def test_each_limit_is_kept(service, limits, message):
     matrix = search_pb2.Matrix(row_type=search_pb2.ROW_TYPE_UINT8, dim=1, data=bytes(3))
-    service = SearchService(Catalog({"one": Recorder()}), limits)
     with pytest.raises(InputError, match=message):
-        service.Search(search_pb2.SearchRequest(matrix=matrix, k=5), Context(None))
+        service(Recorder(), limits).Search(search_pb2.SearchRequest(matrix=matrix, k=5), Context())
 
 
 @pytest.mark.parametrize(("n_queries", "k"), [(1, 1), (7, 3), (500, 100)])
@@ -95,5 +117,5 @@ def test_no_answer_is_larger_than_was_reckoned(n_queries, k):
         np.ones((n_queries, k), np.float32),
         SearchStats(**counts, stage_seconds=stages, seconds=2.5),
     )
-    size = len(response_of(result, readable=False).SerializeToString())
+    size = len(response_of(PLAIN, result, 1).SerializeToString())
     assert size <= answer_bytes(n_queries, k) + 256

@@ -1,0 +1,118 @@
+"""What lies on the disk is what is served: collections appear, get new versions and go, with no failed call.
+
+A published index is noticed by its file ``CURRENT``, which is replaced whole. Its new version is opened and asked once
+beside the one that is served, and takes its place in one step; the old one is closed when its last call has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from annserve.errors import AnnserveError
+from annserve.index.names import CURRENT
+from annserve.serve.catalog import Catalog, Searchable, State
+
+LOG = logging.getLogger("annserve.serve")
+
+#: Seconds between two looks; one costs a system call or two for each collection.
+LOOK_SECONDS = 0.25
+
+#: What tells one published version from the next: time, number and size of the file that names it.
+Mark = tuple[int, int, int]
+
+
+class Follower:
+    """Keeps a catalog in step with folders of indexes.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    places : callable
+        Gives name → folder of the collections that there are.
+    open_index : callable
+        Opens the published version in a folder.
+    """
+
+    def __init__(
+        self, catalog: Catalog, places: Callable[[], Mapping[str, Path]], open_index: Callable[[Path], Searchable]
+    ) -> None:
+        self._catalog = catalog
+        self._places = places
+        self._open = open_index
+        self._marks: dict[str, Mark | None] = {}
+        self._wake = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    def look(self) -> None:
+        """Open what is new, swap what is newer, close what is gone; one caller at a time."""
+        places = self._places()
+        for name in [name for name in self._marks if name not in places]:
+            self._catalog.remove(name)
+            del self._marks[name]
+        for name, folder in places.items():
+            mark = _mark_of(folder)
+            if name not in self._marks or mark != self._marks[name]:
+                self._change(name, folder, mark)
+                self._marks[name] = mark
+
+    def start(self) -> None:
+        """Look every now and then, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._wake.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:  # the next look may fare better; the thread must live
+                LOG.exception("can't follow the folders of collections")
+
+    def _change(self, name: str, folder: Path, mark: Mark | None) -> None:
+        if mark is None and folder.is_dir():
+            # Only a folder that the server itself looks after may be without an index.
+            self._catalog.expect(name, State.EMPTY)
+            return
+        if name not in self._catalog.names():
+            self._catalog.expect(name, State.OPENING)
+        try:
+            collection = self._open(folder)
+            warm(collection)
+        except AnnserveError as error:
+            LOG.error("can't be served", extra={"collection": name, "error": str(error)})
+            self._catalog.refuse(name, error)
+            return
+        self._catalog.serve(name, collection)
+        info = collection.info()
+        told = {"ram_bytes": info["ram_bytes"], "io": info["io"], "snapshot": info["snapshot"]}
+        LOG.info("opened", extra={"collection": name, **told})
+
+
+def warm(collection: Searchable) -> None:
+    """Ask once: that loads or compiles the kernels, for seconds, and no caller's deadline should pay for it."""
+    info = collection.info()
+    try:
+        for dtype in {"float32", info["row_type"]}:
+            collection.search(np.ones((2, info["dim"]), dtype), 1)
+    except BaseException:
+        collection.close()
+        raise
+
+
+def _mark_of(folder: Path) -> Mark | None:
+    try:
+        status = (folder / CURRENT).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,0 +1,362 @@
+"""Which search runs when: a bounded queue for each collection, a few threads that take from them in fairness.
+
+Invariants
+----------
+- A call waits only while every thread is busy, and a batch is made only of calls that wait already: batching costs no
+  call any time, and shares the cost of a search among many as soon as there are many.
+- A call is taken in only if its turn is foreseen before its deadline, and the queue has room; else it is refused at
+  once, with the time after which to come again. What is taken in and whose deadline passes is never begun.
+- The collection that has had the least time goes next, of those that have calls waiting: a flood of one delays another
+  by one batch for each thread at most.
+- Only the threads made here search. Scratch memory and I/O rings are as many as they are, however many calls wait.
+- An error of a batch is the error of one call of it: its calls are then searched one by one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from annserve.errors import AnnserveError, BusyError, DeadlineError, ServerError
+from annserve.results import SearchResult
+from annserve.search.clock import Deadline
+from annserve.serve.catalog import Version
+
+#: Queries of a batch: more share the cost of a call no further, and make the last one wait.
+BATCH_QUERIES = 64
+#: Weight of the newest search in the running mean of seconds a query.
+_NEWEST = 0.1
+#: Seconds that a query is thought to take before any was measured.
+_SECONDS_AT_FIRST = 0.001
+#: Of the time left, the share that a call may be foreseen to wait: what is foreseen is a mean.
+_PATIENCE = 0.8
+#: Where a partial answer is wanted, the search is to end so much before the deadline: share of the time, and seconds.
+_MARGIN, _MARGIN_MOST = 0.1, 0.02
+
+
+#: Takes what is to be called when a caller goes away; says False where it has gone already.
+Watch = Callable[[Callable[[], None]], bool]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a call wants.
+
+    Attributes
+    ----------
+    queries : (nq, dim) array
+    k : int
+    recall_target : float
+    rerank_queries : (nq, raw dim) array, optional
+    rerank_candidates : int, optional
+    """
+
+    queries: npt.NDArray[np.generic]
+    k: int
+    recall_target: float
+    rerank_queries: npt.NDArray[np.generic] | None = None
+    rerank_candidates: int | None = None
+
+    def search(self, version: Version, deadline: Deadline) -> SearchResult:
+        """Do it."""
+        return version.collection.search(
+            self.queries,
+            self.k,
+            recall_target=self.recall_target,
+            rerank_queries=self.rerank_queries,
+            rerank_candidates=self.rerank_candidates,
+            deadline=deadline,
+        )
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A call that waits or runs, and what becomes of it."""
+
+    version: Version
+    ask: Ask
+    deadline: Deadline
+    #: Calls of one key may be searched as one batch; None: alone.
+    key: object
+    #: Seconds that it is foreseen to take a thread.
+    seconds: float
+    result: SearchResult | None = None
+    error: BaseException | None = None
+    settled: bool = False
+    done: threading.Lock = field(default_factory=threading.Lock)
+
+    def settle(self, result: SearchResult | None, error: BaseException | None = None) -> None:
+        """Let the caller go on with this."""
+        self.result, self.error, self.settled = result, error, True
+        self.done.release()
+
+
+@dataclass
+class Queue:
+    """The calls of one collection that wait, and what the scheduler knows of it."""
+
+    waiting: deque[Ticket] = field(default_factory=deque)
+    #: Foreseen seconds of those that wait.
+    ahead: float = 0.0
+    #: Seconds of thread time that the collection has had, on the clock by which the next one is chosen.
+    had: float = 0.0
+    #: Running mean of the seconds a query takes a thread: planned, and of all rows.
+    seconds: dict[bool, float] = field(default_factory=dict)
+
+    def seconds_of(self, ask: Ask) -> float:
+        """Foresee how long a call takes a thread."""
+        return len(ask.queries) * self.seconds.get(ask.recall_target == 1.0, _SECONDS_AT_FIRST)
+
+    def learn(self, ask: Ask, n_queries: int, seconds: float) -> None:
+        """Take a search that ended into the mean."""
+        if n_queries:
+            exact, newest = ask.recall_target == 1.0, seconds / n_queries
+            before = self.seconds.get(exact, newest)
+            self.seconds[exact] = before + _NEWEST * (newest - before)
+
+
+class Scheduler:
+    """Runs the searches of a server; threads may share it.
+
+    Parameters
+    ----------
+    threads : int
+        Searches at once.
+    waiting_max : int
+        Calls of one collection that may wait.
+    """
+
+    def __init__(self, threads: int, waiting_max: int) -> None:
+        self._waiting_max = waiting_max
+        self._queues: dict[str, Queue] = {}
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
+        self._running = 0
+        self._clock = 0.0
+        self._closed = False
+        self._threads = [threading.Thread(target=self._search, name=f"search-{i}") for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def search(self, version: Version, ask: Ask, deadline: Deadline, watch: Watch | None = None) -> SearchResult:
+        """Search when it is this call's turn, and give what was found.
+
+        Parameters
+        ----------
+        version : Version
+            Held by the caller until this returns.
+        ask : Ask
+            Sizes are within limits.
+        deadline : Deadline
+            Of this call alone.
+        watch : callable, optional
+            Is given what is to be called if the caller goes away, as ``ServicerContext.add_callback`` is; says False
+            where it has gone already.
+
+        Raises
+        ------
+        BusyError
+            If too many calls wait already, or the deadline would pass before the turn of this one.
+        DeadlineError
+            If the deadline passed, and no partial answer is wanted; or the call was cancelled.
+        AnnserveError
+            Whatever the search raises.
+        """
+        ticket = self._admit(version, ask, deadline)
+        if watch is not None and not watch(lambda: self._abandon(ticket)):
+            self._abandon(ticket)
+        # A partial answer comes from the search itself; everyone else stops waiting at the deadline.
+        left = -1.0 if deadline.at == math.inf else max(deadline.at - time.monotonic(), 0.0)
+        if not ticket.done.acquire(timeout=left + (_MARGIN_MOST if deadline.partial and left >= 0 else 0.0)):
+            # If it is under way, it ends before its next stage; a batch ends for all of its calls.
+            if self._withdraw(ticket) or ticket.key is not None:
+                raise DeadlineError("the deadline passed before the search ended; allow more time")
+            ticket.done.acquire()
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.result is not None, "settled without a result"
+        return ticket.result
+
+    def give_way(self, seconds: float) -> bool:
+        """Wait until no call waits and no more than one runs, at most so long; say whether that came about."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self._running <= 1 and not self._any_waiting(), seconds)
+
+    def load(self) -> dict[str, tuple[int, float]]:
+        """Give for each collection the calls that wait, and the seconds that they are foreseen to take."""
+        with self._lock:
+            return {name: (len(queue.waiting), queue.ahead) for name, queue in self._queues.items()}
+
+    @property
+    def running(self) -> int:
+        """Searches that run now."""
+        return self._running
+
+    def forget(self, name: str) -> None:
+        """Let go of what is known of a collection that is gone."""
+        with self._lock:
+            if name in self._queues and not self._queues[name].waiting:
+                del self._queues[name]
+
+    def close(self) -> None:
+        """End the threads; calls that wait still are refused."""
+        with self._lock:
+            self._closed = True
+            left = [ticket for queue in self._queues.values() for ticket in queue.waiting]
+            self._queues.clear()
+            self._work.notify_all()
+        for ticket in left:
+            ticket.settle(None, ServerError("the server stops"))
+        for thread in self._threads:
+            thread.join()
+
+    def _admit(self, version: Version, ask: Ask, deadline: Deadline) -> Ticket:
+        now = time.monotonic()
+        if now >= deadline.at:
+            raise DeadlineError("the deadline passed before the search began; allow more time")
+        with self._lock:
+            if self._closed:
+                raise ServerError("the server stops")
+            queue = self._queues.setdefault(version.name, Queue())
+            wait = self._foreseen(queue)
+            if len(queue.waiting) >= self._waiting_max:
+                raise _busy(f"{len(queue.waiting)} calls of collection {version.name!r} wait already", wait)
+            if wait > _PATIENCE * (deadline.at - now):
+                raise _busy(f"the turn of this call would come in {wait:.3g} s, after most of its time", wait)
+            ticket = Ticket(version, ask, deadline, _key_of(version, ask, deadline), queue.seconds_of(ask))
+            ticket.done.acquire()
+            if not queue.waiting:
+                # Time in which a collection asked for nothing isn't saved up.
+                queue.had = max(queue.had, self._clock)
+            queue.waiting.append(ticket)
+            queue.ahead += ticket.seconds
+            self._work.notify()
+        return ticket
+
+    def _foreseen(self, queue: Queue) -> float:
+        """Foresee how long a further call of a queue waits: its own calls come in turn with those of the others."""
+        if self._running < len(self._threads) and not queue.waiting:
+            return 0.0
+        others = sum(min(other.ahead, queue.ahead) for other in self._queues.values() if other is not queue)
+        return (queue.ahead + others) / len(self._threads)
+
+    def _withdraw(self, ticket: Ticket) -> bool:
+        with self._lock:
+            queue = self._queues.get(ticket.version.name)
+            if queue is None or ticket not in queue.waiting:
+                return False
+            queue.waiting.remove(ticket)
+            queue.ahead -= ticket.seconds
+            return True
+
+    def _abandon(self, ticket: Ticket) -> None:
+        """End a call that nobody waits for: at once if it waits, before its next stage if it runs."""
+        if ticket.settled:
+            return
+        ticket.deadline.cancel()
+        if self._withdraw(ticket):
+            ticket.settle(None, DeadlineError("the call was cancelled"))
+
+    def _any_waiting(self) -> bool:
+        return any(queue.waiting for queue in self._queues.values())
+
+    def _search(self) -> None:
+        """Search batch after batch, in a thread."""
+        while True:
+            with self._lock:
+                while not self._closed and not self._any_waiting():
+                    self._work.wait()
+                if self._closed:
+                    return
+                queue, batch = self._next()
+                self._running += 1
+                # A caller may give up on a batch that runs, and let go of what it is searched in.
+                version = batch[0].version
+                version.hold()
+            begun = time.monotonic()
+            try:
+                _answer(batch)
+            finally:
+                version.release()
+                spent = time.monotonic() - begun
+                with self._lock:
+                    self._running -= 1
+                    queue.had += spent
+                    queue.learn(batch[0].ask, sum(len(ticket.ask.queries) for ticket in batch), spent)
+                    self._idle.notify_all()
+
+    def _next(self) -> tuple[Queue, list[Ticket]]:
+        """Take the next batch: of the collection that has had the least, its first call and those that can join it."""
+        queue = min((queue for queue in self._queues.values() if queue.waiting), key=lambda queue: queue.had)
+        self._clock = max(self._clock, queue.had)
+        first = queue.waiting.popleft()
+        batch, size = [first], len(first.ask.queries)
+        if first.key is not None:
+            passed_over: deque[Ticket] = deque()
+            while queue.waiting and size < BATCH_QUERIES:
+                ticket = queue.waiting.popleft()
+                if ticket.key == first.key and size + len(ticket.ask.queries) <= BATCH_QUERIES:
+                    batch.append(ticket)
+                    size += len(ticket.ask.queries)
+                else:
+                    passed_over.append(ticket)
+            queue.waiting.extendleft(reversed(passed_over))
+        queue.ahead = max(queue.ahead - sum(ticket.seconds for ticket in batch), 0.0) if queue.waiting else 0.0
+        return queue, batch
+
+
+def _key_of(version: Version, ask: Ask, deadline: Deadline) -> object:
+    """Give what calls must have in common to be searched as one; None for one that goes alone."""
+    if deadline.partial or ask.rerank_queries is not None or len(ask.queries) > BATCH_QUERIES // 2:
+        return None
+    return id(version), ask.k, ask.recall_target, ask.queries.dtype.str, ask.queries.shape[1]
+
+
+def _answer(batch: list[Ticket]) -> None:
+    """Search for the calls of a batch, and let each go on with what is its own."""
+    now = time.monotonic()
+    late = [ticket for ticket in batch if ticket.deadline.at <= now and not ticket.deadline.partial]
+    for ticket in late:
+        ticket.settle(None, DeadlineError("the deadline passed before the search began; allow more time"))
+    batch = [ticket for ticket in batch if ticket not in late]
+    if len(batch) > 1:
+        first = batch[0].ask
+        together = Ask(np.concatenate([ticket.ask.queries for ticket in batch]), first.k, first.recall_target)
+        try:
+            result = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
+        except AnnserveError:
+            pass  # whose error it is shows below
+        else:
+            at = 0
+            for ticket in batch:
+                end = at + len(ticket.ask.queries)
+                ticket.settle(result.rows(at, end))
+                at = end
+            return
+    for ticket in batch:
+        _answer_alone(ticket)
+
+
+def _answer_alone(ticket: Ticket) -> None:
+    deadline = ticket.deadline
+    if deadline.partial:
+        left = deadline.at - time.monotonic()
+        deadline.at -= min(_MARGIN * max(left, 0.0), _MARGIN_MOST)
+    try:
+        result = ticket.ask.search(ticket.version, deadline)
+    except BaseException as error:
+        ticket.settle(None, error)
+    else:
+        ticket.settle(result)
+
+
+def _busy(why: str, wait: float) -> BusyError:
+    return BusyError(f"{why}; come again later, or ask for less at once", retry_after_ms=max(round(wait * 1e3), 10))

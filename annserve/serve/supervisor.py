@@ -1,0 +1,187 @@
+"""The process that keeps a server running: it holds the port, has workers made, replaces one that died, stops them.
+
+It searches nothing, so nothing that a search does can end it. Workers listen on the same port (SO_REUSEPORT): the
+kernel deals connections among them, and a client that wants several has several connections.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from annserve import errors
+from annserve.config import ServeConfig
+from annserve.errors import AnnserveError, ServerError
+from annserve.guard.admit import Admission
+from annserve.guard.listen import Address, check_free, parse_address
+from annserve.guard.tls import certificates_of
+from annserve.serve.places import check_places, places_of
+from annserve.serve.run_folder import RunFolder
+
+LOG = logging.getLogger("annserve.serve")
+
+#: Seconds before a worker that died is replaced: at first, and at most; they double while it dies young.
+RESTART_SECONDS, RESTART_SECONDS_MOST = 0.5, 30.0
+#: A worker that lived so long didn't die of how it began.
+LIVED_SECONDS = 60.0
+#: Seconds between two looks at what workers tell.
+LOOK_SECONDS = 0.05
+#: Seconds beyond the grace that workers have to end.
+ENDING_SECONDS = 10.0
+
+
+class Supervisor:
+    """A server of several processes; it holds the port from construction, and answers from ``start``.
+
+    Parameters
+    ----------
+    config : ServeConfig
+
+    Raises
+    ------
+    InputError
+        If the address is none, isn't this machine's, or is open to others without guard.
+    ConflictError
+        If another process listens there.
+    NotFoundError
+        If one of the indexes isn't there.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        certificates = certificates_of(config)
+        guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
+        wanted = parse_address(config.listen, guarded=config.insecure or guarded)
+        Admission(config.keys)
+        check_places(places_of(config))
+        check_free(wanted)
+        self._held = _hold(wanted)
+        self.address = Address(wanted.host, self._held.getsockname()[1])
+        self._config = config
+        self.run = RunFolder.make()
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._stopping = threading.Event()
+        self._begun: dict[int, float] = {}
+        self._delays: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Make the workers, and return when all of them answer.
+
+        Raises
+        ------
+        AnnserveError
+            If one of them can't, or no index can be served.
+        """
+        # A search uses no BLAS, and threads of one would be lost in a fork.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "annserve.serve.nursery"]
+        self._nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._listener.start()
+        told = {"config": self._config.model_dump(mode="json"), "run": str(self.run.path), "address": str(self.address)}
+        self._order(told)
+        for number in range(self._config.workers):
+            self._order({"start": number})
+        while not all(one.get("state") == "serving" for one in self.workers()):
+            for one in self.workers():
+                if one.get("state") == "failed":
+                    raise _error(one["kind"], one["message"])
+            if self._nursery.poll() is not None:
+                raise ServerError("the process that makes workers has ended; the log says why")
+            time.sleep(LOOK_SECONDS)
+        self._check_served()
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Give what each worker tells of itself; see ``worker.Told``."""
+        return [self.run.told(number) for number in range(self._config.workers)]
+
+    def stop(self) -> None:
+        """Have the workers finish the calls that they have, and end."""
+        self._stopping.set()
+        if self._nursery is not None:
+            self._order({"stop": True})
+            try:
+                self._nursery.wait(self._config.grace_seconds + ENDING_SECONDS)
+            except subprocess.TimeoutExpired:
+                LOG.error("workers don't end; they are killed")
+            # The end of its input: what still lives is killed.
+            assert self._nursery.stdin is not None
+            self._nursery.stdin.close()
+            self._nursery.wait()
+            self._listener.join()
+        self._held.close()
+        self.run.remove()
+
+    def _order(self, order: dict[str, Any]) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdin is not None
+        try:
+            self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+            self._nursery.stdin.flush()
+        except (BrokenPipeError, ValueError):  # it has ended, which its other end tells
+            LOG.error("the process that makes workers is gone")
+
+    def _listen(self) -> None:
+        """Hear what becomes of workers, and have those replaced that died; in a thread."""
+        assert self._nursery is not None
+        assert self._nursery.stdout is not None
+        for line in self._nursery.stdout:
+            told = json.loads(line)
+            if "started" in told:
+                self._begun[told["started"]] = time.monotonic()
+            elif "ended" in told:
+                self._replace(told["ended"], told["status"])
+
+    def _replace(self, number: int, status: int) -> None:
+        if self._stopping.is_set() or self.run.told(number).get("state") == "failed":
+            return
+        self.run.forget(number)
+        lived = time.monotonic() - self._begun.get(number, 0.0)
+        before = RESTART_SECONDS / 2 if lived > LIVED_SECONDS else self._delays.get(number, RESTART_SECONDS / 2)
+        delay = self._delays[number] = min(2 * before, RESTART_SECONDS_MOST)
+        LOG.error("worker died", extra={"worker": number, "status": status, "restart_seconds": delay})
+        timer = threading.Timer(delay, self._start_again, [number])
+        timer.daemon = True
+        timer.start()
+
+    def _start_again(self, number: int) -> None:
+        if not self._stopping.is_set():
+            self._order({"start": number})
+
+    def _check_served(self) -> None:
+        """Refuse to serve nothing but what can't be served."""
+        (told, *_) = self.workers()
+        standings = told["collections"].values()
+        if standings and not any(one["state"] in ("READY", "EMPTY") for one in standings):
+            first = next(iter(standings))
+            raise _error(first["error"], first["reason"])
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _error(kind: str, message: str) -> AnnserveError:
+    """Give the error that a worker told of."""
+    found = getattr(errors, kind, ServerError)
+    error: AnnserveError = found(message)
+    return error
+
+
+def _hold(address: Address) -> socket.socket:
+    """Bind an address for workers to listen at, without listening: so nobody else can take it."""
+    held = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((address.host, address.port))
+    return held

@@ -1,0 +1,113 @@
+"""One of the processes that answer searches: it opens what is served, answers, and leaves when it is told to.
+
+It ends by SIGTERM, or because its parent has gone; calls that it has are finished first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from annserve import collection
+from annserve.config import ServeConfig
+from annserve.guard.tls import certificates_of
+from annserve.serve.catalog import Catalog, Searchable, Standing
+from annserve.serve.follow import Follower
+from annserve.serve.limits import Limits
+from annserve.serve.places import places_of
+from annserve.serve.run_folder import RunFolder
+from annserve.serve.server import Server, stop_signals
+
+LOG = logging.getLogger("annserve.serve")
+
+#: Seconds between two looks at whether the parent lives.
+PARENT_SECONDS = 0.5
+
+
+def threads_of(config: ServeConfig) -> int:
+    """Give the searches that run at once in one worker: together they have a thread for each core."""
+    cores = len(os.sched_getaffinity(0))
+    return config.threads or max(cores // config.workers, 1)
+
+
+def opener_of(config: ServeConfig, threads: int) -> Callable[[Path], Searchable]:
+    """Give what opens a folder for searching."""
+
+    def open_index(folder: Path) -> Searchable:
+        return collection.open(folder, io=config.io, threads=threads, cache_bytes=config.cache)
+
+    return open_index
+
+
+def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None:
+    """Be worker `number` until a signal says stop; arguments as of ``Supervisor``."""
+    threads, parent = threads_of(config), os.getppid()
+    told = Told(run, number)
+    catalog = Catalog()
+    catalog.listen(told.note)
+    follower = Follower(catalog, lambda: places_of(config), opener_of(config, threads))
+    with stop_signals(patient=True) as stop_signal:
+        # Who shares the port gets connections from the moment that it is bound: all must be open before.
+        follower.look()
+        limits = Limits(message_bytes=config.message_mib << 20, queries=config.queries_max, k=config.k_max)
+        server = Server(
+            address,
+            insecure=config.insecure,
+            certificates=certificates_of(config),
+            keys=config.keys,
+            log_calls=config.log_calls,
+            threads=threads,
+            waiting_max=config.waiting_max,
+            share_port=True,
+            limits=limits,
+            grace_seconds=config.grace_seconds,
+        )
+        with server:
+            server.start(catalog)
+            follower.start()
+            told.state = "serving"
+            told.tell()
+            while os.getppid() == parent:
+                try:
+                    stop_signal.get(timeout=PARENT_SECONDS)
+                    break
+                except Empty:
+                    continue
+            told.state = "stopping"
+            told.tell()
+            follower.stop()
+    catalog.close()
+
+
+class Told:
+    """What a worker tells of itself, kept up to date in the run folder."""
+
+    def __init__(self, run: RunFolder, number: int) -> None:
+        self._run = run
+        self._number = number
+        self._lock = threading.Lock()
+        self._standings: dict[str, dict[str, Any]] = {}
+        self.state = "opening"
+
+    def note(self, standing: Standing) -> None:
+        """Take in how a collection stands, and tell."""
+        version = standing.version
+        self._standings[standing.name] = {
+            "state": standing.state.name,
+            "reason": standing.reason,
+            "error": type(standing.error).__name__ if standing.error else "",
+            "snapshot": version.snapshot if version else 0,
+            "info": version.info if version else None,
+        }
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell all."""
+        with self._lock:
+            facts = {"pid": os.getpid(), "state": self.state, "collections": dict(self._standings)}
+            self._run.tell(self._number, facts)

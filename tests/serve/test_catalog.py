@@ -1,0 +1,120 @@
+"""Versions are swapped with no failed call, and what can't be trusted is set aside while the rest is served."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import fake
+import numpy as np
+import pytest
+
+from annserve.errors import CorruptionError, InputError, NotFoundError, ServerError
+from annserve.serve.catalog import Catalog, State
+from annserve.serve.follow import Follower
+
+ROWS = np.eye(20, 4, dtype=np.float32)
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A catalog of two collections, and what keeps it in step with their folders."""
+    places = {name: fake.write(tmp_path / name, ROWS) for name in ("one", "two")}
+    catalog = Catalog()
+    follower = Follower(catalog, lambda: places, fake.open)
+    follower.look()
+    return places, catalog, follower
+
+
+def test_a_new_version_takes_its_place_and_the_old_one_closes_after_its_last_call(followed):
+    places, catalog, follower = followed
+    first = catalog.lease("one")
+    also = catalog.lease("one")
+    fake.publish(places["one"], ROWS, 2)
+    follower.look()
+    with catalog.lease("one") as second:
+        assert (first.snapshot, second.snapshot) == (1, 2)
+    first.release()
+    assert not first.collection.closed
+    also.release()
+    assert first.collection.closed
+    assert not second.collection.closed
+    follower.look()
+    assert catalog.lease("one").collection is second.collection
+
+
+def test_a_version_that_cannot_be_opened_leaves_the_one_before_it_served(followed):
+    places, catalog, follower = followed
+    fake.publish(places["one"], ROWS, 0)
+    follower.look()
+    standing = catalog.standing("one")
+    assert (standing.state, "damaged" in standing.reason) == (State.READY, True)
+    assert catalog.lease("one").snapshot == 1
+    fake.publish(places["one"], ROWS, 3)
+    follower.look()
+    assert catalog.standing("one").reason == ""
+    assert catalog.lease("one").snapshot == 3
+
+
+def test_a_damaged_collection_is_quarantined_with_its_reason_until_it_is_whole(tmp_path):
+    places = {name: fake.write(tmp_path / name, ROWS) for name in ("good", "bad")}
+    fake.publish(places["bad"], ROWS, 0)
+    catalog = Catalog()
+    told = []
+    catalog.listen(lambda standing: told.append((standing.name, standing.state)))
+    follower = Follower(catalog, lambda: places, fake.open)
+    follower.look()
+    assert catalog.lease("good").snapshot == 1
+    with pytest.raises(CorruptionError, match="damaged"):
+        catalog.lease("bad")
+    assert ("bad", State.QUARANTINED) in told
+    fake.publish(places["bad"], ROWS, 5)
+    follower.look()
+    assert catalog.lease("bad").snapshot == 5
+    assert told[-1] == ("bad", State.READY)
+
+
+def test_collections_come_and_go_with_their_folders(followed, tmp_path):
+    places, catalog, follower = followed
+    places["three"] = tmp_path / "three"
+    places["three"].mkdir()
+    follower.look()
+    assert catalog.standing("three").state == State.EMPTY
+    with pytest.raises(ServerError, match="no index yet"):
+        catalog.lease("three")
+    held = catalog.lease("two")
+    shutil.rmtree(places.pop("two"))
+    follower.look()
+    with pytest.raises(NotFoundError, match="there is one, three"):
+        catalog.lease("two")
+    assert not held.collection.closed
+    held.release()
+    assert held.collection.closed
+    with pytest.raises(InputError, match="name one of"):
+        catalog.lease("")
+
+
+def test_no_call_fails_and_none_is_answered_by_a_closed_version_while_versions_fly_by(followed):
+    places, catalog, follower = followed
+    failures, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with catalog.lease("one") as version:
+                    version.collection.search(ROWS[:1], 1)
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    callers = [threading.Thread(target=ask) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for snapshot in range(2, 60):
+        fake.publish(places["one"], ROWS, snapshot)
+        follower.look()
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert failures == []
+    assert catalog.lease("one").snapshot == 59
