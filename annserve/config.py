@@ -31,6 +31,7 @@ class ServeConfig(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     collections: dict[str, Path] = Field({}, description="Indexes to serve: name and folder.")
+    data: Path | None = Field(None, description="Folder of collections that callers may make, with their jobs.")
 
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of gRPC; port 0 is any free one.")
     insecure: bool = Field(False, description="Allow an address that other machines reach, without encryption or keys.")

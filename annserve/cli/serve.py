@@ -29,16 +29,16 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
     """
     config = read_config(config_file, {**flags, "collections": collections_of(indexes)})
     log_to_stderr(config.log_format)
-    if not config.collections:
-        raise click.UsageError("there is nothing to serve; name an index, or list some under [collections]")
+    if not config.collections and not config.data:
+        raise click.UsageError("nothing to serve; name an index, list some under [collections], or give --data")
     # The port comes first: that it is taken should be said before a large index is read. Signals are heeded before
     # anyone is told that we serve.
     with stop_signals() as stop_signal, Supervisor(config) as server:
         server.start()
         if config.port_file:
             write_atomically(config.port_file, f"{server.address.port}\n".encode())
-        names = ", ".join(config.collections)
-        click.echo(f"serving {names} on {server.address}")
-        LOG.info("serving", extra={"address": server.address, "collections": names.replace(", ", ",")})
+        names = server.collections()
+        click.echo(f"serving {', '.join(names)} on {server.address}")
+        LOG.info("serving", extra={"address": server.address, "collections": ",".join(names)})
         LOG.info("stopping", extra={"signal": stop_signal.get(), "grace_seconds": config.grace_seconds})
     LOG.info("stopped", extra={"address": server.address})

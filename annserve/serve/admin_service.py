@@ -8,9 +8,10 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from annserve.errors import InputError
-from annserve.rpc import admin_pb2, admin_pb2_grpc
+from annserve.rpc import admin_pb2
 from annserve.serve.catalog import Catalog
 from annserve.serve.convert import index_of
+from annserve.serve.forward import Forwarded, Manager
 from annserve.serve.limits import Limits
 from annserve.spec import DIM_MAX
 from annserve.version import __version__
@@ -23,10 +24,19 @@ SESSION_BYTES_MAX = 128
 MEASURED_QUERIES_MAX = 1_000
 
 
-class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Tells what the server is and what it serves."""
+class AdminService(Forwarded):
+    """Tells what the server is and what it serves; what changes it is passed on.
 
-    def __init__(self, catalog: Catalog, limits: Limits) -> None:
+    Parameters
+    ----------
+    catalog : Catalog
+    limits : Limits
+    manager : Manager
+        Answers what is passed on.
+    """
+
+    def __init__(self, catalog: Catalog, limits: Limits, manager: Manager) -> None:
+        super().__init__(manager)
         self._catalog = catalog
         self._limits = admin_pb2.Limits(
             **asdict(limits), dim=DIM_MAX, session_bytes=SESSION_BYTES_MAX, measured_queries=MEASURED_QUERIES_MAX

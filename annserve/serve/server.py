@@ -28,6 +28,7 @@ from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.serve.admin_service import AdminService
 from annserve.serve.catalog import Catalog
+from annserve.serve.forward import Manager, NoManager
 from annserve.serve.limits import Limits
 from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService
@@ -137,11 +138,20 @@ class Server:
             raise ConflictError(f"can't listen on {wanted}: {error}; choose another port") from None
         self.address = Address(wanted.host, port)
 
-    def start(self, catalog: Catalog) -> None:
-        """Answer calls for the collections of a catalog, which may change."""
+    def start(self, catalog: Catalog, manager: Manager | None = None) -> None:
+        """Answer calls for the collections of a catalog, which may change.
+
+        Parameters
+        ----------
+        catalog : Catalog
+        manager : Manager, optional
+            Answers what changes the server; by default it is refused.
+        """
         search = SearchService(catalog, self.scheduler, self._limits)
         search_pb2_grpc.add_SearchServiceServicer_to_server(search, self._server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(catalog, self._limits), self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(catalog, self._limits, manager or NoManager()), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)

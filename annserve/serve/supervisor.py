@@ -6,6 +6,7 @@ kernel deals connections among them, and a client that wants several has several
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,8 @@ from annserve.errors import AnnserveError, ServerError
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import certificates_of
-from annserve.serve.places import check_places, places_of
+from annserve.serve.control import Control
+from annserve.serve.places import check_places
 from annserve.serve.run_folder import RunFolder
 
 LOG = logging.getLogger("annserve.serve")
@@ -60,12 +62,14 @@ class Supervisor:
         guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
         wanted = parse_address(config.listen, guarded=config.insecure or guarded)
         Admission(config.keys)
-        check_places(places_of(config))
+        check_places(config)
         check_free(wanted)
         self._held = _hold(wanted)
         self.address = Address(wanted.host, self._held.getsockname()[1])
         self._config = config
         self.run = RunFolder.make()
+        self.control: Control | None = None
+        self._closing = contextlib.ExitStack()
         self._nursery: subprocess.Popen[bytes] | None = None
         self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
         self._stopping = threading.Event()
@@ -80,6 +84,8 @@ class Supervisor:
         AnnserveError
             If one of them can't, or no index can be served.
         """
+        if self._config.data is not None:
+            self.control = self._closing.enter_context(Control(self._config, self.run))
         # A search uses no BLAS, and threads of one would be lost in a fork.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "annserve.serve.nursery"]
@@ -102,6 +108,10 @@ class Supervisor:
         """Give what each worker tells of itself; see ``worker.Told``."""
         return [self.run.told(number) for number in range(self._config.workers)]
 
+    def collections(self) -> list[str]:
+        """Give the names of what is served."""
+        return sorted({name for told in self.workers() for name in told.get("collections", {})})
+
     def stop(self) -> None:
         """Have the workers finish the calls that they have, and end."""
         self._stopping.set()
@@ -116,6 +126,7 @@ class Supervisor:
             self._nursery.stdin.close()
             self._nursery.wait()
             self._listener.join()
+        self._closing.close()
         self._held.close()
         self.run.remove()
 
@@ -159,7 +170,7 @@ class Supervisor:
         """Refuse to serve nothing but what can't be served."""
         (told, *_) = self.workers()
         standings = told["collections"].values()
-        if standings and not any(one["state"] in ("READY", "EMPTY") for one in standings):
+        if standings and self._config.data is None and not any(one["state"] in ("READY", "EMPTY") for one in standings):
             first = next(iter(standings))
             raise _error(first["error"], first["reason"])
 

@@ -5,6 +5,7 @@ It ends by SIGTERM, or because its parent has gone; calls that it has are finish
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -17,7 +18,9 @@ from annserve import collection
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
 from annserve.serve.catalog import Catalog, Searchable, Standing
+from annserve.serve.control import control_channel
 from annserve.serve.follow import Follower
+from annserve.serve.forward import RemoteManager
 from annserve.serve.limits import Limits
 from annserve.serve.places import places_of
 from annserve.serve.run_folder import RunFolder
@@ -51,7 +54,8 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
     catalog = Catalog()
     catalog.listen(told.note)
     follower = Follower(catalog, lambda: places_of(config), opener_of(config, threads))
-    with stop_signals(patient=True) as stop_signal:
+    with stop_signals(patient=True) as stop_signal, contextlib.ExitStack() as closing:
+        manager = RemoteManager(closing.enter_context(control_channel(run))) if config.data else None
         # Who shares the port gets connections from the moment that it is bound: all must be open before.
         follower.look()
         limits = Limits(message_bytes=config.message_mib << 20, queries=config.queries_max, k=config.k_max)
@@ -68,7 +72,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             grace_seconds=config.grace_seconds,
         )
         with server:
-            server.start(catalog)
+            server.start(catalog, manager)
             follower.start()
             told.state = "serving"
             told.tell()
