@@ -20,7 +20,9 @@ import numpy.typing as npt
 from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, at_current
+from annserve.lookaside.lookaside import Asked
 from annserve.results import SearchResult, SearchStats
+from annserve.search.aside import answered_aside, open_cache
 from annserve.search.block import BlockResult
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Deadline
@@ -36,11 +38,12 @@ from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
     check_candidates,
+    check_cosine,
     check_k,
     check_recall_target,
+    check_session,
     check_vectors,
 )
-from annserve.storage.cache import PageCache
 from annserve.storage.layout import FORMAT_VERSION
 from annserve.storage.reader import PageReader, open_reader
 
@@ -87,8 +90,7 @@ class Collection:
 
     def __init__(self, snapshot: Snapshot, threads: int = 1, io: str = "auto", cache_bytes: int = 0) -> None:
         self._snapshot = snapshot
-        page_bytes = snapshot.manifest.spec.page_bytes
-        self._cache = PageCache(cache_bytes, page_bytes, snapshot.n_pages) if cache_bytes else None
+        self._cache, self._lookaside = open_cache(cache_bytes, snapshot)
         self._readers: list[PageReader] = []
         try:
             engines = self._open_engines(io)
@@ -138,6 +140,10 @@ class Collection:
         rerank_queries: npt.ArrayLike | None = None,
         rerank_candidates: int | None = None,
         deadline: Deadline | float | None = None,
+        session: str | bytes = b"",
+        tenant: str | bytes = b"",
+        bypass_cache: bool = False,
+        approximate_cosine: float | None = None,
     ) -> SearchResult:
         """Find the k nearest rows of each query.
 
@@ -157,6 +163,14 @@ class Collection:
             How many, k … 1000; by default ten a result.
         deadline : Deadline or float, optional
             ``time.monotonic()`` after which the search gives up; a `Deadline` may ask for what was found until then.
+        session : str or bytes
+            Names a conversation, in at most 128 bytes: its queries are the ones that a cache compares new ones with.
+        tenant : str or bytes
+            Answers are kept for each tenant apart.
+        bypass_cache : bool
+            Neither take answers of a cache nor leave any.
+        approximate_cosine : float, optional
+            Take the answer to an earlier query at this cosine or above, 0.5 … 1: a cache's one way to be worse.
 
         Returns
         -------
@@ -165,7 +179,7 @@ class Collection:
         Raises
         ------
         InputError
-            If queries, k or recall_target don't fit the index.
+            If queries, k, recall_target or what is asked of the cache don't fit.
         DeadlineError
             If the deadline passed, and no partial answer is wanted.
         ReadError, CorruptionError
@@ -176,17 +190,39 @@ class Collection:
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
         rerank = self._rerank(len(vectors), k, rerank_queries, rerank_candidates)
+        name, cosine = check_session(session), check_cosine(approximate_cosine)
+        cache = self._lookaside
+        if cache is None or bypass_cache or rerank is not None:
+            return self._answer(vectors, k, recall_target, rerank, deadline, begun)
+        asked = cache.ask(vectors, k, recall_target, session=name, tenant=_bytes(tenant), approximate_cosine=cosine)
+
+        def answer(which: npt.NDArray[Any], left: Asked) -> SearchResult:
+            return self._answer(which, k, recall_target, None, deadline, begun, left)
+
+        return answered_aside(asked, vectors, answer, begun)
+
+    def _answer(
+        self,
+        vectors: npt.NDArray[Any],
+        k: int,
+        recall_target: float,
+        rerank: Rerank | None,
+        deadline: Deadline,
+        begun: float,
+        asked: Asked | None = None,
+    ) -> SearchResult:
+        """Search for valid queries, in blocks that threads share."""
         share, wanted = max(-(-len(vectors) // self._n_threads), 1), rerank.candidates if rerank else k
         size = self._engine.block_queries(share, wanted, recall_target)
         if 0 < len(vectors) <= size:
-            alone = self._engine.search(vectors, k, recall_target, rerank=rerank, deadline=deadline)
-            return _merge([alone], k, time.perf_counter() - begun)
+            alone = self._engine.search(vectors, k, recall_target, rerank=rerank, deadline=deadline, asked=asked)
+            return _merge([alone], k, time.perf_counter() - begun, asked.grades if asked else None)
         blocks = deque((start, vectors[start : start + size]) for start in range(0, len(vectors), size))
 
         def answer() -> list[tuple[int, BlockResult]]:
             try:
-                found = self._engine.search_blocks(_taken(blocks), k, recall_target, rerank=rerank, deadline=deadline)
-                return list(found)
+                search = self._engine.search_blocks
+                return list(search(_taken(blocks), k, recall_target, rerank=rerank, deadline=deadline, asked=asked))
             except BaseException:
                 blocks.clear()  # nobody needs the rest
                 raise
@@ -198,7 +234,7 @@ class Collection:
             wait(jobs)  # after an error too: none may go on behind the caller's back
             shares = [job.result() for job in jobs]
         answers = [result for _, result in sorted(chain(*shares), key=itemgetter(0))]
-        return _merge(answers, k, time.perf_counter() - begun)
+        return _merge(answers, k, time.perf_counter() - begun, asked.grades if asked else None)
 
     def search_exact(
         self, queries: npt.ArrayLike, k: int = 10, *, between: Callable[[], None] = no_pause
@@ -258,7 +294,7 @@ class Collection:
         snapshot, manifest = self._snapshot, self._snapshot.manifest
         tiers = snapshot.tier_bytes
         if self._cache is not None:
-            tiers["cache"] = self._cache.ram_bytes
+            tiers["cache"] = self._cache.ram_bytes + (self._lookaside.ram_bytes if self._lookaside else 0)
         ram_bytes = sum(tiers.values())
         return {
             "count": manifest.n_rows,
@@ -367,6 +403,10 @@ class Collection:
         self.close()
 
 
+def _bytes(name: str | bytes) -> bytes:
+    return name.encode() if isinstance(name, str) else bytes(name)
+
+
 def _taken(blocks: deque[tuple[int, npt.NDArray[Any]]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Take blocks one by one until none is left; threads may share them."""
     with suppress(IndexError):
@@ -383,7 +423,9 @@ def _told(raw: RawFile | None) -> dict[str, Any] | None:
     return {**facts, "settle_above": layout.settle_above} if layout.own else facts
 
 
-def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResult:
+def _merge(
+    answers: Sequence[BlockResult], k: int, seconds: float, grades: npt.NDArray[np.uint8] | None = None
+) -> SearchResult:
     """Make one result of the answers to a call's blocks, in their order."""
     if not answers:
         return SearchResult(np.zeros((0, k), np.uint64), np.zeros((0, k), np.float32), SearchStats())
@@ -400,4 +442,4 @@ def _merge(answers: Sequence[BlockResult], k: int, seconds: float) -> SearchResu
         for answer in answers:
             for name, spent in answer.seconds.items():
                 stages[name] = stages.get(name, 0.0) + spent
-    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds), truncated)
+    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds, grades), truncated)

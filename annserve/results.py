@@ -8,6 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: How a lookaside cache took part in an answer, by number; those of the wire format.
+GRADES = ("", "miss", "repeat", "certified", "delta", "approximate")
+MISS, REPEAT, CERTIFIED, DELTA, APPROXIMATE = range(1, len(GRADES))
+
+
+def _no_grades() -> npt.NDArray[np.uint8]:
+    return np.zeros(0, np.uint8)
+
 
 def _no_counts() -> npt.NDArray[np.int64]:
     return np.zeros(0, np.int64)
@@ -45,6 +53,8 @@ class SearchStats:
         ``read``, ``score``, ``rerank``.
     seconds : float
         Wall time of the call.
+    grades : (nq,) uint8
+        How the lookaside cache took part, a place in `GRADES`; empty where there is none.
     """
 
     pages_read: npt.NDArray[np.int64] = field(default_factory=_no_counts)
@@ -57,6 +67,7 @@ class SearchStats:
     rows_reranked: npt.NDArray[np.int64] = field(default_factory=_no_counts)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    grades: npt.NDArray[np.uint8] = field(default_factory=_no_grades)
 
     #: Names of the per-query counts, in the order of the wire format.
     COUNTS = (
@@ -71,10 +82,22 @@ class SearchStats:
     )
 
     @classmethod
-    def of(cls, counts: npt.NDArray[np.int64], stage_seconds: dict[str, float], seconds: float) -> SearchStats:
+    def of(
+        cls,
+        counts: npt.NDArray[np.int64],
+        stage_seconds: dict[str, float],
+        seconds: float,
+        grades: npt.NDArray[np.uint8] | None = None,
+    ) -> SearchStats:
         """Make them of an (8, nq) array with one row for each of `COUNTS`."""
         pages, reads, n_bytes, heads, rows, codes, cached, reranked = counts
-        return cls(pages, reads, n_bytes, heads, rows, codes, cached, reranked, stage_seconds, seconds)
+        graded = _no_grades() if grades is None else grades
+        return cls(pages, reads, n_bytes, heads, rows, codes, cached, reranked, stage_seconds, seconds, graded)
+
+    @property
+    def cache(self) -> tuple[str, ...]:
+        """How the lookaside cache took part in each answer: ``repeat``, ``certified``, ``delta``, ``miss``."""
+        return tuple(GRADES[grade] for grade in self.grades.tolist())
 
     def means(self) -> dict[str, Any]:
         """Give the mean of each count over the queries, for tables."""
@@ -110,6 +133,7 @@ class SearchResult:
         stats = replace(
             self.stats,
             **{name: getattr(self.stats, name)[part] for name in SearchStats.COUNTS},
+            grades=self.stats.grades[part],
             stage_seconds={stage: seconds * share for stage, seconds in self.stats.stage_seconds.items()},
         )
         return SearchResult(self.ids[part], self.distances[part], stats, self.truncated[part])

@@ -27,6 +27,10 @@ DIM_MAX = 32_768
 K_MAX = 1_000
 #: Candidates that a second query ranks for each result, where the caller doesn't say.
 RERANK_CANDIDATES_A_RESULT = 10
+#: A session's name at most.
+SESSION_BYTES_MAX = 128
+#: Least cosine at which the answer to an earlier query may be taken for this one's.
+COSINE_LEAST = 0.5
 
 #: Largest value of an element: the square of a norm must stay finite in float32.
 VALUE_MAX = 1e15
@@ -292,3 +296,36 @@ def check_collection_name(name: str) -> str:
             field="collection",
         )
     return name
+
+
+def check_session(session: str | bytes) -> bytes:
+    """Give a session's name as bytes.
+
+    Raises
+    ------
+    InputError
+        If it is longer than `SESSION_BYTES_MAX`.
+    """
+    name = session.encode() if isinstance(session, str) else bytes(session)
+    if len(name) > SESSION_BYTES_MAX:
+        raise InputError(
+            f"session has {len(name)} bytes; at most {SESSION_BYTES_MAX} name one, such as a hash of a longer name",
+            field="session",
+        )
+    return name
+
+
+def check_cosine(cosine: float | None) -> float | None:
+    """Give back the cosine that a request allows, if it can be.
+
+    Raises
+    ------
+    InputError
+        If it lies outside `COSINE_LEAST` … 1.
+    """
+    if cosine is not None and not COSINE_LEAST <= cosine <= 1:
+        raise InputError(
+            f"approximate_cosine is {cosine}; it must lie between {COSINE_LEAST} and 1, or be left out",
+            field="approximate_cosine",
+        )
+    return None if cosine is None else float(cosine)

@@ -70,7 +70,12 @@ def result_of(response: search_pb2.SearchResponse, n_queries: int) -> SearchResu
         # Copied, for a view of the message's bytes couldn't be written to.
         ids=np.frombuffer(response.ids, "<u8").astype(np.uint64).reshape(shape),
         distances=np.frombuffer(response.distances, "<f4").astype(np.float32).reshape(shape),
-        stats=SearchStats(**counts, stage_seconds=dict(stats.stage_seconds), seconds=stats.seconds),
+        stats=SearchStats(
+            **counts,
+            stage_seconds=dict(stats.stage_seconds),
+            seconds=stats.seconds,
+            grades=np.array(stats.cache, np.uint8),
+        ),
     )
 
 
@@ -91,6 +96,7 @@ def joined(results: Sequence[SearchResult]) -> SearchResult:
             **{name: np.concatenate([getattr(one, name) for one in stats]) for name in SearchStats.COUNTS},
             stage_seconds={stage: sum(one.stage_seconds.get(stage, 0.0) for one in stats) for stage in stages},
             seconds=sum(one.seconds for one in stats),
+            grades=np.concatenate([one.grades for one in stats]),
         ),
     )
 

@@ -81,6 +81,7 @@ def _score_query(  # type: ignore[no-untyped-def]
     query_norm,  # float64, of the integers
     metric,  # 0 l2, 1 ip, 2 cosine
     k,
+    nearest,  # OUT (p,) float64: distance of the nearest row on each frame; or empty
     distances,  # OUT (k,) float64 worst-first heap
     ids,  # OUT (k,) uint64
     counts,  # OUT (3,) int64: rows scored, heap size, frame of a bad page
@@ -95,6 +96,7 @@ def _score_query(  # type: ignore[no-untyped-def]
             counts[2] = frame
             return state
         n_rows = np.int64(frames_u32[frame, 2] & np.uint32(0xFFFF))
+        low = np.float64(np.inf)
         for slot in range(n_rows):
             dot, norm = dot_and_norm(query, frames_rows[frame], rows_offset + slot * dim, dim)
             scale = np.float64(1.0)
@@ -110,9 +112,12 @@ def _score_query(  # type: ignore[no-untyped-def]
                     + scale * scale * np.float64(norm)
                     - 2.0 * query_scale * scale * np.float64(dot)
                 )
+            low = min(low, distance)
             id_ = frames_u64[frame, ids_offset // 8 + slot]
             size = push_distinct(distances, ids, size, k, distance, id_)
         counts[0] += n_rows
+        if nearest.shape[0] > 0:
+            nearest[frame] = low
     counts[1] = size
     return GOOD
 
@@ -137,6 +142,7 @@ def score_pages(  # type: ignore[no-untyped-def]
     query_norms,  # IN (nq,) float64
     metric,
     k,
+    nearest,
     distances,  # OUT (nq, k) float64, ascending; infinity where there were fewer rows
     ids,  # OUT (nq, k) uint64, ties ascending; `NO_ID` where there were fewer rows
     counts,  # OUT (nq, 3) int64
@@ -169,6 +175,7 @@ def score_pages(  # type: ignore[no-untyped-def]
             query_norms[i],
             metric,
             k,
+            nearest,
             distances[i],
             ids[i],
             counts[i],

@@ -22,6 +22,9 @@ _WRONG = {
 }
 
 
+_NOT_ASKED = np.empty(0)
+
+
 @dataclass
 class Frames:
     """Memory that pages are read into, with the views that kernels need; belongs to one thread.
@@ -66,6 +69,7 @@ class Frames:
         salt: int,
         path: Path,
         pages_offset: int,
+        nearest: npt.NDArray[np.float64] | None = None,
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the k nearest rows of each query on its pages.
 
@@ -81,6 +85,8 @@ class Frames:
             One of ``annserve.metric``'s codes.
         salt, path, pages_offset
             Of the segment, to prove a page and to name a bad one.
+        nearest : (p,) float64, optional
+            Filled with the distance of the nearest row on each frame.
 
         Returns
         -------
@@ -115,6 +121,7 @@ class Frames:
             queries.norms,
             metric,
             k,
+            _NOT_ASKED if nearest is None else nearest,
             distances,
             ids,
             counts,

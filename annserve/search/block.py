@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from annserve.lookaside.lookaside import Asked, ScoredPages
+from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID
 from annserve.results import SearchStats
 
@@ -25,6 +27,14 @@ class BlockResult:
     #: (8, nq) int64, one row for each of ``SearchStats.COUNTS``.
     counts: npt.NDArray[np.int64]
     seconds: dict[str, float] = field(default_factory=dict)
+    #: What was learned of pages, where a cache wants to know.
+    scored: ScoredPages | None = None
+
+    def leave_to(self, asked: Asked, queries: QuantizedQueries) -> None:
+        """Let a lookaside cache have the answers, unless a deadline cut some short."""
+        if not np.count_nonzero(self.truncated):
+            read, cached = self.count("pages_read"), self.count("pages_cached")
+            asked.remember(queries, self.ids, self.distances, read, cached, self.scored)
 
     def count(self, name: str) -> npt.NDArray[np.int64]:
         """Give one of ``SearchStats.COUNTS``, (nq,)."""

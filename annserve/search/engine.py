@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
+from annserve.lookaside.lookaside import Asked, ScoredPages
 from annserve.metric import METRIC_CODES, queries_to_space
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
@@ -116,9 +117,10 @@ class Engine:
         rerank: Rerank | None = None,
         deadline: Deadline | None = None,
         between: Pause = no_pause,
+        asked: Asked | None = None,
     ) -> BlockResult:
         """Search one block of queries, with no other under way; see ``search_blocks`` and ``overlap.carried``."""
-        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline)), between)
+        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline), asked=asked), between)
 
     def search_blocks(
         self,
@@ -128,6 +130,7 @@ class Engine:
         *,
         rerank: Rerank | None = None,
         deadline: Deadline | None = None,
+        asked: Asked | None = None,
     ) -> Iterator[tuple[int, BlockResult]]:
         """Search blocks of queries, each rated while the disk reads for the one before.
 
@@ -144,6 +147,8 @@ class Engine:
             Second queries, where another encoder's raw rows are to rank candidates anew.
         deadline : Deadline, optional
             After which no stage is begun.
+        asked : Asked, optional
+            The queries of all blocks, as a lookaside cache knows them.
 
         Yields
         ------
@@ -158,7 +163,17 @@ class Engine:
             If a page can't be read, or isn't what was written.
         """
         journeys = (
-            (first, self.journey(queries, k, recall_target, rerank and rerank.beside(first, queries), Clock(deadline)))
+            (
+                first,
+                self.journey(
+                    queries,
+                    k,
+                    recall_target,
+                    rerank and rerank.beside(first, queries),
+                    Clock(deadline),
+                    asked=asked and asked.take(slice(first, first + len(queries))),
+                ),
+            )
             for first, queries in blocks
         )
         # A block that reads every page keeps the disk busy by itself.
@@ -172,6 +187,7 @@ class Engine:
         rerank: Rerank | None,
         clock: Clock,
         k_planned: int | None = None,
+        asked: Asked | None = None,
     ) -> Journey[BlockResult]:
         """Carry one block of queries through the stages; arguments as of ``search_blocks``.
 
@@ -189,13 +205,16 @@ class Engine:
         else:
             try:
                 choice = self.chooser.choose(space, sure, recall_target, clock)
-                result = yield from self._read(choice, quantized, wanted, sure, look, clock)
+                result = yield from self._read(choice, quantized, wanted, sure, look, clock, asked)
             except DeadlineError:
                 if not clock.deadline.partial:
                     raise
                 result = nothing_found(len(queries), k)
             if np.count_nonzero(result.short):
+                result.scored = None
                 yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
+        if asked is not None:
+            result.leave_to(asked, quantized)
         result.seconds = clock.seconds
         return result
 
@@ -239,16 +258,27 @@ class Engine:
         return BlockResult(nearest.ids, nearest.distances, short, np.full(len(short), nearest.truncated), counts)
 
     def _read(
-        self, choice: Choice, quantized: QuantizedQueries, k: int, sure: int, look: SecondLook | None, clock: Clock
+        self,
+        choice: Choice,
+        quantized: QuantizedQueries,
+        k: int,
+        sure: int,
+        look: SecondLook | None,
+        clock: Clock,
+        asked: Asked | None = None,
     ) -> Journey[BlockResult]:
         """Read the chosen pages that aren't cached in one batch, score their rows, look at some again; yield twice."""
         segment, selection = self.segment, choice.selection
+        # A second look needs all rows that are nearly near enough.
+        asked = asked if look is None else None
         with clock.stage("read"):
             frames = self._take_frames(len(selection.page_ids))
             to_read, places = selection, None
             if self.cache is not None:
-                absent = ~self.cache.fetch(selection.page_ids, frames.memory)
-                to_read, places = selection.only(absent), np.flatnonzero(absent)
+                held = self.cache.fetch(selection.page_ids, frames.memory)
+                if asked is not None:
+                    selection, held = _without_needless(selection, held, frames, quantized, asked)
+                to_read, places = selection.only(~held), np.flatnonzero(~held)
             pending = self.reader.start(to_read.page_ids, frames.memory, places)
         try:
             yield
@@ -256,6 +286,7 @@ class Engine:
             # Until then the frames are the device's, even where another block's error ends this one.
             with clock.waiting("read"):
                 pending.finish()
+        nearest = np.empty(len(selection.page_ids)) if asked is not None else None
         with clock.stage("score"):
             ids, distances, scored = frames.score(
                 selection.page_ids,
@@ -266,6 +297,7 @@ class Engine:
                 salt=segment.salt,
                 path=segment.pages_path,
                 pages_offset=segment.pages_offset,
+                nearest=nearest,
             )
             if self.cache is not None and places is not None:
                 self.cache.keep(to_read.page_ids, places, frames.memory)
@@ -273,15 +305,19 @@ class Engine:
         # Not after an error: a broken ring may still be writing into them.
         self._frames().append(frames)
         short, whole = ids[:, sure - 1] == NO_ID, np.zeros(len(ids), bool)
-        result = BlockResult(ids, distances, short, whole, self._costs(choice, to_read, scored))
+        result = BlockResult(ids, distances, short, whole, self._costs(choice, selection, to_read, scored))
+        if nearest is not None:
+            result.scored = ScoredPages(selection.page_ids, selection.offsets, nearest)
         if look is not None and candidates is not None:
             yield from look.improve(result, candidates, clock)
         return result
 
-    def _costs(self, choice: Choice, read: PageSelection, scored: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Count what a choice cost, of whose pages those in `read` weren't cached."""
+    def _costs(
+        self, choice: Choice, selection: PageSelection, read: PageSelection, scored: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Count what a choice cost: the pages of `selection` were scored, those in `read` weren't cached."""
         page_bytes = self.segment.spec.page_bytes
-        counts = read.costs(page_bytes, choice.selection)
+        counts = read.costs(page_bytes, selection)
         counts[_HEADS_VISITED] = choice.heads_visited
         counts[_ROWS_SCORED] = scored
         counts[_CODES_SCANNED] = choice.codes_scanned
@@ -304,3 +340,19 @@ class Engine:
             self._threads.frames = []
         frames: list[Frames] = self._threads.frames
         return frames
+
+
+def _without_needless(
+    selection: PageSelection,
+    held: npt.NDArray[np.bool_],
+    frames: Frames,
+    queries: QuantizedQueries,
+    asked: Asked,
+) -> tuple[PageSelection, npt.NDArray[np.bool_]]:
+    """Leave out absent pages that recent queries prove to hold none of the nearest; frames of the others move up."""
+    needless = None if held.all() else asked.prove(queries, selection.page_ids, selection.offsets, held)
+    if needless is None:
+        return selection, held
+    kept = np.flatnonzero(~needless)
+    frames.memory[: len(kept)] = frames.memory[kept]
+    return selection.only(~needless), held[kept]

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from annserve.lookaside.lookaside import Asked
+from annserve.pages.rows import quantize_queries
 from annserve.search.block import BlockResult, merged
 from annserve.search.clock import Clock, Deadline
 from annserve.search.engine import BLOCKS_UNDER_WAY, Engine, size_of_block
@@ -68,9 +70,10 @@ class Engines:
         rerank: Rerank | None = None,
         deadline: Deadline | None = None,
         between: Pause = no_pause,
+        asked: Asked | None = None,
     ) -> BlockResult:
         """Search one block of queries, with no other under way; see ``Engine.search``."""
-        return carried(self._journey(queries, k, recall_target, rerank, deadline), between)
+        return carried(self._journey(queries, k, recall_target, rerank, deadline, asked), between)
 
     def search_blocks(
         self,
@@ -80,21 +83,46 @@ class Engines:
         *,
         rerank: Rerank | None = None,
         deadline: Deadline | None = None,
+        asked: Asked | None = None,
     ) -> Iterator[tuple[int, BlockResult]]:
         """Search blocks of queries; see ``Engine.search_blocks``.
 
         Another encoder's queries rank as many candidates of each segment as `rerank` says.
         """
         journeys = (
-            (first, self._journey(queries, k, recall_target, rerank and rerank.beside(first, queries), deadline))
+            (
+                first,
+                self._journey(
+                    queries,
+                    k,
+                    recall_target,
+                    rerank and rerank.beside(first, queries),
+                    deadline,
+                    asked and asked.take(slice(first, first + len(queries))),
+                ),
+            )
             for first, queries in blocks
         )
         yield from overlapped(journeys, 1 if recall_target == 1.0 else BLOCKS_UNDER_WAY)
 
     def _journey(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        recall_target: float,
+        rerank: Rerank | None,
+        deadline: Deadline | None,
+        asked: Asked | None = None,
+    ) -> Journey[BlockResult]:
+        """Carry one block of queries through all segments, abreast, and let a lookaside cache have the answers."""
+        result = yield from self._carry(queries, k, recall_target, rerank, deadline)
+        if asked is not None:
+            result.leave_to(asked, quantize_queries(queries))
+        return result
+
+    def _carry(
         self, queries: npt.NDArray[Any], k: int, recall_target: float, rerank: Rerank | None, deadline: Deadline | None
     ) -> Journey[BlockResult]:
-        """Carry one block of queries through all segments, abreast."""
         most = self._most(k)
         planned = most if rerank else self.planned(k, recall_target)
         parts = yield from self._abreast(queries, most, recall_target, planned, rerank, deadline)

@@ -111,6 +111,7 @@ def response_of(request: search_pb2.SearchRequest, result: SearchResult, snapsho
             **{name: getattr(stats, name).tolist() for name in SearchStats.COUNTS},
             stage_seconds=stats.stage_seconds,
             seconds=stats.seconds,
+            cache=stats.grades.tolist(),
         ),
     )
     if result.partial:
