@@ -51,6 +51,10 @@ class ServeConfig(BaseSettings):
     )
     io: str = Field("auto", description="How pages are read: auto, uring, pread or mmap.")
     cache: str = Field("0", description="RAM of each index for what will be asked for again, as 64MiB.")
+    audit: float = Field(
+        0.02, ge=0, le=0.5, description="Share of the time in which live queries may be held against all rows."
+    )
+    hold_recall: bool = Field(False, description="Read more where the auditor finds less recall than was asked for.")
     grace_seconds: float = Field(30.0, ge=0, description="Time to finish calls when stopped.")
     port_file: Path | None = Field(None, description="Write the port there once it answers.")
 

@@ -32,8 +32,6 @@ LOG = logging.getLogger("annserve.audit")
 
 #: Audited queries that are kept for those who ask for live ones.
 RECENT_QUERIES = 512
-#: Share of one processor that audits may take where nobody else wants it.
-DUTY = 0.1
 #: Between two looks at what was sampled, at least.
 PAUSE_SECONDS = 1.0
 #: How long a scan waits for searches to rest before it goes on for one batch of pages.
@@ -79,7 +77,7 @@ class _Watched:
     snapshot: int = -1
 
 
-def ignore(collection: str, finding: Finding) -> None:
+def ignore(collection: str, bounds: RecallBounds, audited: int) -> None:
     """Be a listener that does nothing."""
 
 
@@ -92,12 +90,15 @@ class Auditor:
         How to reach a collection.
     give_way : callable
         Waits until no search waits, at most so many seconds; says whether that came about.
+    share : float
+        Of the time, that audits may take, 0 … 1; nothing is sampled at 0.
     adjust : bool
         Whether more is asked of an index that falls short.
     confidence : float
         Of all bounds.
     on_found : callable
-        Told what is known whenever that has changed, by the auditor's own thread.
+        Told by the auditor's own thread of a collection, what is known of all its queries together, and of how many
+        more that is than before.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class Auditor:
         pin: Pin,
         *,
         give_way: Callable[[float], bool] = lambda seconds: True,
+        share: float = 0.1,
         adjust: bool = False,
         confidence: float = 0.95,
-        on_found: Callable[[str, Finding], None] = ignore,
+        on_found: Callable[[str, RecallBounds, int], None] = ignore,
     ) -> None:
+        self._share = share
         self._pin, self._searches_rest, self._adjust = pin, give_way, adjust
         self._confidence, self._on_found = confidence, on_found
         self._watched: dict[str, _Watched] = {}
@@ -119,7 +122,7 @@ class Auditor:
         self, collection: str, snapshot: int, queries: npt.NDArray[Any], recall_target: float, result: SearchResult
     ) -> None:
         """Take note of a call that was answered in full; costs a microsecond where nothing of it is kept."""
-        if recall_target >= 1.0 or not len(queries):
+        if not self._share or recall_target >= 1.0 or not len(queries):
             return
         watched = self._watched.get(collection) or self._watched.setdefault(collection, _Watched())
         asked = watched.effort.asked(recall_target)
@@ -153,7 +156,8 @@ class Auditor:
 
     def start(self) -> None:
         """Begin to audit."""
-        self._thread.start()
+        if self._share:
+            self._thread.start()
 
     def stop(self) -> None:
         """End after the batch of pages that is being scored."""
@@ -192,8 +196,9 @@ class Auditor:
             return 0
         bounds = watched.ledger.bounds(target, self._confidence)
         assert bounds is not None
-        finding = Finding(target, watched.effort.asked(target), bounds)
-        self._on_found(collection, finding)
+        pooled = watched.ledger.bounds(None, self._confidence)
+        assert pooled is not None
+        self._on_found(collection, pooled, len(group))
         if self._adjust and watched.effort.heed(target, bounds):
             watched.ledger.forget(target)
             LOG.warning(
@@ -230,7 +235,7 @@ class Auditor:
                 except Exception:
                     LOG.exception("audit failed", extra={"collection": name})
             worked = time.monotonic() - begun
-            self._stop.wait(max(PAUSE_SECONDS, worked * (1 / DUTY - 1)))
+            self._stop.wait(max(PAUSE_SECONDS, worked * (1 / self._share - 1)))
 
 
 def _alike(samples: Iterable[Sample], watched: _Watched, snapshot: int) -> list[list[Sample]]:

@@ -43,10 +43,11 @@ class Ledger:
         with self._lock:
             self._found.pop(recall_target, None)
 
-    def bounds(self, recall_target: float, confidence: float = 0.95) -> RecallBounds | None:
-        """Give what is known of a target's recall; None where nothing is."""
+    def bounds(self, recall_target: float | None, confidence: float = 0.95) -> RecallBounds | None:
+        """Give what is known of a target's recall, or of that of all together; None where nothing is."""
         with self._lock:
-            found = np.array(self._found.get(recall_target, ()), np.int64)
+            wanted = list(self._found) if recall_target is None else [recall_target]
+            found = np.array([one for target in wanted for one in self._found.get(target, ())], np.int64)
         return recall_bounds(found[:, 0], found[:, 1], confidence) if len(found) else None
 
     def targets(self) -> list[float]:

@@ -1,27 +1,42 @@
-"""AdminService: what the server is and what it serves."""
+"""AdminService: what the server is and what it serves. What changes it is passed on, but for a new version."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from annserve.errors import InputError
+from annserve.audit import Auditor
 from annserve.rpc import admin_pb2
-from annserve.serve.catalog import Catalog
+from annserve.serve.catalog import Catalog, Standing
 from annserve.serve.convert import index_of
-from annserve.serve.forward import Forwarded, Manager
+from annserve.serve.forward import Forwarded, Manager, NoManager
 from annserve.serve.limits import Limits
+from annserve.serve.pages_of_lists import page_of
+from annserve.serve.publish import Publisher
+from annserve.serve.recall_service import MEASURED_QUERIES_MAX, estimate_of
 from annserve.spec import DIM_MAX
 from annserve.version import __version__
 
-#: Indexes on one page of a list.
-PAGE_SIZE_MAX = 100
 #: Bytes of a session's name.
 SESSION_BYTES_MAX = 128
-#: Queries in one MeasureRecall: each is held against every row.
-MEASURED_QUERIES_MAX = 1_000
+_NEVER_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a server tells of itself.
+
+    Attributes
+    ----------
+    limits : Limits
+    workers : int
+        Processes that answer searches.
+    """
+
+    limits: Limits
+    workers: int = 1
 
 
 class AdminService(Forwarded):
@@ -30,25 +45,40 @@ class AdminService(Forwarded):
     Parameters
     ----------
     catalog : Catalog
-    limits : Limits
+    facts : Facts
     manager : Manager
         Answers what is passed on.
+    auditor : Auditor
+        Knows what recall is delivered.
+    publisher : Publisher
+        Has new versions served.
     """
 
-    def __init__(self, catalog: Catalog, limits: Limits, manager: Manager) -> None:
+    def __init__(
+        self, catalog: Catalog, facts: Facts, manager: Manager, auditor: Auditor, publisher: Publisher
+    ) -> None:
         super().__init__(manager)
-        self._catalog = catalog
-        self._limits = admin_pb2.Limits(
-            **asdict(limits), dim=DIM_MAX, session_bytes=SESSION_BYTES_MAX, measured_queries=MEASURED_QUERIES_MAX
+        self._catalog, self._auditor, self._publisher = catalog, auditor, publisher
+        started = Timestamp()
+        started.GetCurrentTime()
+        self._info = admin_pb2.GetServerInfoResponse(
+            version=__version__,
+            start_time=started,
+            limits=admin_pb2.Limits(
+                **asdict(facts.limits),
+                dim=DIM_MAX,
+                session_bytes=SESSION_BYTES_MAX,
+                measured_queries=MEASURED_QUERIES_MAX,
+            ),
+            workers=facts.workers,
+            writable=not isinstance(manager, NoManager),
         )
-        self._started = Timestamp()
-        self._started.GetCurrentTime()
 
-    def GetServerInfo(  # noqa: N802
+    def GetServerInfo(  # noqa: N802 - the names of the methods in the proto
         self, request: admin_pb2.GetServerInfoRequest, context: grpc.ServicerContext
     ) -> admin_pb2.GetServerInfoResponse:
         """Tell version, limits, and since when the server answers."""
-        return admin_pb2.GetServerInfoResponse(version=__version__, start_time=self._started, limits=self._limits)
+        return self._info
 
     def GetIndex(  # noqa: N802
         self, request: admin_pb2.GetIndexRequest, context: grpc.ServicerContext
@@ -60,19 +90,45 @@ class AdminService(Forwarded):
     def ListIndexes(  # noqa: N802
         self, request: admin_pb2.ListIndexesRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ListIndexesResponse:
-        """Describe the indexes by name, a page at a time; a token is the last name of the page before."""
-        if request.page_size < 0:
-            raise InputError(f"page_size is {request.page_size}; it can't be negative", field="page_size")
+        """Describe the indexes by name, a page at a time."""
         served = {standing.name: standing.version for standing in self._catalog.standings() if standing.version}
-        names = list(served)
-        if request.page_token and request.page_token not in names:
-            raise InputError(
-                f"page_token {request.page_token[:60]!r} wasn't given by this server; start without one",
-                field="page_token",
-            )
-        left = [name for name in names if name > request.page_token]
-        page = left[: min(request.page_size or PAGE_SIZE_MAX, PAGE_SIZE_MAX)]
+        page, token = page_of(list(served), request.page_size, request.page_token)
         return admin_pb2.ListIndexesResponse(
-            indexes=[index_of(name, served[name].info) for name in page],
-            next_page_token=page[-1] if len(page) < len(left) else "",
+            indexes=[index_of(name, served[name].info) for name in page], next_page_token=token
+        )
+
+    def GetCollection(  # noqa: N802
+        self, request: admin_pb2.GetCollectionRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetCollectionResponse:
+        """Tell the state of one collection."""
+        standing = self._catalog.standing(request.collection)
+        return admin_pb2.GetCollectionResponse(collection=self._collection_of(standing))
+
+    def ListCollections(  # noqa: N802
+        self, request: admin_pb2.ListCollectionsRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListCollectionsResponse:
+        """Tell the state of all collections by name, a page at a time."""
+        standings = {standing.name: standing for standing in self._catalog.standings()}
+        page, token = page_of(list(standings), request.page_size, request.page_token)
+        return admin_pb2.ListCollectionsResponse(
+            collections=[self._collection_of(standings[name]) for name in page], next_page_token=token
+        )
+
+    def PublishVersion(  # noqa: N802
+        self, request: admin_pb2.PublishVersionRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.PublishVersionResponse:
+        """Serve the newest version of an index."""
+        remaining = context.time_remaining()
+        seconds = None if remaining is None or remaining > _NEVER_SECONDS else remaining
+        standing = self._publisher.publish(request.collection, request.snapshot, seconds)
+        return admin_pb2.PublishVersionResponse(collection=self._collection_of(standing))
+
+    def _collection_of(self, standing: Standing) -> admin_pb2.Collection:
+        return admin_pb2.Collection(
+            name=standing.name,
+            state=f"COLLECTION_STATE_{standing.state.name}",
+            reason=standing.reason,
+            index=index_of(standing.name, standing.version.info) if standing.version else None,
+            managed=self._publisher.is_managed(standing.name),
+            audits=[estimate_of(0, one.recall_target, one.bounds) for one in self._auditor.found(standing.name)],
         )

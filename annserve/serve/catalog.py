@@ -44,6 +44,9 @@ class Searchable(Protocol):
     ) -> SearchResult:
         """Find the `k` nearest rows of each query, or raise DeadlineError once `deadline` has passed."""
 
+    def search_exact(self, queries: npt.NDArray[Any], k: int, *, between: Callable[[], None]) -> SearchResult:
+        """Find them by scoring every row, calling back between batches of pages."""
+
     def info(self) -> dict[str, Any]:
         """Give the facts of the index as plain values."""
 

@@ -45,7 +45,7 @@ _ROW_TYPES: dict[int, np.dtype[Any]] = {
 }
 
 
-def queries_of(request: search_pb2.SearchRequest) -> npt.NDArray[Any]:
+def queries_of(request: search_pb2.SearchRequest | search_pb2.MeasureRecallRequest) -> npt.NDArray[Any]:
     """Give a request's queries as an (n, dim) array of the type that was sent, read-only.
 
     Raises

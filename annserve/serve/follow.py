@@ -45,12 +45,17 @@ class Follower:
         self._places = places
         self._open = open_index
         self._marks: dict[str, Mark | None] = {}
+        self._looking = threading.Lock()
         self._wake = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
     def look(self) -> None:
-        """Open what is new, swap what is newer, close what is gone; one caller at a time."""
+        """Open what is new, swap what is newer, close what is gone; what another thread is at is waited for."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         places = self._places()
         for name in [name for name in self._marks if name not in places]:
             self._catalog.remove(name)

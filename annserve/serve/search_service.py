@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 
+from annserve.audit import Auditor
 from annserve.errors import AnnserveError, DeadlineError, InputError
 from annserve.rpc import search_pb2, search_pb2_grpc
 from annserve.search.clock import Deadline
 from annserve.serve.catalog import Catalog, Searchable
 from annserve.serve.convert import answer_bytes, queries_of, rerank_queries_of, response_of
 from annserve.serve.limits import Limits
+from annserve.serve.recall_service import RecallMeter
 from annserve.serve.schedule import Ask, Scheduler
 from annserve.serve.status import refusal_of
 from annserve.spec import RECALL_TARGET_DEFAULT, check_k
@@ -32,12 +35,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     scheduler : Scheduler
         Runs the searches.
     limits : Limits
+    auditor : Auditor
+        Samples what is answered, and says what to ask of an index so that a declared recall is delivered.
     """
 
-    def __init__(self, catalog: Catalog, scheduler: Scheduler, limits: Limits) -> None:
+    def __init__(self, catalog: Catalog, scheduler: Scheduler, limits: Limits, auditor: Auditor) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._limits = limits
+        self._auditor = auditor
+        self._recall = RecallMeter(catalog, auditor, scheduler.give_way)
 
     def Search(  # noqa: N802 - the name of the method in the proto
         self, request: search_pb2.SearchRequest, context: grpc.ServicerContext
@@ -45,9 +52,19 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         """Search one collection for a batch of queries."""
         deadline = deadline_of(request, context)
         with self._catalog.lease(request.collection) as version:
-            ask = self._ask_of(request, version.collection)
+            declared = self._ask_of(request, version.collection)
+            asked = self._auditor.asked(version.name, declared.recall_target)
+            ask = declared if asked == declared.recall_target else replace(declared, recall_target=asked)
             result = self._scheduler.search(version, ask, deadline, context.add_callback)
+            if ask.rerank_queries is None and not result.partial:
+                self._auditor.observe(version.name, version.snapshot, ask.queries, declared.recall_target, result)
             return response_of(request, result, version.snapshot)
+
+    def MeasureRecall(  # noqa: N802
+        self, request: search_pb2.MeasureRecallRequest, context: grpc.ServicerContext
+    ) -> search_pb2.MeasureRecallResponse:
+        """Hold answers to queries against every row."""
+        return self._recall.measure(request, context)
 
     def SearchStream(  # noqa: N802
         self, requests: Iterator[search_pb2.SearchStreamRequest], context: grpc.ServicerContext

@@ -21,15 +21,19 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from annserve.audit import Auditor
 from annserve.errors import ConflictError
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.admin_service import AdminService
+from annserve.serve.admin_service import AdminService, Facts
+from annserve.serve.auditing import auditor_of
 from annserve.serve.catalog import Catalog
 from annserve.serve.forward import Manager, NoManager
 from annserve.serve.limits import Limits
+from annserve.serve.manage_service import WATCHERS_MAX
+from annserve.serve.publish import Publisher
 from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService
 from annserve.serve.status import Door
@@ -45,6 +49,8 @@ CALLS_MAX = 512
 METADATA_BYTES_MAX = 16 << 10
 #: Threads for calls that are being refused, while all others wait.
 REFUSING_THREADS = 16
+#: Threads for what may take minutes: jobs that are watched, recall that is measured.
+LONG_THREADS = WATCHERS_MAX + 4
 #: Streams of searches that are answered at once; each has a thread for as long as it lasts.
 STREAMS_MAX = 64
 #: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
@@ -113,7 +119,13 @@ class Server:
         self._search_pool = ThreadPoolExecutor(n_threads + waiting_max + REFUSING_THREADS, "call")
         self._stream_pool = ThreadPoolExecutor(STREAMS_MAX, "stream")
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
-        pools = {f"/{SEARCH}/Search": self._search_pool, f"/{SEARCH}/SearchStream": self._stream_pool}
+        self._long_pool = ThreadPoolExecutor(LONG_THREADS, "long")
+        pools = {
+            f"/{SEARCH}/Search": self._search_pool,
+            f"/{SEARCH}/SearchStream": self._stream_pool,
+            **dict.fromkeys((f"/{SEARCH}/MeasureRecall", f"/{ADMIN}/WatchJob"), self._long_pool),
+            f"/{ADMIN}/PublishVersion": self._long_pool,
+        }
         self._health = health.HealthServicer()
         self._server = grpc.server(
             self._side_pool,
@@ -138,20 +150,39 @@ class Server:
             raise ConflictError(f"can't listen on {wanted}: {error}; choose another port") from None
         self.address = Address(wanted.host, port)
 
-    def start(self, catalog: Catalog, manager: Manager | None = None) -> None:
+    def start(
+        self,
+        catalog: Catalog,
+        publisher: Publisher | None = None,
+        manager: Manager | None = None,
+        auditor: Auditor | None = None,
+        workers: int = 1,
+    ) -> None:
         """Answer calls for the collections of a catalog, which may change.
 
         Parameters
         ----------
         catalog : Catalog
+        publisher : Publisher, optional
+            Has new versions served; by default what the catalog has is the newest.
         manager : Manager, optional
             Answers what changes the server; by default it is refused.
+        auditor : Auditor, optional
+            Of these collections; by default nothing is audited.
+        workers : int
+            Processes that this server has, to be told.
         """
-        search = SearchService(catalog, self.scheduler, self._limits)
+        auditor = auditor or auditor_of(catalog, self.scheduler)
+        search = SearchService(catalog, self.scheduler, self._limits, auditor)
         search_pb2_grpc.add_SearchServiceServicer_to_server(search, self._server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(catalog, self._limits, manager or NoManager()), self._server
+        admin = AdminService(
+            catalog,
+            Facts(self._limits, workers),
+            manager or NoManager(),
+            auditor,
+            publisher or Publisher(catalog, look=lambda: None, named=catalog.names()),
         )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
@@ -164,7 +195,7 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._server.stop(self._grace_seconds).wait()
         self.scheduler.close()
-        for pool in (self._search_pool, self._stream_pool, self._side_pool):
+        for pool in (self._search_pool, self._stream_pool, self._long_pool, self._side_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Server:

@@ -17,12 +17,14 @@ from typing import Any
 from annserve import collection
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
+from annserve.serve.auditing import auditor_of
 from annserve.serve.catalog import Catalog, Searchable, Standing
 from annserve.serve.control import control_channel
 from annserve.serve.follow import Follower
 from annserve.serve.forward import RemoteManager
 from annserve.serve.limits import Limits
 from annserve.serve.places import places_of
+from annserve.serve.publish import Publisher
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.server import Server, stop_signals
 
@@ -71,9 +73,12 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             limits=limits,
             grace_seconds=config.grace_seconds,
         )
+        auditor = auditor_of(catalog, server.scheduler, share=config.audit, adjust=config.hold_recall)
+        publisher = Publisher(catalog, follower.look, lambda: told_by_all(run, config.workers), config.collections)
         with server:
-            server.start(catalog, manager)
+            server.start(catalog, publisher, manager, auditor, config.workers)
             follower.start()
+            auditor.start()
             told.state = "serving"
             told.tell()
             while os.getppid() == parent:
@@ -84,8 +89,14 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
                     continue
             told.state = "stopping"
             told.tell()
+            auditor.stop()
             follower.stop()
     catalog.close()
+
+
+def told_by_all(run: RunFolder, workers: int) -> list[dict[str, Any]]:
+    """Give what each worker tells of itself."""
+    return [run.told(number) for number in range(workers)]
 
 
 class Told:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import vectors
+from audit.spoilt import vectors
 
 import annserve
 from annserve.audit import Auditor, Effort, Ledger, measure_recall
@@ -80,13 +80,13 @@ def test_a_sound_index_is_found_sound(index, serve):
 
 def test_a_spoilt_calibration_is_seen_and_left_alone(spoilt, serve):
     told = []
-    server = serve(spoilt, on_found=lambda name, finding: told.append((name, finding.bounds.recall)))
+    server = serve(spoilt, on_found=lambda *what: told.append(what))
     true = server.serve(320, 0.95, seed=5)
     (finding,) = server.auditor.found("notes")
     assert true < 0.93
     assert finding.bounds.low <= true <= finding.bounds.high < 0.95
     assert finding.asked_target == 0.95
-    assert told[-1] == ("notes", finding.bounds.recall)
+    assert told[-1] == ("notes", finding.bounds, 32)
 
 
 def test_a_spoilt_calibration_is_cured_where_that_is_wanted(spoilt, serve, caplog):

@@ -52,6 +52,10 @@ class FakeCollection:
         self.n_rows, dim = self._rows.shape
         self.spec = IndexSpec(dim, self._rows.dtype.name, settings["metric"])
 
+    def search_exact(self, queries, k=10, *, between):
+        between()
+        return self.search(queries, k)
+
     def search(self, queries, k=10, *, recall_target=0.95, rerank_queries=None, rerank_candidates=None, deadline=None):
         vectors = check_vectors(queries, self.spec)
         k = check_k(k, self.n_rows)

@@ -11,6 +11,7 @@ import pytest
 from annserve.errors import DeadlineError, InputError
 from annserve.results import SearchResult, SearchStats
 from annserve.rpc import search_pb2
+from annserve.serve.auditing import auditor_of
 from annserve.serve.catalog import Catalog
 from annserve.serve.convert import answer_bytes, response_of
 from annserve.serve.limits import Limits
@@ -18,6 +19,11 @@ from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService, deadline_of
 
 PLAIN = search_pb2.SearchRequest()
+
+
+def served(collection, scheduler: Scheduler, limits: Limits) -> SearchService:
+    catalog = Catalog({"one": collection})
+    return SearchService(catalog, scheduler, limits, auditor_of(catalog, scheduler))
 
 
 class Context:
@@ -35,7 +41,7 @@ class Context:
 def service():
     """Makes a service before one collection."""
     scheduler = Scheduler(1, 10)
-    yield lambda collection, limits=None: SearchService(Catalog({"one": collection}), scheduler, limits or Limits())
+    yield lambda collection, limits=None: served(collection, scheduler, limits or Limits())
     scheduler.close()
 
 
