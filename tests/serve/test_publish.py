@@ -123,7 +123,7 @@ class TestMeasuring:
             time.sleep(0.1)
         (audit,) = audits
         assert (audit["recall"], audit["recall_high"]) == (1.0, 1.0)
-        assert audit["queries"] >= 32
+        assert audit["queries"] >= 1
         while time.monotonic() < until:
             with Client(server.address, collection="photos") as client:
                 try:
