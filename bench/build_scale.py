@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--dtype", choices=_SUFFIX, default="uint8")
     parser.add_argument("--ram-build", default="2GiB")
+    parser.add_argument("--ram", default="25%")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     kind = f"{options.dim}d-{options.dtype}"
@@ -60,7 +61,7 @@ def measure(options: argparse.Namespace, folder: Path, count: int) -> dict[str, 
     index = folder / "index"
     if not (index / "CURRENT").exists():
         command = [sys.executable, "-m", "annserve", "build", str(base), "--out", str(index), "--resume"]
-        command += ["--ram-build", options.ram_build, "--threads", str(options.threads)]
+        command += ["--ram-build", options.ram_build, "--ram", options.ram, "--threads", str(options.threads)]
         witness = watched(command)
         (folder / "witness.json").write_text(json.dumps(witness))
     truth, _ = read_truth(folder / "set" / "gt.ibin")

@@ -24,7 +24,7 @@ from annserve.sizes import bytes_of, bytes_text
 from annserve.spec import IndexSpec
 
 #: Interpreter, libraries and compiled kernels.
-_BASE_BYTES = 250 << 20
+_BASE_BYTES = 260 << 20
 #: What the steps that hold most of them note of a row (with replicas), of a page and of a head, beside vectors.
 _VERIFY_BYTES, _OFFER_BYTES, _RANKS_BYTES = 13, 48, 200
 _PAGE_BYTES, _HEAD_BYTES = 120, 700
@@ -38,7 +38,7 @@ _REGION_PAGE_BYTES = 1_100
 _CHUNK_BYTES = 8 << 20
 #: mallopt(3): arrays of so many bytes are the system's again when they are freed; and heaps that threads share.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-_RETURNED_BYTES, _ARENAS = 8 << 20, 2
+_RETURNED_BYTES, _ARENAS = 2 << 20, 2
 _PARTITION_ROWS_MIN = 2_500
 #: Smaller regions have too much border.
 _REGION_PAGES_MIN = 512
@@ -162,7 +162,7 @@ def _least_at_work(spec: IndexSpec, n_rows: int) -> float:
     return min(rows, n_rows) * _bytes_at_work(spec)
 
 
-def return_what_is_freed() -> None:
+def keep_nothing_freed() -> None:
     """Tell the C library to give large arrays back to the system when they are freed, instead of keeping them.
 
     It learns from arrays that are freed to keep ever larger ones (mallopt(3), M_MMAP_THRESHOLD), in a heap for each
@@ -172,6 +172,12 @@ def return_what_is_freed() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def return_what_is_free() -> None:
+    """Let the C library give back what small arrays have left free."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory() -> int:

@@ -33,7 +33,7 @@ from typing import BinaryIO
 
 from annserve.build.calibrate_sample import read_sample
 from annserve.build.design import design
-from annserve.build.memory import plan_memory, return_what_is_freed
+from annserve.build.memory import keep_nothing_freed, plan_memory
 from annserve.build.options import BuildOptions
 from annserve.build.outcome import tell_outcome
 from annserve.build.packing import STAGED, pack_staged
@@ -158,7 +158,7 @@ def build_segment(
     raw = plan_raw_rows(options, spec, source.count)
     read_sample(options.calibrate_with, spec, tiers, options.seed)
     memory = plan_memory(spec, source.count, tiers, options.ram_build, options.n_threads)
-    return_what_is_freed()
+    keep_nothing_freed()
     steps = Steps(work, what_decides(source, options), listener)
     if steps.to_do("stage"):
         require_space(folder, source.count, spec, raw, tiers, options.scratch_limit)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from annserve.build.memory import return_what_is_free
 from annserve.build.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, StageFinished, StageStarted
@@ -94,6 +95,7 @@ class Steps:
         `told` is False where the block tells the listener of stages of its own.
         """
         self._begun = {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
+        return_what_is_free()
         _forget_peak_rss()
         if told:
             self.listener(StageStarted(name, total, unit))
