@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from annserve.build.drafts import Drafts
+from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import Packing
-from annserve.clusters.refinement import Table
 from annserve.codes.encode import decode, decode_components, encode
 from annserve.codes.estimate import (
     FACTOR_BYTES,
@@ -24,10 +25,10 @@ from annserve.codes.estimate import (
     row_factors,
     with_constants_of,
 )
-from annserve.codes.layout import Codebook, allocate_pages, flat_with_slack, flatten_postings
+from annserve.codes.layout import Codebook, flat_with_slack, flatten_postings
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.train import second_moment, train_codebook
-from annserve.events import Listener, StageProgressed, ignore
+from annserve.events import StageProgressed
 from annserve.heads.layout import HeadNodes
 from annserve.kernels.expected import solve_threshold
 from annserve.vectors.source import Rows
@@ -58,10 +59,9 @@ def encode_rows(
     heads: HeadNodes,
     page_capacity: int,
     code_bytes: int,
-    drafts: Table,
+    steps: Steps,
     *,
     seed: int,
-    listener: Listener = ignore,
 ) -> CodeTiers:
     """Learn and write the codes of all pages and rows.
 
@@ -76,11 +76,9 @@ def encode_rows(
     page_capacity : int
     code_bytes : int
         Of a row's code; two bytes of factors come on top.
-    drafts : (n, 3) float32
-        Room for a first estimate of each row; a file will do.
+    steps : Steps
+        Of which ``encode`` is being taken; codes on their way are left in its folder.
     seed : int
-    listener : callable
-        Hears ``StageProgressed("encode", pages)``.
 
     Returns
     -------
@@ -104,20 +102,22 @@ def encode_rows(
     drawn = np.sort(rng.choice(n_rows, min(training_rows(rows.shape[1]), n_rows), replace=False))
     row_book = train_codebook(residuals(drawn), code_bytes, _directions(queries, centroids))
 
-    pages = allocate_pages(n_pages, row_book.code_bytes, page_capacity)
-    spreads = np.empty(n_pages, np.float32)
-    for block in _blocks(rows, offsets):
-        references = centroids[block.first : block.last][block.page - block.first]
-        own = block.rows - references
-        codes = encode(row_book, own)
-        pages[block.page, :, block.slot] = codes
-        numbers = np.arange(block.start, block.stop)
-        drafts[numbers] = _drafts(own, decode(row_book, codes), references - origin)
-        squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), block.starts)
-        spreads[block.first : block.last] = np.log(np.maximum(squares / counts[block.first : block.last], 1e-12))
-        listener(StageProgressed("encode", block.last))
-
-    near, asked = _rows_that_matter(queries, stand_ins, centroids, offsets, row_book, pages, drafts, origin)
+    with Drafts(steps, n_pages, n_rows, row_book.code_bytes, page_capacity) as drafts:
+        for block in _blocks(rows, offsets, drafts.pages_done):
+            references = centroids[block.first : block.last][block.page - block.first]
+            own = block.rows - references
+            codes = encode(row_book, own)
+            of_pages = np.zeros((block.last - block.first, row_book.code_bytes, page_capacity), np.uint8)
+            of_pages[block.page - block.first, :, block.slot] = codes
+            squares = np.add.reduceat(np.einsum("ij,ij->i", own, own), block.starts)
+            spreads = np.log(np.maximum(squares / counts[block.first : block.last], 1e-12)).astype(np.float32)
+            estimates = _estimates(own, decode(row_book, codes), references - origin)
+            drafts.write(block.first, block.start, of_pages, spreads, estimates)
+            steps.listener(StageProgressed("encode", block.last))
+        pages, spreads = drafts.codes(), drafts.spreads()
+        near, asked = _rows_that_matter(
+            queries, stand_ins, centroids, offsets, row_book, pages, drafts.estimates, origin
+        )
     some = slice(None, None, max(1, -(-len(near) // training_rows(rows.shape[1]))))
     near, asked = near[some], asked[some]
 
@@ -187,11 +187,11 @@ class _Block:
     slot: npt.NDArray[np.int64]
 
 
-def _blocks(rows: Rows, offsets: npt.NDArray[np.int64]) -> Iterator[_Block]:
-    """Give all rows, block by block."""
+def _blocks(rows: Rows, offsets: npt.NDArray[np.int64], begin: int = 0) -> Iterator[_Block]:
+    """Give all rows from page `begin` on, block by block."""
     n_pages = len(offsets) - 1
     step = _pages_at_once(len(rows) / n_pages * rows.shape[1])
-    for first in range(0, n_pages, step):
+    for first in range(begin, n_pages, step):
         last = min(first + step, n_pages)
         start, stop = int(offsets[first]), int(offsets[last])
         page = np.repeat(np.arange(first, last), np.diff(offsets[first : last + 1]))
@@ -303,7 +303,7 @@ def _directions(queries: F32, centroids: _Centroids) -> F64:
     return moment
 
 
-def _drafts(residuals: F32, kept: F32, references: F32) -> F32:
+def _estimates(residuals: F32, kept: F32, references: F32) -> F32:
     """Give what a first estimate of distances needs of each row, between plain and unbiased: good enough to choose by.
 
     Returns
@@ -328,7 +328,7 @@ def _rows_that_matter(
     offsets: npt.NDArray[np.int64],
     book: Codebook,
     codes_of_pages: npt.NDArray[np.uint8],
-    drafts: Table,
+    estimates: Rows,
     origin: F32,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find rows whose estimated distance is about that of the k-th neighbour.
@@ -352,29 +352,29 @@ def _rows_that_matter(
         offset = query - decoded[pages]
         page = np.repeat(np.arange(len(pages)), counts)
         squares = np.einsum("ij,ij->i", offset, offset)[page]
-        constants, shrink, missed = drafts[positions].T
+        constants, shrink, missed = estimates[positions].T
         centred = query - origin
         # Not a product of the library: its threads wait for each other longer than so small a product takes.
         codes = codes_of_pages[pages[page], :, positions - offsets[pages[page]]]
         inner = np.einsum("ij,j->i", decode_components(book, codes), np.einsum("ij,j->i", book.synthesis, centred))
         inner += np.einsum("i,i", book.mean, centred)
-        estimates = (squares + constants - 2 * shrink * inner).astype(np.float32)
+        estimated = (squares + constants - 2 * shrink * inner).astype(np.float32)
         errors = (1.6 * np.sqrt(squares * missed / dim) + 1e-6).astype(np.float32)
-        estimates[positions == own] = np.inf
-        finite = np.isfinite(estimates)
+        estimated[positions == own] = np.inf
+        finite = np.isfinite(estimated)
         # Half of each of the nearest 2k rows is expected within the farthest of them.
-        nearest = np.sort(estimates[finite])[: 2 * _NEIGHBOURS]
+        nearest = np.sort(estimated[finite])[: 2 * _NEIGHBOURS]
         enough = len(nearest) == 2 * _NEIGHBOURS
         high = np.float32(nearest.max(initial=0) + (0 if enough else 5 * errors.max()))
         threshold = solve_threshold(
-            estimates[finite],
+            estimated[finite],
             errors[finite],
             int(finite.sum()),
             _NEIGHBOURS,
-            np.float32(estimates.min() - 5 * errors.max()),
+            np.float32(estimated.min() - 5 * errors.max()),
             high,
         )
-        near = np.abs(estimates - threshold) < _REACH * errors
+        near = np.abs(estimated - threshold) < _REACH * errors
         found.append(positions[near])
         asked.append(np.full(int(near.sum()), number))
     return np.concatenate(found), np.concatenate(asked)

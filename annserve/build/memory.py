@@ -6,8 +6,6 @@ left for these. What the arrays take is stated here once, for the refusal before
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +34,6 @@ _CURVE_BYTES = 16_384
 #: Neighbours and short centroid of a page in a region.
 _REGION_PAGE_BYTES = 1_100
 _CHUNK_BYTES = 8 << 20
-#: mallopt(3): arrays of so many bytes are the system's again when they are freed; and heaps that threads share.
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-_RETURNED_BYTES, _ARENAS = 2 << 20, 2
 _PARTITION_ROWS_MIN = 2_500
 #: Smaller regions have too much border.
 _REGION_PAGES_MIN = 512
@@ -160,24 +155,6 @@ def _least_at_work(spec: IndexSpec, n_rows: int) -> float:
     """Give what a thread needs for the smallest region and the smallest partition, at twice its aim."""
     rows = max(_REGION_PAGES_MIN * spec.page_capacity, 2 * _PARTITION_ROWS_MIN)
     return min(rows, n_rows) * _bytes_at_work(spec)
-
-
-def keep_nothing_freed() -> None:
-    """Tell the C library to give large arrays back to the system when they are freed, instead of keeping them.
-
-    It learns from arrays that are freed to keep ever larger ones (mallopt(3), M_MMAP_THRESHOLD), in a heap for each
-    thread: a build would hold what its largest steps took until it ends. Libraries without the switch are left alone.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
-        libc.mallopt(_M_ARENA_MAX, _ARENAS)
-
-
-def return_what_is_free() -> None:
-    """Let the C library give back what small arrays have left free."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory() -> int:

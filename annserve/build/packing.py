@@ -6,6 +6,7 @@ step           what it leaves
 ``partition``  ``split.rows``: partition by partition, each in the order of the input
 ``bisect``     ``paged.rows``: page by page, as cut; and these pages in ``pages-0``, in numbers of it
 ``refine``     the pages after trades, in ``pages-0`` or ``pages-1``: rounds read one and write the other
+``group``      pages in the order of postings
 ``order``      ``ordered.rows``: posting by posting, page by page. From here on a row's number is its place
                in this file, and ``ordered.origin`` tells its number in the input
 =============  =======================================================================================
@@ -50,8 +51,6 @@ from annserve.vectors.staging import open_staged, remove_staged
 
 STAGED = "rows.zarr"
 _SPLIT, _PAGED, _ORDERED = "split", "paged", "ordered"
-#: Within a round of refinement its state is noted after so many seconds.
-_NOTE_SECONDS = 30.0
 _BLOCK_BYTES = 8 << 20
 
 
@@ -97,8 +96,11 @@ def pack_staged(
         with steps.step("refine", told=False) as facts:
             facts |= _refine(steps, spec, page_capacity, memory, seed)
     if steps.to_do("order"):
+        if steps.to_do("group"):
+            with steps.step("group", told=False):
+                _group(steps, spec, page_capacity, pages_per_posting, memory, seed)
         with steps.step("order", told=False):
-            _order(steps, spec, page_capacity, pages_per_posting, memory, seed)
+            _order(steps, spec, page_capacity)
     for name in (_PAGED, "pages-0", "pages-1"):
         _remove(steps, name)
 
@@ -211,17 +213,18 @@ def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
     begun = time.monotonic()
     steps.listener(StageStarted("bisect", n))
     ends = list(pairwise(steps.kept("partition")["offsets"].tolist()))
+    cut_before = int(steps.noted("bisect").get("partitions", 0))
     first_page = offsets_of(np.array([pages_needed(stop - start, page_capacity) for start, stop in ends]))
     n_pages = int(first_page[-1])
     with ExitStack() as stack:
         files = _Files(steps, spec, stack)
         split, split_origin = files.rows(_SPLIT, n)
-        paged, paged_origin = files.rows(_PAGED, n, new=True)
-        pages = files.pages(0, n_pages, page_capacity, new=True)
+        paged, paged_origin = files.rows(_PAGED, n, new=not cut_before)
+        pages = files.pages(0, n_pages, page_capacity, new=not cut_before)
         space = _in_space(steps, split, spec)
         pool = stack.enter_context(ThreadPoolExecutor(memory.threads))
 
-        def cut(number: int) -> int:
+        def cut(number: int) -> None:
             start, stop = ends[number]
             own = cut_partition(space, np.arange(start, stop), page_capacity, seed)
             order, counts = own.order()
@@ -231,10 +234,13 @@ def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
             page_ids = np.arange(first_page[number], first_page[number + 1])
             pages.members[page_ids] = np.where(own.members[:] >= 0, place, -1)
             pages.centroids[page_ids] = own.centroids[:]
-            return int(stop)
 
-        for done in pool.map(cut, range(len(ends))):
-            steps.listener(StageProgressed("bisect", done))
+        left = range(cut_before, len(ends))
+        for number, _ in zip(left, pool.map(cut, left)):
+            steps.listener(StageProgressed("bisect", ends[number][1]))
+            if steps.note_is_due():
+                files.sync()
+                steps.note("bisect", {"partitions": number + 1})
         files.sync()
     steps.listener(StageFinished("bisect", time.monotonic() - begun, f"{n_pages:,} pages"))
     return {"pages": n_pages}
@@ -243,7 +249,7 @@ def _bisect(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
 def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, seed: int) -> dict[str, Any]:
     """Refine round by round; what a note says is done is durable in the generation that the round writes."""
     n, n_pages = _count(steps), int(steps.facts("bisect")["pages"])
-    begun = noted = time.monotonic()
+    begun = time.monotonic()
     steps.listener(StageStarted("refine", n * REFINE_ROUNDS))
     progress = Progress(**steps.noted("refine"))
     with ExitStack() as stack:
@@ -264,18 +270,17 @@ def _refine(steps: Steps, spec: IndexSpec, page_capacity: int, memory: Memory, s
         ):
             steps.listener(StageProgressed("refine", n * progress.rounds + progress.rows))
             # A round that is over is noted before the next one writes over what it read.
-            if not progress.regions or time.monotonic() - noted > _NOTE_SECONDS:
+            if not progress.regions or steps.note_is_due():
                 files.sync()
                 steps.note("refine", asdict(progress))
-                noted = time.monotonic()
     steps.listener(StageFinished("refine", time.monotonic() - begun, f"{progress.trades:,} trades"))
     return {"generation": progress.rounds % 2}
 
 
-def _order(
+def _group(
     steps: Steps, spec: IndexSpec, page_capacity: int, pages_per_posting: int, memory: Memory, seed: int
 ) -> None:
-    n, n_pages = _count(steps), int(steps.facts("bisect")["pages"])
+    n_pages = int(steps.facts("bisect")["pages"])
     with ExitStack() as stack:
         files = _Files(steps, spec, stack)
         pages = files.pages(int(steps.facts("refine")["generation"]), n_pages, page_capacity)
@@ -288,19 +293,35 @@ def _order(
             threads=memory.threads,
             listener=steps.listener,
         )
+    steps.keep("group", page_order=page_order, posting_offsets=posting_offsets)
+
+
+def _order(steps: Steps, spec: IndexSpec, page_capacity: int) -> None:
+    n, n_pages = _count(steps), int(steps.facts("bisect")["pages"])
+    with ExitStack() as stack:
+        files = _Files(steps, spec, stack)
+        pages = files.pages(int(steps.facts("refine")["generation"]), n_pages, page_capacity)
+        page_order, posting_offsets = steps.kept("group").values()
         begun = time.monotonic()
         steps.listener(StageStarted("order", n))
+        carried = {"pages": 0, "rows": 0, **steps.noted("order")}
         paged, paged_origin = files.rows(_PAGED, n)
-        ordered, origin = files.rows(_ORDERED, n, new=True)
+        ordered, origin = files.rows(_ORDERED, n, new=not carried["pages"])
+        step = max(1, _BLOCK_BYTES // (paged.row_bytes * page_capacity))
         counts = np.empty(n_pages, np.int32)
-        step, done = max(1, _BLOCK_BYTES // (paged.row_bytes * page_capacity)), 0
-        for first in range(0, n_pages, step):
+        for first in range(0, carried["pages"], step):
+            some = slice(first, min(first + step, carried["pages"]))
+            _, counts[some] = pages.order(page_order[some])
+        for first in range(carried["pages"], n_pages, step):
             some = slice(first, min(first + step, n_pages))
             rows, counts[some] = pages.order(page_order[some])
-            ordered.write(done, paged[rows])
-            origin.write(done, paged_origin[rows])
-            done += len(rows)
-            steps.listener(StageProgressed("order", done))
+            ordered.write(carried["rows"], paged[rows])
+            origin.write(carried["rows"], paged_origin[rows])
+            carried = {"pages": some.stop, "rows": carried["rows"] + len(rows)}
+            steps.listener(StageProgressed("order", carried["rows"]))
+            if steps.note_is_due():
+                files.sync()
+                steps.note("order", carried)
         files.sync()
     steps.keep("order", page_offsets=offsets_of(counts), posting_offsets=posting_offsets)
     steps.listener(StageFinished("order", time.monotonic() - begun))

@@ -33,7 +33,8 @@ from typing import BinaryIO
 
 from annserve.build.calibrate_sample import read_sample
 from annserve.build.design import design
-from annserve.build.memory import keep_nothing_freed, plan_memory
+from annserve.build.heap import keep_nothing_freed
+from annserve.build.memory import plan_memory
 from annserve.build.options import BuildOptions
 from annserve.build.outcome import tell_outcome
 from annserve.build.packing import STAGED, pack_staged

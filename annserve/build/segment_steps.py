@@ -15,6 +15,7 @@ from annserve.build.budget import TierPlan
 from annserve.build.calibrate import calibrate
 from annserve.build.calibrate_sample import read_sample
 from annserve.build.design import Design
+from annserve.build.drafts import remove_drafts
 from annserve.build.encode import encode_rows
 from annserve.build.heldout import NEIGHBOURS, HeldOut, hold_out
 from annserve.build.likeness import hardness_of
@@ -41,9 +42,9 @@ from annserve.pages.layout import PageLayout
 from annserve.raw.layout import RawLayout
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
-from annserve.vectors.row_file import RowFile, SpaceRows, create_rows
+from annserve.vectors.row_file import RowFile, SpaceRows
 from annserve.vectors.source import VectorSource
-from annserve.vectors.truth import exact_neighbours
+from annserve.vectors.truth import Nearest, exact_neighbours
 
 
 @dataclass(frozen=True)
@@ -149,20 +150,17 @@ def _encode(job: Job, rows: RowFile) -> None:
         return
     packing = job.packing()
     with job.steps.step("encode", packing.n_pages, "pages"):
-        drafts = job.steps.folder / "drafts.rows"
-        with create_rows(drafts, len(rows), 3, np.dtype(np.float32)) as table:
-            codes = encode_rows(
-                SpaceRows(rows, job.spec, job.norm_max),
-                packing,
-                job.heads(),
-                job.spec.page_capacity,
-                job.tiers.code_bytes,
-                table,
-                seed=job.options.seed,
-                listener=job.steps.listener,
-            )
-        drafts.unlink()
+        codes = encode_rows(
+            SpaceRows(rows, job.spec, job.norm_max),
+            packing,
+            job.heads(),
+            job.spec.page_capacity,
+            job.tiers.code_bytes,
+            job.steps,
+            seed=job.options.seed,
+        )
         write_codes((job.steps.folder if job.tiers.codes_on_ssd else job.place) / names.CODES, codes)
+    remove_drafts(job.steps.folder)
 
 
 def _spread(job: Job, rows: RowFile) -> None:
@@ -205,6 +203,14 @@ def _hold_out(job: Job, rows: RowFile) -> None:
         return
     with job.steps.step("hold out", len(rows)) as facts:
         held_out = hold_out(rows, job.spec, job.options.calibration_queries, job.options.seed)
+        steps = job.steps
+        noted = steps.noted("hold out")
+
+        def note(nearest: Nearest) -> None:
+            if steps.note_is_due():
+                found = {"row_ids": nearest.row_ids, "distances": nearest.distances}
+                steps.note("hold out", {"rows": nearest.rows}, **found)
+
         neighbours, _ = exact_neighbours(
             rows,
             held_out.queries,
@@ -212,6 +218,8 @@ def _hold_out(job: Job, rows: RowFile) -> None:
             job.spec.metric,
             exclude=held_out.rows if len(rows) > 1 else None,
             threads=job.memory.threads,
+            begun=Nearest(noted["rows"], **steps.noted_arrays("hold out")) if noted else None,
+            note=note,
         )
         job.steps.keep("hold out", **held_out.as_arrays(), neighbours=neighbours)
         facts["loss"] = loss_of_storage(held_out.queries, neighbours, rows, job.spec)

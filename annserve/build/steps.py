@@ -8,6 +8,7 @@ build that was killed and resumed goes the very way of one that nobody disturbed
 
     .build/checkpoint.json      sealed JSON: what was asked for, the steps behind, notes from within a step
     .build/<step>.bin           arrays that a step left (storage/FORMAT.md, container, magic ANNSTEPS)
+    .build/<step>-0|1.bin       arrays that go with the notes from within it, in turns
     .build/rows.zarr, *.rows    rows, as staged and in the orders of later steps
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from annserve.build.memory import return_what_is_free
+from annserve.build.heap import return_what_is_free
 from annserve.build.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, StageFinished, StageStarted
@@ -33,6 +34,8 @@ from annserve.vectors.source import VectorSource
 from annserve.version import __version__
 
 CHECKPOINT = "checkpoint.json"
+#: How far a step has come is noted after so many seconds.
+NOTE_SECONDS = 30.0
 STEP_MAGIC = b"ANNSTEPS"
 
 
@@ -67,6 +70,7 @@ class Steps:
         #: What unfinished steps had taken when this process began, and when the step that is being taken began.
         self._before = dict(self._state["within"])
         self._begun = {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._noted_at = time.monotonic()
         for behind in self._state["steps"]:
             listener(StageStarted(behind["name"]))
             listener(StageFinished(behind["name"], behind["seconds"], "done before"))
@@ -95,6 +99,7 @@ class Steps:
         `told` is False where the block tells the listener of stages of its own.
         """
         self._begun = {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
+        self._noted_at = time.monotonic()
         return_what_is_free()
         _forget_peak_rss()
         if told:
@@ -105,18 +110,39 @@ class Steps:
         self._state["steps"].append({"name": name, **spent, "peak_rss_bytes": _peak_rss_bytes(), "facts": facts})
         self._state["within"].pop(name, None)
         write_sealed(self._path, self._state)
+        for turn in (0, 1):
+            (self.folder / f"{name}-{turn}.bin").unlink(missing_ok=True)
         if told:
             self.listener(StageFinished(name, spent["seconds"]))
 
-    def note(self, name: str, notes: dict[str, Any]) -> None:
-        """Record how far the step that is being taken has come; what it needs to go on is durable."""
-        self._state["within"][name] = {**self._spent(name), "notes": notes}
+    def note_is_due(self) -> bool:
+        """Whether a step has gone on for long enough to note how far it has come."""
+        return time.monotonic() - self._noted_at > NOTE_SECONDS
+
+    def note(self, name: str, notes: dict[str, Any], **arrays: npt.NDArray[Any]) -> None:
+        """Record how far the step that is being taken has come; what else it needs to go on is durable."""
+        turn = 1 - int(self._state["within"].get(name, {}).get("turn", 1))
+        if arrays:
+            # Those of the note before stay until these are whole.
+            self.keep(f"{name}-{turn}", **arrays)
+        self._state["within"][name] = {**self._spent(name), "notes": notes, "turn": turn}
         write_sealed(self._path, self._state)
+        self._noted_at = time.monotonic()
 
     def noted(self, name: str) -> dict[str, Any]:
         """Give the notes of an unfinished step; none if it is at its beginning."""
         notes: dict[str, Any] = self._state["within"].get(name, {}).get("notes", {})
         return notes
+
+    def noted_arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Give the arrays that went with these notes.
+
+        Raises
+        ------
+        NotFoundError, CorruptionError
+            If they aren't what was left.
+        """
+        return self.kept(f"{name}-{self._state['within'][name]['turn']}")
 
     def _spent(self, name: str) -> dict[str, float]:
         """Give the time that a step has taken, in this process and up to the last note of one before."""

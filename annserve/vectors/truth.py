@@ -30,6 +30,15 @@ _FLOAT32_UNIT = 2.0**-24
 _FLOAT32_SMALLEST = 2.0**-149
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest of the first `rows` rows of a base; arrays as `exact_neighbours` gives, filled in place."""
+
+    rows: int
+    row_ids: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float64]
+
+
 def exact_neighbours(
     base: Rows,
     queries: npt.NDArray[Any],
@@ -39,6 +48,8 @@ def exact_neighbours(
     exclude: npt.NDArray[np.int64] | None = None,
     threads: int | None = None,
     listener: Listener = ignore,
+    begun: Nearest | None = None,
+    note: Callable[[Nearest], None] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Find the k nearest rows of each query by looking at every row.
 
@@ -58,6 +69,10 @@ def exact_neighbours(
         Threads that share the queries; all cores by default.
     listener : Listener
         Told how many base rows are done.
+    begun : Nearest, optional
+        Of the same queries, to go on from.
+    note : callable, optional
+        Is given what has been found so far, after each chunk.
 
     Returns
     -------
@@ -76,14 +91,15 @@ def exact_neighbours(
     n_threads = min(threads or os.cpu_count() or 1, len(queries))
     compare = _comparison(source, queries, metric)
     excluded = np.full(len(queries), -1, np.int64) if exclude is None else np.ascontiguousarray(exclude, np.int64)
-    row_ids = np.full((len(queries), k), -1, np.int64)
-    distances = np.full((len(queries), k), np.inf)
+    if begun is None:
+        begun = Nearest(0, np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf))
+    row_ids, distances = begun.row_ids, begun.distances
     cuts = np.linspace(0, len(queries), n_threads + 1).astype(int)
     parts = [slice(start, stop) for start, stop in pairwise(cuts)]
     began = time.monotonic()
     listener(StageStarted(_STAGE, source.count))
     with ThreadPoolExecutor(n_threads) as pool:
-        for first_id, rows in source.chunks():
+        for first_id, rows in source.chunks(start=begun.rows):
             _check_rows(rows, metric, f"row {{}} of {source.path}", first_id)
             chunk = compare.prepare(rows)
             tasks = [
@@ -93,8 +109,10 @@ def exact_neighbours(
             for task in tasks:
                 task.result()
             listener(StageProgressed(_STAGE, first_id + len(rows)))
-    note = f"{len(queries):,} queries × {source.count:,} rows"
-    listener(StageFinished(_STAGE, time.monotonic() - began, note))
+            if note is not None:
+                note(Nearest(first_id + len(rows), row_ids, distances))
+    said = f"{len(queries):,} queries × {source.count:,} rows"
+    listener(StageFinished(_STAGE, time.monotonic() - began, said))
     assert (row_ids >= 0).all(), "every query has k rows to find"
     return row_ids, distances
 

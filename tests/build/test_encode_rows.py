@@ -9,9 +9,11 @@ from surface import surface_rows
 from annserve.build.encode import encode_rows
 from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import pack_rows
 from annserve.codes.encode import decode
 from annserve.codes.layout import SCAN_SLACK_BYTES, unflatten_postings, unpack_page
+from annserve.events import ignore
 from annserve.heads.graph import join_heads
 from annserve.index.snapshot import open_snapshot
 from annserve.pages.check import check_pages
@@ -63,7 +65,7 @@ def test_the_same_rows_give_the_same_files_whatever_the_threads(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["one row", "all alike", "two places", "integers at their limits"])
-def test_degenerate_rows_have_codes(kind):
+def test_degenerate_rows_have_codes(tmp_path, kind):
     rng = np.random.default_rng(3)
     rows = {
         "one row": np.full((1, 5), 9, np.uint8),
@@ -75,7 +77,8 @@ def test_degenerate_rows_have_codes(kind):
     starts = packing.page_offsets[packing.posting_offsets]
     members = np.add.reduceat(rows[packing.order].astype(float), starts[:-1]) / np.diff(starts)[:, None]
     heads = join_heads(members, np.dtype(np.uint8))
-    tiers = encode_rows(rows, packing, heads, 10, 4, np.empty((len(rows), 3), np.float32), seed=0)
+    steps = Steps(tmp_path, {"annserve_version": "1", "options": {}, "inputs": {}}, ignore)
+    tiers = encode_rows(rows, packing, heads, 10, 4, steps, seed=0)
     assert tiers.row_counts.sum() == len(rows)
     for name, array in tiers.as_arrays().items():
         assert np.isfinite(array).all(), name

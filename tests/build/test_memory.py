@@ -20,10 +20,10 @@ def planned(count, cap, spec=SPEC, threads=8, ram="25%"):
 
 def test_less_ram_means_fewer_threads_then_a_refusal():
     wide = IndexSpec(768, "float32", "cosine")
-    roomy, tight = planned(1_000_000, "8GiB", wide, ram="64B"), planned(1_000_000, "512MiB", wide, ram="64B")
+    roomy, tight = planned(1_000_000, "8GiB", wide, ram="64B"), planned(1_000_000, "640MiB", wide, ram="64B")
     assert roomy.threads == 8
     assert 1 <= tight.threads < 8
-    assert tight.cap_bytes == 512 << 20 > least_bytes(wide, 1_000_000, plan_tiers(wide, 1_000_000, "64B", "auto", 1))
+    assert tight.cap_bytes == 640 << 20 > least_bytes(wide, 1_000_000, plan_tiers(wide, 1_000_000, "64B", "auto", 1))
     with pytest.raises(InputError, match=r"at least 5\d\d\.. MiB") as told:
         planned(1_000_000, "256MiB", wide, ram="64B")
     assert told.value.field == "ram_build"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annserve.build import packing
 from annserve.build.memory import Memory
 from annserve.build.packing import STAGED, pack_staged, packed_origin, packed_rows, read_packing
 from annserve.build.steps import Steps
@@ -63,7 +62,7 @@ def test_files_between_the_steps_change_no_page(tmp_path, metric, dtype):
     assert np.array_equal(found.posting_offsets, expected.posting_offsets)
     with packed_rows(steps, spec) as ordered:
         assert np.array_equal(ordered[:], rows[expected.order])
-    left = {path.name for path in tmp_path.iterdir()} - {"checkpoint.json", "partition.bin", "order.bin"}
+    left = {path.name for path in tmp_path.iterdir()} - {"checkpoint.json", "partition.bin", "group.bin", "order.bin"}
     assert left == {"ordered.rows", "ordered.origin"}, "what no step needs any more is gone"
 
 
@@ -78,7 +77,7 @@ def test_refinement_goes_on_within_a_round(tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
     folder.mkdir()
     staged(folder, rows, spec)
-    monkeypatch.setattr(packing, "_NOTE_SECONDS", 0.0)
+    monkeypatch.setattr("annserve.build.steps.NOTE_SECONDS", -1.0)
     note, stops = Steps.note, 0
 
     def note_and_stop(self, *arguments):
