@@ -13,6 +13,7 @@ from annserve.config import read_config
 from annserve.serve import Supervisor, stop_signals
 from annserve.storage.atomic import write_atomically
 from annserve.watch.logs import log_to_stderr
+from annserve.watch.ready import READY, STOPPING, notify_init
 
 LOG = logging.getLogger("annserve.serve")
 
@@ -39,6 +40,10 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
             write_atomically(config.port_file, f"{server.address.port}\n".encode())
         names = server.collections()
         click.echo(f"serving {', '.join(names)} on {server.address}")
+        if server.status_url:
+            click.echo(f"status at {server.status_url}")
         LOG.info("serving", extra={"address": server.address, "collections": ",".join(names)})
+        notify_init(READY)
         LOG.info("stopping", extra={"signal": stop_signal.get(), "grace_seconds": config.grace_seconds})
+        notify_init(STOPPING)
     LOG.info("stopped", extra={"address": server.address})

@@ -134,6 +134,11 @@ class Standing:
     version: Version | None = None
     error: AnnserveError | None = None
 
+    @property
+    def gone(self) -> bool:
+        """Whether it was removed: one that has no index yet says so as its reason."""
+        return self.state is State.EMPTY and not self.reason
+
 
 class Catalog:
     """The collections of a server, by name; threads may share it.

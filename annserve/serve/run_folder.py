@@ -3,6 +3,7 @@
 ::
 
     control              socket on which the supervisor answers what a worker doesn't decide
+    metrics/             what processes count, see ``watch.metrics``
     worker-0.json        how a worker is: state, process, and how each collection stands in it
 
 A file is replaced whole, so that a reader finds the last one or the one before. Nothing outlives the server.
@@ -27,12 +28,19 @@ class RunFolder:
     @classmethod
     def make(cls) -> RunFolder:
         """Make one."""
-        return cls(Path(tempfile.mkdtemp(prefix="annserve-run-")))
+        run = cls(Path(tempfile.mkdtemp(prefix="annserve-run-")))
+        run.metrics.mkdir()
+        return run
 
     @property
     def control(self) -> Path:
         """Where the supervisor answers."""
         return self.path / "control"
+
+    @property
+    def metrics(self) -> Path:
+        """Where processes write what they count."""
+        return self.path / "metrics"
 
     def tell(self, worker: int, facts: dict[str, Any]) -> None:
         """Say how a worker is."""

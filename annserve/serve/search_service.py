@@ -9,16 +9,19 @@ from dataclasses import replace
 import grpc
 
 from annserve.audit import Auditor
-from annserve.errors import AnnserveError, DeadlineError, InputError
+from annserve.errors import AnnserveError, BusyError, DeadlineError, InputError
+from annserve.results import SearchResult
 from annserve.rpc import search_pb2, search_pb2_grpc
 from annserve.search.clock import Deadline
-from annserve.serve.catalog import Catalog, Searchable
+from annserve.serve.catalog import Catalog, Searchable, Version
 from annserve.serve.convert import answer_bytes, queries_of, rerank_queries_of, response_of
 from annserve.serve.limits import Limits
 from annserve.serve.recall_service import RecallMeter
 from annserve.serve.schedule import Ask, Scheduler
 from annserve.serve.status import refusal_of
 from annserve.spec import RECALL_TARGET_DEFAULT, check_k
+from annserve.watch.calls import describe_call
+from annserve.watch.metrics import meter
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
 K_DEFAULT = 10
@@ -50,15 +53,35 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self, request: search_pb2.SearchRequest, context: grpc.ServicerContext
     ) -> search_pb2.SearchResponse:
         """Search one collection for a batch of queries."""
+        begun = time.perf_counter()
         deadline = deadline_of(request, context)
         with self._catalog.lease(request.collection) as version:
             declared = self._ask_of(request, version.collection)
             asked = self._auditor.asked(version.name, declared.recall_target)
             ask = declared if asked == declared.recall_target else replace(declared, recall_target=asked)
-            result = self._scheduler.search(version, ask, deadline, context.add_callback)
+            describe_call(collection=version.name, queries=len(ask.queries))
+            result = self._search(version, ask, deadline, context, begun)
             if ask.rerank_queries is None and not result.partial:
                 self._auditor.observe(version.name, version.snapshot, ask.queries, declared.recall_target, result)
             return response_of(request, result, version.snapshot)
+
+    def _search(
+        self, version: Version, ask: Ask, deadline: Deadline, context: grpc.ServicerContext, begun: float
+    ) -> SearchResult:
+        """Search in turn, and count what became of it; `begun` is when the call came (`time.perf_counter`)."""
+        told = meter(version.name)
+        try:
+            result = self._scheduler.search(version, ask, deadline, context.add_callback)
+        except BusyError:
+            told.rejected("busy")
+            raise
+        except DeadlineError:
+            told.rejected("late")
+            raise
+        seconds = time.perf_counter() - begun
+        queued = max(seconds - result.stats.seconds, 0.0)
+        told.searched(result.stats, seconds, queued_seconds=queued, partial=result.partial)
+        return result
 
     def MeasureRecall(  # noqa: N802
         self, request: search_pb2.MeasureRecallRequest, context: grpc.ServicerContext

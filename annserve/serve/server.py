@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from annserve.audit import Auditor
 from annserve.errors import ConflictError
-from annserve.guard.admit import Admission
+from annserve.guard.admit import ROLE_OF, Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
@@ -31,12 +31,14 @@ from annserve.serve.admin_service import AdminService, Facts
 from annserve.serve.auditing import auditor_of
 from annserve.serve.catalog import Catalog
 from annserve.serve.forward import Manager, NoManager
+from annserve.serve.health import Health
 from annserve.serve.limits import Limits
 from annserve.serve.manage_service import WATCHERS_MAX
 from annserve.serve.publish import Publisher
 from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService
 from annserve.serve.status import Door
+from annserve.watch.metrics import declare_methods
 
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -126,7 +128,7 @@ class Server:
             **dict.fromkeys((f"/{SEARCH}/MeasureRecall", f"/{ADMIN}/WatchJob"), self._long_pool),
             f"/{ADMIN}/PublishVersion": self._long_pool,
         }
-        self._health = health.HealthServicer()
+        self._health = Health()
         self._server = grpc.server(
             self._side_pool,
             interceptors=[Door(pools, admission, log_calls)],
@@ -188,6 +190,8 @@ class Server:
         reflection.enable_server_reflection(services, self._server)
         for name in (SEARCH, ADMIN):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        catalog.listen(self._health.note)
+        declare_methods(tuple(ROLE_OF))
         self._server.start()
 
     def stop(self) -> None:

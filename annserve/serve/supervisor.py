@@ -24,9 +24,12 @@ from annserve.errors import AnnserveError, ServerError
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import certificates_of
+from annserve.jobs import Job
 from annserve.serve.control import Control
 from annserve.serve.places import check_places
 from annserve.serve.run_folder import RunFolder
+from annserve.serve.shown import StatusPage, sources_of
+from annserve.watch.metrics import forget_process
 
 LOG = logging.getLogger("annserve.serve")
 
@@ -50,12 +53,21 @@ class Supervisor:
     Raises
     ------
     InputError
-        If the address is none, isn't this machine's, or is open to others without guard.
+        If an address is none, isn't this machine's, or is open to others without guard.
     ConflictError
         If another process listens there.
     NotFoundError
         If one of the indexes isn't there.
+
+    Attributes
+    ----------
+    address : Address
+        Where it answers.
+    status_url : str
+        Where its status page is, from ``start``; empty without one.
     """
+
+    status_url = ""
 
     def __init__(self, config: ServeConfig) -> None:
         certificates = certificates_of(config)
@@ -75,6 +87,10 @@ class Supervisor:
         self._stopping = threading.Event()
         self._begun: dict[int, float] = {}
         self._delays: dict[int, float] = {}
+        self._restarts = 0
+        address, folder = str(self.address), self.run.metrics
+        sources = sources_of(self.workers, self._jobs, folder=folder, address=address, restarts=lambda: self._restarts)
+        self._page = StatusPage(config, sources)
 
     def start(self) -> None:
         """Make the workers, and return when all of them answer.
@@ -88,9 +104,12 @@ class Supervisor:
             self.control = self._closing.enter_context(Control(self._config, self.run))
         # A search uses no BLAS, and threads of one would be lost in a fork.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "annserve.serve.nursery"]
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.run.metrics)
+        # Nothing of the folder in which the server was started is ever imported (-P).
+        command = [sys.executable, "-P", "-m", "annserve.serve.nursery"]
         self._nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._listener.start()
+        self.status_url = self._page.start()
         told = {"config": self._config.model_dump(mode="json"), "run": str(self.run.path), "address": str(self.address)}
         self._order(told)
         for number in range(self._config.workers):
@@ -112,9 +131,13 @@ class Supervisor:
         """Give the names of what is served."""
         return sorted({name for told in self.workers() for name in told.get("collections", {})})
 
+    def _jobs(self) -> list[Job]:
+        return self.control.jobs.list() if self.control else []
+
     def stop(self) -> None:
         """Have the workers finish the calls that they have, and end."""
         self._stopping.set()
+        self._page.stop()
         if self._nursery is not None:
             self._order({"stop": True})
             try:
@@ -153,7 +176,11 @@ class Supervisor:
     def _replace(self, number: int, status: int) -> None:
         if self._stopping.is_set() or self.run.told(number).get("state") == "failed":
             return
+        pid = self.run.told(number).get("pid")
+        if pid:
+            forget_process(pid, self.run.metrics)
         self.run.forget(number)
+        self._restarts += 1
         lived = time.monotonic() - self._begun.get(number, 0.0)
         before = RESTART_SECONDS / 2 if lived > LIVED_SECONDS else self._delays.get(number, RESTART_SECONDS / 2)
         delay = self._delays[number] = min(2 * before, RESTART_SECONDS_MOST)

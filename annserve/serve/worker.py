@@ -27,6 +27,8 @@ from annserve.serve.places import places_of
 from annserve.serve.publish import Publisher
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.server import Server, stop_signals
+from annserve.watch.metrics import meter
+from annserve.watch.tracing import start_tracing
 
 LOG = logging.getLogger("annserve.serve")
 
@@ -52,6 +54,8 @@ def opener_of(config: ServeConfig, threads: int) -> Callable[[Path], Searchable]
 def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None:
     """Be worker `number` until a signal says stop; arguments as of ``Supervisor``."""
     threads, parent = threads_of(config), os.getppid()
+    if config.trace_endpoint:
+        start_tracing(config.trace_endpoint)
     told = Told(run, number)
     catalog = Catalog()
     catalog.listen(told.note)
@@ -82,6 +86,8 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             told.state = "serving"
             told.tell()
             while os.getppid() == parent:
+                for name, (calls, _) in server.scheduler.load().items():
+                    meter(name).waiting(calls)
                 try:
                     stop_signal.get(timeout=PARENT_SECONDS)
                     break
@@ -112,6 +118,10 @@ class Told:
     def note(self, standing: Standing) -> None:
         """Take in how a collection stands, and tell."""
         version = standing.version
+        if standing.gone:
+            self._standings.pop(standing.name, None)
+            self.tell()
+            return
         self._standings[standing.name] = {
             "state": standing.state.name,
             "reason": standing.reason,

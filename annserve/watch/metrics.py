@@ -23,9 +23,9 @@ _SECONDS = (*(round(m * 10.0**e, 6) for e in range(-4, 1) for m in (1, 1.6, 2.5,
 _STAGE_SECONDS = (*(round(m * 10.0**e, 6) for e in range(-5, 0) for m in (1, 2.5, 5)), 1.0, 10.0)
 
 STAGES = ("queue", "navigate", "rate", "choose", "read", "score", "rerank")
-STATES = ("opening", "ready", "quarantined")
-#: Why a search was refused before it began.
-REASONS = ("queue", "deadline", "cancelled")
+STATES = ("empty", "opening", "ready", "quarantined")
+#: Why a search wasn't answered: too many waited, or its deadline passed first.
+REASONS = ("busy", "late")
 #: Statuses whose series are there from the start.
 _CODES = (
     "OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
@@ -69,9 +69,13 @@ _COUNTS = {
     "rows_scored": _counter("rows_scored", "Rows whose exact distance was computed."),
 }
 _PARTIAL = _counter("partial_answers", "Calls answered in part, at their deadline.")
-_REJECTED = _counter("rejected", "Searches refused before they began.", "reason")
+_REJECTED = _counter("rejected", "Searches that weren't answered for want of time or room.", "reason")
 _QUEUE = _gauge("queue_calls", "Searches that wait.", mode="livesum")
-_RECALL = _gauge("recall_lower_bound", "Lower bound of the recall of live queries; NaN before it is measured.")
+_RECALL = _gauge(
+    "recall_lower_bound",
+    "Lower bound of the recall of live queries; NaN before it is measured.",
+    mode="livemostrecent",
+)
 _AUDITED = _counter("audited_queries", "Live queries held against all rows.")
 _STATE = _gauge("collection_workers", "Workers to which a collection is in a state.", "state", mode="livesum")
 _ROWS = _gauge("rows", "Rows that can be found.")
@@ -126,7 +130,7 @@ class Meter:
             self._partial.inc()
 
     def rejected(self, reason: str) -> None:
-        """Count a search that was refused before it began; `reason` is one of `REASONS`."""
+        """Count a search that wasn't answered for want of time or room; `reason` is one of `REASONS`."""
         self._rejected[reason].inc()
 
     def waiting(self, calls: int) -> None:

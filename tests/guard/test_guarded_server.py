@@ -101,7 +101,7 @@ def test_keys_decide_over_every_call_and_never_stand_in_the_log(photos, tmp_path
             assert refusal(channel, reading).code() == grpc.StatusCode.UNAUTHENTICATED
         _, log = server.stop()
     assert "method=/annserve.v1.SearchService/Search code=OK" in log
-    assert "request_id=order-66 caller=rag" in log
+    assert "request_id=order-66 collection=photos queries=1 caller=rag" in log
     for secret in (reading, administering, forged):
         assert secret not in log
         assert secret.rpartition("_")[2] not in log

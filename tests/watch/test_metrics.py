@@ -60,7 +60,7 @@ def test_a_search_is_counted_by_its_queries_and_its_stages_by_a_querys_share():
     told = meter("counted")
     told.searched(stats(4), 0.5, queued_seconds=0.004)
     told.searched(stats(1, pages=9), 0.001, partial=True)
-    told.rejected("queue")
+    told.rejected("busy")
     told.waiting(3)
     told.recall(0.94, 200)
     told.opened({"count": 10, "snapshot": 2, "disk_bytes": 70, "ram_tiers": {"heads": 5, "codes": 6}})
@@ -72,7 +72,7 @@ def test_a_search_is_counted_by_its_queries_and_its_stages_by_a_querys_share():
         "audited_queries_total": 200, "rows": 12, "index_version": 3, "disk_bytes": 80,
     }  # fmt: skip
     assert {name: there["annserve_" + name, "counted"] for name in expected} == expected
-    assert there["annserve_rejected_total", "counted", "queue"] == 1
+    assert there["annserve_rejected_total", "busy", "counted"] == 1
     assert there["annserve_stage_seconds_sum", "counted", "read"] == pytest.approx(0.04)
     assert there["annserve_stage_seconds_count", "counted", "score"] == 0, "a stage that wasn't run isn't 0 long"
     assert there["annserve_ram_bytes", "codes", "counted"] == 0, "a tier that is gone holds nothing"
@@ -94,6 +94,8 @@ from annserve.watch.metrics import count_call, meter
 told = meter("shared")
 told.state("ready")
 told.waiting(int(sys.argv[1]))
+if sys.argv[1] == "2":
+    told.recall(0.93, 100)
 told.searched(SearchStats(pages_read=np.full(int(sys.argv[1]), 2)), 0.01)
 count_call("/annserve.v1.SearchService/Search", "OK", 0.01)
 print(os.getpid())
@@ -112,6 +114,7 @@ def test_counts_of_processes_add_up_and_outlive_them(tmp_path):
     assert there["annserve_search_seconds_count", "shared"] == 2
     assert there["annserve_collection_workers", "ready", "shared"] == 2
     assert there["annserve_queue_calls", "shared"] == 5
+    assert there["annserve_audited_queries_total", "shared"] == 100
     for pid in pids:
         forget_process(pid, tmp_path)
     there = series(exposition(tmp_path))
