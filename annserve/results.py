@@ -141,4 +141,4 @@ class SearchResult:
     @property
     def partial(self) -> bool:
         """Whether some query was cut short."""
-        return bool(self.truncated.any())
+        return bool(np.count_nonzero(self.truncated))

@@ -27,6 +27,7 @@ from annserve.watch.metrics import meter
 K_DEFAULT = 10
 #: A deadline further away than this is none: where a caller gave none, gRPC says some 9e18 seconds.
 NEVER_SECONDS = 1e9
+_ON_DEADLINE = frozenset(search_pb2.OnDeadline.values())
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
@@ -151,7 +152,7 @@ def deadline_of(request: search_pb2.SearchRequest, context: grpc.ServicerContext
     DeadlineError
         If it has passed already, while the call waited for a thread.
     """
-    if request.on_deadline not in search_pb2.OnDeadline.values():
+    if request.on_deadline not in _ON_DEADLINE:
         raise InputError(f"on_deadline {request.on_deadline} is unknown; use ERROR or PARTIAL", field="on_deadline")
     partial = request.on_deadline == search_pb2.ON_DEADLINE_PARTIAL
     remaining = context.time_remaining()

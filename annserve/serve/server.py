@@ -34,6 +34,7 @@ from annserve.serve.forward import Manager, NoManager
 from annserve.serve.health import Health
 from annserve.serve.limits import Limits
 from annserve.serve.manage_service import WATCHERS_MAX
+from annserve.serve.pool import CallPool
 from annserve.serve.publish import Publisher
 from annserve.serve.schedule import Scheduler
 from annserve.serve.search_service import SearchService
@@ -46,13 +47,15 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 #: Threads for health, reflection and admin calls.
 SIDE_THREADS = 4
 #: Calls running and waiting; gRPC itself refuses further ones.
-CALLS_MAX = 512
+CALLS_MAX = 2_048
+#: Calls that gRPC holds before this process has seen them; beyond it begins to end some, without asking anyone here.
+PENDING_MAX = 64
 #: Bytes of a call's metadata; a key and a request id take some 200.
 METADATA_BYTES_MAX = 16 << 10
-#: Threads for calls that are being refused, while all others wait.
-REFUSING_THREADS = 16
 #: Threads for what may take minutes: jobs that are watched, recall that is measured.
 LONG_THREADS = WATCHERS_MAX + 4
+#: Threads for calls of which nothing is known yet: those that are read, refused or answered.
+SPARE_THREADS = 16
 #: Streams of searches that are answered at once; each has a thread for as long as it lasts.
 STREAMS_MAX = 64
 #: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
@@ -118,8 +121,8 @@ class Server:
         self._grace_seconds = grace_seconds
         n_threads = threads or len(os.sched_getaffinity(0))
         self.scheduler = Scheduler(n_threads, waiting_max)
-        self._search_pool = ThreadPoolExecutor(n_threads + waiting_max + REFUSING_THREADS, "call")
-        self._stream_pool = ThreadPoolExecutor(STREAMS_MAX, "stream")
+        self._search_pool = CallPool(n_threads + waiting_max + SPARE_THREADS, "call")
+        self._stream_pool = CallPool(STREAMS_MAX, "stream")
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
         self._long_pool = ThreadPoolExecutor(LONG_THREADS, "long")
         pools = {
@@ -136,6 +139,8 @@ class Server:
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
                 ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CALLS_MAX),
+                ("grpc.server.max_pending_requests", PENDING_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", 4 * PENDING_MAX),
                 ("grpc.so_reuseport", int(share_port)),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),

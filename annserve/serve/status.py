@@ -8,7 +8,8 @@ is INTERNAL: the caller gets a number, the log gets the traceback under the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +23,7 @@ from grpc_status import rpc_status
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
+from annserve.serve.pool import AtOnce, CallPool
 from annserve.watch.calls import REQUEST_ID, Call
 
 LOG = logging.getLogger("annserve.serve")
@@ -30,6 +32,8 @@ DOMAIN = "annserve"
 OURS = "/annserve."
 #: Attributes of errors that travel as metadata, where an error has them.
 FACTS = ("field", "path", "offset", "retry_after_ms")
+#: Between two refusals at the door: calls that are under way need the thread that refuses, too.
+BREATH_SECONDS = 0.0005
 #: Characters of a message. A status travels in headers, and peers drop all of them beyond 8 KiB.
 MESSAGE_CHARS_MAX = 500
 
@@ -48,7 +52,8 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     Parameters
     ----------
     pools : dict
-        Method name → pool that its calls run in; methods without one run in the server's own pool.
+        Method name → pool that its calls run in; methods without one run in the server's own pool. Where a
+        ``CallPool`` is full, further calls are refused before anything of them is read.
     admission : Admission
         Who may call what.
     log_calls : str
@@ -57,9 +62,10 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     """
 
     def __init__(
-        self, pools: dict[str, ThreadPoolExecutor], admission: Admission | None = None, log_calls: str = "changes"
+        self, pools: Mapping[str, ThreadPoolExecutor], admission: Admission | None = None, log_calls: str = "changes"
     ) -> None:
         self._pools = pools
+        self._refusing = AtOnce()
         self._admission = admission or Admission()
         self._when_refused = {"changes": "never", "failed": "failed", "all": "always"}[log_calls]
 
@@ -74,6 +80,9 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
             caller = self._admission.admit(method, metadata)
         except AccessError as error:
             return _refusal(error, Call(method if method in ROLE_OF else "", metadata, logged=self._when_refused))
+        pool = self._pools.get(method)
+        if isinstance(pool, CallPool) and pool.full:
+            return self._turned_away(Call(method, metadata, caller.name, self._when_refused))
         handler = continuation(handler_call_details)
         if handler is None or not method.startswith(OURS):
             return handler  # a watcher of health has no thread of its own, which a wrapper would give it
@@ -84,10 +93,23 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
             wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _UNARY_STREAM
         else:
             behavior, wrap = _answer(handler.unary_unary, decode, call), grpc.unary_unary_rpc_method_handler
-        if method in self._pools:
+        if pool is not None:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
-            behavior.experimental_thread_pool = self._pools[method]  # type: ignore[attr-defined]
+            behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
         return wrap(behavior, request_deserializer=None, response_serializer=encode)
+
+    def _turned_away(self, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
+        """Give what refuses a call that there is no room for, at the least cost: there are many where there is one."""
+
+        def behavior(messages: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            call.end("RESOURCE_EXHAUSTED")
+            time.sleep(BREATH_SECONDS)
+            trailing = (*_NO_ROOM.trailing_metadata, (REQUEST_ID, call.request_id))
+            context.abort_with_status(_NO_ROOM._replace(trailing_metadata=trailing))
+            yield  # pragma: no cover - a generator, for the handler of streams reads no message
+
+        behavior.experimental_thread_pool = self._refusing  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(behavior)
 
     def _when(self, method: str) -> str:
         return "always" if ROLE_OF.get(method) in CHANGING else self._when_refused
@@ -221,3 +243,9 @@ def _status(code: str, message: str, details: list[Message]) -> status_pb2.Statu
         packed.append(AnyMessage())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code_pb2.Code.Value(code), message=message, details=packed)
+
+
+#: What is said where there is no room for a call; made once.
+_NO_ROOM: Any = rpc_status.to_status(
+    status_of(BusyError("too many calls wait on this server already; come again later", retry_after_ms=200), "")
+)

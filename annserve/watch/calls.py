@@ -7,9 +7,9 @@ It stands in every log line of the call, in every error that the call ends with,
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterable
 from contextvars import ContextVar
 
@@ -60,7 +60,7 @@ class Call:
         self._begun = time.perf_counter()
         self._logged = logged
         self.method, self.caller = method, caller
-        self.request_id = _asked_for(metadata) or uuid.uuid4().hex
+        self.request_id = _asked_for(metadata) or os.urandom(16).hex()
         self.facts: dict[str, str | int | float] = {}
         self._span = begin_span(method, metadata, self.request_id)
 

@@ -1,0 +1,372 @@
+"""Measure a server as its users meet it: real processes, load from other processes, open loop.
+
+    python bench/server.py PART INDEX QUERIES --json bench/results/<date>-server/<name>.json
+
+Parts: ``unary`` (a call of one query against an echo server's call and the search alone), ``batch`` (calls of a hundred
+queries against the engine alone), ``overload`` (three times what is answered at best), ``memory`` (of 1 to 4 workers),
+``drain`` (SIGTERM under load), ``swap`` (20 versions under load), ``soak`` (hours, versions swapped meanwhile).
+
+Servers run on the cores of ``--server-cores``, loads on those of ``--load-cores``; what is compared takes turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from server_load import METHOD
+
+import annserve
+from annserve.index.manifest import read_current
+from annserve.index.publish import publish
+from annserve.measure.machine import describe_machine
+from annserve.rpc import search_pb2
+from annserve.vectors.formats import read_matrix
+
+HERE = Path(__file__).parent
+K = 10
+ROUNDS = 5
+ROW_TYPES = {"float32": 1, "float16": 2, "uint8": 3, "int8": 4}
+
+
+def message_of(queries: np.ndarray) -> bytes:
+    row_type = ROW_TYPES[queries.dtype.name]
+    matrix = search_pb2.Matrix(row_type=row_type, dim=queries.shape[1], data=queries.tobytes())
+    return search_pb2.SearchRequest(matrix=matrix, k=K).SerializeToString()
+
+
+@contextmanager
+def started(cores: str, *command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a server on some cores until the block ends; give the process and its address."""
+    process = subprocess.Popen(
+        ["taskset", "-c", cores, sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().split()[-1]
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+
+
+def serving(options: argparse.Namespace, *more: str, index: Path | None = None) -> Any:
+    place = f"bench={index or options.index}"
+    settings = ("--listen", "127.0.0.1:0", "--io", options.io)
+    return started(options.server_cores, "-m", "annserve", "serve", place, *settings, *more)
+
+
+def asked(address: str, messages: list[bytes], seconds: float, callers: int = 1) -> tuple[float, list[float]]:
+    """Ask in a closed loop; give calls a second and their latencies in seconds."""
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+
+    def ask(caller: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), ("connection", caller)]
+        with grpc.insecure_channel(address, options=options) as channel:
+            call, turn = channel.unary_unary(METHOD), caller * 31
+            call(messages[0], timeout=20)
+            while (begun := time.perf_counter()) < until:
+                call(messages[turn % len(messages)], timeout=20)
+                taken.append(time.perf_counter() - begun)
+                turn += 1
+
+    callers_ = [threading.Thread(target=ask, args=(caller,)) for caller in range(callers)]
+    for one in callers_:
+        one.start()
+    for one in callers_:
+        one.join()
+    return len(taken) / seconds, taken
+
+
+def loaded(options: argparse.Namespace, lines: list[str], n: int, **told: Any) -> list[subprocess.Popen[str]]:
+    """Start so many processes of load, which share the rate and begin together."""
+    begin, rate = time.time() + 3, told.pop("rate")
+    processes = []
+    for i in range(n):
+        command = ["taskset", "-c", options.load_cores, sys.executable, str(HERE / "server_load.py")]
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdin is not None
+        shared = {"rate": rate / n, "seed": i, "begin": begin, **told}
+        process.stdin.write("\n".join([json.dumps(shared), *lines]))
+        process.stdin.close()
+        processes.append(process)
+    return processes
+
+
+def outcomes(processes: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
+    found = []
+    for process in processes:
+        assert process.stdout is not None
+        found.append(json.loads(process.stdout.read()))
+        process.wait()
+    return found
+
+
+def total(found: list[dict[str, Any]], status: str = "OK") -> int:
+    return sum(one["statuses"].get(status, {}).get("count", 0) for one in found)
+
+
+def alone(
+    options: argparse.Namespace, queries: np.ndarray, size: int, seconds: float, threads: int
+) -> tuple[float, float]:
+    """Search in a process of its own on the server's cores; give the median seconds of a call, and queries a second."""
+    program = (
+        "import sys, time, statistics, numpy as np, annserve\n"
+        "index = annserve.open(sys.argv[1], threads=int(sys.argv[5]), io=sys.argv[6])\n"
+        "q = np.load(sys.argv[2]); size = int(sys.argv[3]); seconds = float(sys.argv[4])\n"
+        "for i in range(0, 300, size): index.search(q[i:i+size], 10)\n"
+        "taken, turn, until = [], 0, time.perf_counter() + seconds\n"
+        "while (begun := time.perf_counter()) < until:\n"
+        "    at = turn * size % (len(q) - size + 1); index.search(q[at:at+size], 10)\n"
+        "    taken.append(time.perf_counter() - begun); turn += 1\n"
+        "print(statistics.median(taken), len(taken) * size / sum(taken))\n"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, queries)
+        file.flush()
+        arguments = [str(options.index), file.name, str(size), str(options.seconds), str(threads), options.io]
+        told = subprocess.run(
+            ["taskset", "-c", options.server_cores, sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        ).stdout.split()
+    return float(told[0]), float(told[1])
+
+
+def unary(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """A call of one query, against an echo of as many bytes and the search alone."""
+    messages = [message_of(queries[i : i + 1]) for i in range(len(queries))]
+    rounds = []
+    with (
+        started(options.server_cores, str(HERE / "server_echo.py"), "300") as (_, echo),
+        serving(options, "--threads", "1") as (_, address),
+    ):
+        asked(address, messages, 1.5)
+        for _ in range(ROUNDS):
+            echoed = statistics.median(asked(echo, messages, options.seconds)[1])
+            called = statistics.median(asked(address, messages, options.seconds)[1])
+            searched, _ = alone(options, queries, 1, 1)
+            rounds.append({"echo_us": echoed * 1e6, "search_us": searched * 1e6, "call_us": called * 1e6})
+    ratios = [one["call_us"] / (one["echo_us"] + one["search_us"]) for one in rounds]
+    return {"rounds": rounds, "call_to_echo_and_search": statistics.median(ratios)}
+
+
+def batch(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """Calls of a hundred queries from two callers, against the engine alone on the same cores."""
+    messages = [message_of(queries[i : i + 100]) for i in range(0, len(queries) - 99, 100)]
+    threads = len(os.sched_getaffinity(0) & cores_of(options.server_cores))
+    rounds = []
+    with serving(options, "--threads", str(threads)) as (_, address):
+        asked(address, messages, 1.5, 2)
+        for _ in range(ROUNDS):
+            rate = asked(address, messages, options.seconds, options.callers)[0] * 100
+            rounds.append({"server_qps": rate, "engine_qps": alone(options, queries, 100, threads)[1]})
+    shares = [one["server_qps"] / one["engine_qps"] for one in rounds]
+    return {"threads": threads, "callers": options.callers, "rounds": rounds, "share": statistics.median(shares)}
+
+
+def overload(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """What is answered at ever higher rates, up to three times the most."""
+    size = options.batch
+    lines = [message_of(queries[i : i + size]).hex() for i in range(0, len(queries) - size + 1, size)]
+    steps = []
+    with serving(options, "--workers", str(options.workers)) as (_, address):
+        most = options.rate
+        asked(address, [bytes.fromhex(line) for line in lines], 2, 8)
+        for share in (0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0):
+            found = outcomes(
+                loaded(options, lines, 2, address=address, rate=most * share, seconds=options.seconds, timeout=1.0)
+            )
+            steps.append({"offered": most * share, "answered": total(found) / options.seconds, "loads": found})
+            print(f"{most * share:8.0f} offered {steps[-1]['answered']:8.1f} answered", flush=True)
+    peak = max(step["answered"] for step in steps)
+    return {
+        "batch": size,
+        "workers": options.workers,
+        "steps": steps,
+        "peak": peak,
+        "at_most": steps[-1]["answered"] / peak,
+    }
+
+
+def memory(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """Proportional memory of all processes of a server, after calls of one and of a hundred queries."""
+    messages = [message_of(queries[i : i + 1]) for i in range(100)] + [message_of(queries[:100])]
+    found = []
+    for workers in (1, 2, 3, 4):
+        with serving(options, "--workers", str(workers), "--threads", "1") as (process, address):
+            for _ in range(8):
+                asked(address, messages, 0.5, 4)
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            sizes = [one.memory_full_info() for one in family]
+            found.append(
+                {
+                    "workers": workers,
+                    "processes": len(family),
+                    "pss_bytes": sum(one.pss for one in sizes),
+                    "uss_bytes": [one.uss for one in sizes],
+                }
+            )
+    first, last = found[0]["pss_bytes"], found[-1]["pss_bytes"]
+    return {"servers": found, "share_of_each_further": (last - first) / 3 / first}
+
+
+def drain(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """SIGTERM under load: of the calls that had begun before it, none may fail."""
+    messages = [message_of(queries[i : i + 1]) for i in range(len(queries))]
+    rounds = []
+    for _ in range(ROUNDS):
+        calls: list[tuple[float, float, str]] = []
+        with serving(options, "--workers", "2") as (process, address):
+            callers = [
+                threading.Thread(target=until_refused, args=(address, messages[caller], calls)) for caller in range(16)
+            ]
+            for one in callers:
+                one.start()
+            time.sleep(1.5)
+            told = time.perf_counter()
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(30)
+            took = time.perf_counter() - told
+            for one in callers:
+                one.join()
+        under_way = [status for begun, end, status in calls if begun < told < end]
+        rounds.append(
+            {
+                "calls": len(calls),
+                "under_way": len(under_way),
+                "failed_of_those": sum(status != "OK" for status in under_way),
+                "refused_after": sum(status != "OK" for begun, _, status in calls if begun >= told),
+                "exit_code": code,
+                "seconds": took,
+            }
+        )
+    return {"rounds": rounds}
+
+
+def until_refused(address: str, message: bytes, calls: list[tuple[float, float, str]]) -> None:
+    """Ask again and again until a call fails; note when each began and ended, and how."""
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call, status = channel.unary_unary(METHOD), "OK"
+        while status == "OK":
+            begun = time.perf_counter()
+            try:
+                call(message, timeout=5)
+            except grpc.RpcError as error:
+                status = error.code().name
+            calls.append((begun, time.perf_counter(), status))
+
+
+def swap(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """Twenty new versions under load; each answer must be the right one."""
+    return soak(options, queries)
+
+
+def soak(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
+    """A long load at one rate, versions published meanwhile, memory sampled."""
+    with annserve.open(options.index, threads=1) as index:
+        ids = index.search(queries, K).ids
+    lines = [f"{message_of(queries[i : i + 1]).hex()} {ids[i].tobytes().hex()}" for i in range(len(queries))]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        folder = Path(scratch) / "index"
+        subprocess.run(["cp", "-r", str(options.index), str(folder)], check=True)
+        with serving(options, "--workers", str(options.workers), index=folder) as (process, address):
+            loads = loaded(
+                options, lines, 2, address=address, rate=options.rate, seconds=options.seconds, timeout=5.0,
+                slice_seconds=max(options.seconds / 20, 1.0),
+            )  # fmt: skip
+            begun, swapped, samples = time.monotonic() + 3, 0, []
+            while any(load.poll() is None for load in loads):
+                time.sleep(min(options.seconds / 60, 5.0))
+                passed = time.monotonic() - begun
+                samples.append({"seconds": round(passed, 1), "pss_bytes": memory_by_process(process)})
+                if swapped < options.swaps and passed > (swapped + 1) * options.seconds / (options.swaps + 1):
+                    manifest = read_current(folder)
+                    publish(folder, replace(manifest, snapshot=manifest.snapshot + 1))
+                    swapped += 1
+            found = outcomes(loads)
+    return {
+        "workers": options.workers,
+        "rate": options.rate,
+        "swaps": swapped,
+        "sent": sum(one["sent"] for one in found),
+        "answered": total(found),
+        "wrong": sum(one["wrong"] for one in found),
+        "loads": found,
+        "memory": samples,
+    }
+
+
+def memory_by_process(process: subprocess.Popen[str]) -> list[int]:
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return [one.memory_full_info().pss for one in family]
+
+
+def cores_of(text: str) -> set[int]:
+    cores: set[int] = set()
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        cores |= set(range(int(low), int(high or low) + 1))
+    return cores
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, np.ndarray], dict[str, Any]]] = {
+    one.__name__: one for one in (unary, batch, overload, memory, drain, swap, soak)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("queries", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=3.0, help="Of one measurement, or of the whole soak.")
+    parser.add_argument("--server-cores", default="3")
+    parser.add_argument("--load-cores", default="1,2")
+    parser.add_argument("--io", default="auto")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--callers", type=int, default=2, help="Of batches.")
+    parser.add_argument("--batch", type=int, default=1, help="Queries of a call, where it is overloaded.")
+    parser.add_argument("--rate", type=float, default=300.0, help="Calls a second; about the most, where overloaded.")
+    parser.add_argument("--swaps", type=int, default=20)
+    parser.add_argument("--scratch", type=Path, help="Where the index is copied that gets new versions.")
+    options = parser.parse_args()
+    queries = read_matrix(options.queries)[:3_000]
+    found = PARTS[options.part](options, queries)
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    given = {name: value for name, value in given.items() if name not in ("json", "scratch", "index", "queries")}
+    told = {"machine": describe_machine(options.index), "index": options.index.name, "options": given, **found}
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    shown = {name: value for name, value in found.items() if name not in ("steps", "loads", "memory", "servers")}
+    print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+    main()
