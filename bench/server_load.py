@@ -1,7 +1,7 @@
 """One process of an open-loop load: calls go out at their times, whatever becomes of those before.
 
-Reads a line of JSON (arguments of `load`) and then requests, each a line of hex, with the ids expected where answers are
-to be checked. Writes a line of JSON: what was sent, answered, refused, lost or wrong, and latencies from the intended
+Reads a line of JSON (arguments of `load`) and then requests, each a line of hex, and the ids expected if answers are to
+be checked. Writes a line of JSON: what was sent, answered, refused, lost or wrong, and latencies from the intended
 time of each call.
 """
 
