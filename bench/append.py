@@ -25,8 +25,8 @@ import numpy as np
 from main_job import SETS
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.update.append import AppendOptions, append
 from annserve.update.compact import CompactOptions, compact
 from annserve.vectors.formats import read_matrix

@@ -23,7 +23,7 @@ from annserve.measure.machine import describe_machine
 from annserve.vectors.formats import read_matrix
 
 KS, TARGETS, ROUNDS, QUERIES_MAX = (10, 100), (0.80, 0.90, 0.95, 0.98, 0.99), 4, 500
-#: What is paid for; see ``build.forecast``.
+#: What is paid for; see ``design.forecast``.
 NAMES = ("fixed", "head", "row", "row_code", "page_code", "page")
 #: Prices that the kernels' own timings give (a distance of 128 dimensions takes 7 ns): heads go with page codes and
 #: rows with pages, so that a fit can't tell them apart.

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from main_job import CASES, SETS
 
-from annserve.build.calibrate_reads import Placement, calibrate_reads, rated_curves
-from annserve.build.calibrate_sample import limit_worth
-from annserve.build.expected_recall import Curves
-from annserve.build.heldout import NEIGHBOURS, hold_out
-from annserve.build.storage_loss import kept_by_storage
+from annserve.calibrate.expected_recall import Curves
+from annserve.calibrate.heldout import NEIGHBOURS, hold_out
+from annserve.calibrate.reads import Placement, calibrate_reads, rated_curves
+from annserve.calibrate.sample import limit_worth
+from annserve.calibrate.storage_loss import kept_by_storage
 from annserve.index.snapshot import open_snapshot
 from annserve.metric import queries_to_space
 from annserve.pages.check import check_pages

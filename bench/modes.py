@@ -2,7 +2,7 @@
 
     python bench/modes.py --out bench/results/<date>-auto/modes.json [--only sift-125k …] [--threads 2]
 
-Where the ways' pages cross is what ``--codes auto`` goes by (``build.budget``). Builds with the real pipeline, asks the
+Where the ways' pages cross is what ``--codes auto`` goes by (``design.budget``). Builds with the real pipeline, asks a
 set's own queries; counts alone, so load on the machine changes no figure. What is there already isn't measured again.
 """
 

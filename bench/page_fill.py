@@ -17,9 +17,9 @@ from unittest.mock import patch
 import numpy as np
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.clusters import bisection
+from annserve.design.options import BuildOptions
 from annserve.measure.machine import describe_machine
 from annserve.vectors.formats import read_matrix, read_truth
 from annserve.vectors.synthetic import SyntheticOptions, generate

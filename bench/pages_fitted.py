@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from annserve.build.budget import plan_tiers
-from annserve.build.options import MODES
+from annserve.design.budget import plan_tiers
+from annserve.design.options import MODES
 from annserve.search.page_model import Workload, expected_reading
 from annserve.spec import IndexSpec
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.measure.recall import recall_k_at_k
 from annserve.measure.truth import Truth
 from annserve.pages.rows import quantize_rows

@@ -10,6 +10,7 @@ import chromium
 import numpy as np
 import pytest
 from hypothesis import settings
+from surface import Built, build_surface
 
 # The same examples in every run, so that a red build is about the change. ANNSERVE_FUZZ=1 looks for new ones.
 # No deadline: the first example of a kernel compiles it.
@@ -40,6 +41,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chrom
         yield opened
     finally:
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """An index with codes, built once, its rows, and queries that it has never seen."""
+    return build_surface(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture

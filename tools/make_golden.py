@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.update.append import AppendOptions, append
 
 K, N_QUERIES = 10, 8

@@ -25,9 +25,9 @@ from annserve.codes.estimate import (
     row_factors,
     with_constants_of,
 )
-from annserve.codes.layout import Codebook, flat_with_slack, flatten_postings
+from annserve.codes.layout import PAGE_CODE_BYTES, Codebook, flat_with_slack, flatten_postings
 from annserve.codes.tiers import CodeTiers
-from annserve.codes.train import second_moment, train_codebook
+from annserve.codes.train import second_moment, train_codebook, training_rows
 from annserve.events import StageProgressed
 from annserve.heads.layout import HeadNodes
 from annserve.kernels.expected import solve_threshold
@@ -36,10 +36,6 @@ from annserve.vectors.source import Rows
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-#: A page's centroid relative to its head; 16 bytes cost reads, 64 didn't save any.
-PAGE_CODE_BYTES = 32
-#: Of rows as float32 that codebooks and estimates are learned from, where these are rows enough.
-_TRAIN_BYTES, _TRAIN_ROWS_MIN = 30_720_000, 10_000
 #: Base rows that stand in for queries, and the near pages that are looked at for each.
 _QUERIES = 800
 _BLOCK_QUERIES = 16
@@ -246,11 +242,6 @@ def _page_blocks(n_pages: int, dim: int) -> Iterator[slice]:
     step = _pages_at_once(dim)
     for first in range(0, n_pages, step):
         yield slice(first, min(first + step, n_pages))
-
-
-def training_rows(dim: int) -> int:
-    """Give the rows, and the pages, that codes are learned from, where there are as many."""
-    return max(_TRAIN_ROWS_MIN, _TRAIN_BYTES // (4 * dim))
 
 
 def _encode_pages(

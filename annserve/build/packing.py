@@ -16,7 +16,7 @@ Pages are two row files, ``.members`` and ``.centroids``. Beside rows in another
 by one range each, regions by the pages that they began as. The work is that of ``clusters.hierarchy``, and so are the
 pages: rows in RAM give the same.
 
-Peak RAM: a partition or region per thread; 64 bytes a page, and the grouping of pages into postings (``build.memory``).
+Peak RAM: a partition or region per thread; 64 bytes a page, and the grouping of pages in postings (``design.memory``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.memory import Memory
 from annserve.build.steps import Steps
 from annserve.clusters.bisection import pages_needed
 from annserve.clusters.hierarchy import (
@@ -44,6 +43,7 @@ from annserve.clusters.hierarchy import (
     offsets_of,
 )
 from annserve.clusters.refinement import REFINE_ROUNDS, Pages, Progress, refine
+from annserve.design.memory import Memory
 from annserve.events import StageFinished, StageProgressed, StageStarted
 from annserve.spec import IndexSpec
 from annserve.vectors.row_file import RowFile, SpaceRows, create_rows, open_rows

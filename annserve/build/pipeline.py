@@ -13,16 +13,16 @@ replicate   ``build.replicate``        rows near borders → further postings to
 encode      ``build.encode``           pages and rows → codes, where the RAM budget has room for them
 spread      ``build.vicinities``       codes of rows → vicinities on disk, where RAM holds none
 pack        ``build.postings``         rows in page order → posting pages on disk
-hold out    ``build.heldout``          rows → queries and their exact neighbours
+hold out    ``calibrate.heldout``          rows → queries and their exact neighbours
 keep        ``build.raw_rows``         rows as given → raw pages on disk, where re-ranking wants them
-calibrate   ``build.calibrate``        held-out rows → effort by recall target and difficulty
-verify      ``build.verify``           every page and row id read back
+calibrate   ``calibrate.plan``        held-out rows → effort by recall target and difficulty
+verify      ``report.verify``           every page and row id read back
 publish     ``index.publish``          files → manifest → CURRENT, one atomic step
 ==========  =========================  ===============================================================
 
 Nothing can be opened before the last step. Each step takes its input from files that earlier ones left, and is
 recorded when its own are durable (``build.steps``): a build that was killed goes on after the last one, to the very
-same index. Peak RAM is stated and kept by ``build.memory``.
+same index. Peak RAM is stated and kept by ``design.memory``.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from annserve.build.calibrate_sample import read_sample
-from annserve.build.design import design
 from annserve.build.heap import keep_nothing_freed
-from annserve.build.memory import plan_memory
-from annserve.build.options import BuildOptions
-from annserve.build.outcome import tell_outcome
 from annserve.build.packing import STAGED, pack_staged
 from annserve.build.postings import Stored
 from annserve.build.raw_rows import plan_raw_rows
-from annserve.build.report_page import write_page
 from annserve.build.row_ids import row_ids
 from annserve.build.segment_steps import Job, finish_segment
 from annserve.build.steps import Steps, what_decides
-from annserve.build.verify import verify_segment
 from annserve.build.workplace import require_space, workplace
+from annserve.calibrate.sample import read_sample
+from annserve.design.choose import design
+from annserve.design.memory import plan_memory
+from annserve.design.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, ignore
 from annserve.index import names
 from annserve.index.manifest import Manifest, SegmentEntry
 from annserve.index.publish import describe_segment, publish
 from annserve.index.segment import open_segment
+from annserve.report.outcome import tell_outcome
+from annserve.report.page import write_page
+from annserve.report.verify import verify_segment
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.vectors.fingerprint import fingerprint, what_changed

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.options import BuildOptions
 from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import Packing
+from annserve.design.options import BuildOptions
 from annserve.errors import InputError
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.index.raw_file import raw_writer

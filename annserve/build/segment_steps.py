@@ -11,27 +11,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from annserve.build.budget import TierPlan
-from annserve.build.calibrate import calibrate
-from annserve.build.calibrate_sample import read_sample
-from annserve.build.design import Design
 from annserve.build.drafts import remove_drafts
 from annserve.build.encode import encode_rows
-from annserve.build.heldout import NEIGHBOURS, HeldOut, hold_out
-from annserve.build.likeness import hardness_of
-from annserve.build.memory import Memory
-from annserve.build.options import BuildOptions
 from annserve.build.packing import packed_origin, packed_rows, read_packing
 from annserve.build.postings import Stored, centroids_of_postings, write_pages
 from annserve.build.raw_rows import decide_raw_rows, keep_raw_rows, stage_other_rows
 from annserve.build.replicate import replicate
-from annserve.build.report import build_report
 from annserve.build.row_ids import row_ids
 from annserve.build.steps import Steps
-from annserve.build.storage_loss import loss_of_storage
 from annserve.build.vicinities import write_vicinities
+from annserve.calibrate.heldout import NEIGHBOURS, HeldOut, hold_out
+from annserve.calibrate.plan import calibrate
+from annserve.calibrate.sample import read_sample
+from annserve.calibrate.storage_loss import loss_of_storage
 from annserve.clusters.hierarchy import Packing
 from annserve.codes.vicinity_layout import VicinityLayout
+from annserve.design.budget import TierPlan
+from annserve.design.choose import Design
+from annserve.design.likeness import hardness_of
+from annserve.design.memory import Memory
+from annserve.design.options import BuildOptions
 from annserve.heads.graph import join_heads
 from annserve.heads.layout import HeadNodes
 from annserve.index import names
@@ -40,6 +39,7 @@ from annserve.index.segment import Segment, read_codes, read_heads, write_codes,
 from annserve.index.vicinities import open_vicinities
 from annserve.pages.layout import PageLayout
 from annserve.raw.layout import RawLayout
+from annserve.report.record import build_report
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.vectors.row_file import RowFile, SpaceRows

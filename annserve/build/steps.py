@@ -24,7 +24,7 @@ from typing import Any
 import numpy.typing as npt
 
 from annserve.build.heap import return_what_is_free
-from annserve.build.options import BuildOptions
+from annserve.design.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, StageFinished, StageStarted
 from annserve.index.sealed import read_sealed, write_sealed

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from annserve.build.budget import TierPlan
-from annserve.build.memory import scratch_bytes
 from annserve.build.steps import unfinished_steps
+from annserve.design.budget import TierPlan
+from annserve.design.memory import scratch_bytes
 from annserve.errors import ConflictError, InputError, OutputError
 from annserve.index import names
 from annserve.raw.layout import RawLayout

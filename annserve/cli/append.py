@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from annserve.build.options import CODES
 from annserve.cli.event_log import build_events
+from annserve.design.options import CODES
 
 
 @click.command("append")

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import click
 
-from annserve.build.options import CODES, RERANKS, BuildOptions
 from annserve.cli.event_log import STDERR, build_events
+from annserve.design.options import CODES, RERANKS, BuildOptions
 from annserve.errors import InputError
 from annserve.sizes import bytes_text
 from annserve.spec import METRICS
@@ -136,7 +136,7 @@ def _standard_input() -> BinaryIO:
 
 def _announce(source: Path, options: BuildOptions) -> None:
     """Say what the index will be, before the work."""
-    from annserve.build.design import design
+    from annserve.design.choose import design
     from annserve.vectors.formats import open_vectors
 
     with open_vectors(source, column=options.column) as vectors:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annserve.build.options import CODES, MODES, REPLICAS_MAX, BuildOptions
+from annserve.design.options import CODES, MODES, REPLICAS_MAX, BuildOptions
 from annserve.errors import InputError
 from annserve.sizes import bytes_of
 from annserve.spec import METRICS, RECALL_TARGET_DEFAULT, ROW_TYPES, IndexSpec, check_k, check_recall_target
 
 if TYPE_CHECKING:
-    from annserve.build.forecast import Forecast
+    from annserve.design.forecast import Forecast
     from annserve.storage.prices import DiskPrices
 
 #: Budgets and targets that stand beside the one asked for.
@@ -98,10 +98,10 @@ def command(
     queries read comes from a model fitted to measurements, given with its uncertainty; vectors of the same kind
     (--like) or an index of them (--index) make it better. Nothing is written.
     """
-    from annserve.build.design import cheapest, page_sizes
-    from annserve.build.forecast import forecast
-    from annserve.build.likeness import Likeness, like_file, like_index
     from annserve.cli.plan_text import plan_text
+    from annserve.design.choose import cheapest, page_sizes
+    from annserve.design.forecast import forecast
+    from annserve.design.likeness import Likeness, like_file, like_index
     from annserve.raw.layout import RawLayout
 
     recall_target = check_recall_target(recall_target)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annserve.build.budget import ram_with_codes
-from annserve.build.design import cheapest, why_codes, why_page_bytes
-from annserve.build.forecast import Forecast
 from annserve.cli.render import table_text
+from annserve.design.budget import ram_with_codes
+from annserve.design.choose import cheapest, why_codes, why_page_bytes
+from annserve.design.forecast import Forecast
 from annserve.sizes import bytes_text
 from annserve.spec import IndexSpec
 

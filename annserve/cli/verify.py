@@ -32,9 +32,9 @@ def command(index: Path, queries: int, events: str | None, as_json: bool) -> Non
     delivers less than its default recall target is at fault too. Leaves with 3 if anything is wrong; each damaged page
     is listed.
     """
-    from annserve.build.recall_sample import sample_recall
-    from annserve.build.verify import verify_index
     from annserve.index.snapshot import open_snapshot
+    from annserve.report.recall_sample import sample_recall
+    from annserve.report.verify import verify_index
 
     snapshot, sample = open_snapshot(index), None
     with build_events(events, "verified") as listener:

@@ -35,6 +35,8 @@ NIBBLE_BITS = 4
 NIBBLE_VALUES = 16
 #: Sums of one 8-bit table entry per nibble stay below 2**16 up to here.
 CODE_BYTES_MAX = 128
+#: Of a page's centroid relative to its head; 16 bytes cost reads, 64 didn't save any.
+PAGE_CODE_BYTES = 32
 #: Longest code that is scanned with tables of 8-bit entries. Rounding adds 1.4 % to the error scale at 28 bytes,
 #: 4 % at 44; longer codes take 16 bits, as two tables and two passes over the codes.
 NARROW_BYTES_MAX = 28

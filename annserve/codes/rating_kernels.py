@@ -55,7 +55,7 @@ def _keep_promising(  # type: ignore[no-untyped-def]
 ):
     """Drop pages from `order` that promise fewer hits than `below` (a logarithm); give how many are left.
 
-    A Poisson regression fitted in calibration (``build.calibrate_reads``) on the page's log distance and log spread,
+    A Poisson regression fitted in calibration (``calibrate.reads``) on the page's log distance and log spread,
     relative to the log bar of the first pages, and on its rank. The first `first` pages stay.
 
     Parameters

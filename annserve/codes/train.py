@@ -35,6 +35,13 @@ WEIGHT = 0.5
 _WEIGHT_FLOOR = 1e-3
 _LLOYD_ROUNDS = 40
 _BLOCK_ROWS = 4_096
+#: Of rows as float32 that codes are learned from, where these are rows enough.
+_TRAIN_BYTES, _TRAIN_ROWS_MIN = 30_720_000, 10_000
+
+
+def training_rows(dim: int) -> int:
+    """Give how many rows of so many dimensions, or pages, codes are to be learned from."""
+    return max(_TRAIN_ROWS_MIN, _TRAIN_BYTES // (4 * dim))
 
 
 def train_codebook(residuals: F32, code_bytes: int, directions: F64 | None = None, weight: float = WEIGHT) -> Codebook:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from annserve.build.options import BuildOptions
+from annserve.design.options import BuildOptions
 from annserve.errors import InputError, NotFoundError
 from annserve.index import names
 from annserve.jobs.folder import DataFolder

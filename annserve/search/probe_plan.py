@@ -1,7 +1,7 @@
 """How many postings a query probes where there are no codes: what calibration found, asked at search time.
 
 A query's *difficulty* is the squared distance to its nearest head: queries that lie away from the data have all
-postings at about one distance and need more of them. Calibration (``build.calibrate_probes``) stores, for a few k
+postings at about one distance and need more of them. Calibration (``calibrate.probes``) stores, for a few k
 and recall targets, the probes that queries of each difficulty need; logarithms of probes are interpolated.
 """
 

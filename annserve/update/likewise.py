@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annserve.build.budget import ram_per_vector
-from annserve.build.options import RERANKS, BuildOptions
+from annserve.design.budget import ram_per_vector
+from annserve.design.options import RERANKS, BuildOptions
 from annserve.errors import InputError
 from annserve.index.segment import Segment
 from annserve.index.snapshot import Snapshot
@@ -81,7 +81,7 @@ def options_likewise(snapshot: Snapshot, **told: Any) -> BuildOptions:
 
 
 def mode_of(segment: Segment) -> str:
-    """Say how a segment's pages are chosen, one of ``build.options.MODES``."""
+    """Say how a segment's pages are chosen, one of ``design.options.MODES``."""
     if segment.codes is None:
         return "none"
     return "ssd" if segment.vicinities is not None else "ram"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from annserve.build.report_page import write_page
 from annserve.errors import ConflictError, OutputError
 from annserve.index import names
 from annserve.index.manifest import Manifest, read_current
 from annserve.index.publish import publish
+from annserve.report.page import write_page
 from annserve.storage.atomic import locked
 
 

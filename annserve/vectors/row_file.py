@@ -6,7 +6,7 @@
 
 Rows may be vectors, numbers of rows, or what a step works out of each. A row file is scratch: it is made in a build's
 folder and read by that build alone, so it carries neither header nor checksum; what lies in it is proven end to end by
-``build.verify``.
+``report.verify``.
 
 Invariants: rows may be written in any order; threads may read and write side by side, at different ranges; peak memory
 is what is read.

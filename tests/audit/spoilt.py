@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.index import names
 from annserve.index.manifest import read_current
 from annserve.index.publish import describe_file, publish

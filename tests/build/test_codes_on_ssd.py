@@ -9,11 +9,11 @@ import pytest
 from surface import surface_rows
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
-from annserve.build.verify import verify_segment
+from annserve.design.options import BuildOptions
 from annserve.errors import CorruptionError
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_segment
 
 N_ROWS, DIM, RAM = 4_000, 64, "6B"
 

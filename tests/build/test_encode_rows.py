@@ -7,12 +7,12 @@ import pytest
 from surface import surface_rows
 
 from annserve.build.encode import encode_rows
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import pack_rows
 from annserve.codes.encode import decode
 from annserve.codes.layout import SCAN_SLACK_BYTES, unflatten_postings, unpack_page
+from annserve.design.options import BuildOptions
 from annserve.events import ignore
 from annserve.heads.graph import join_heads
 from annserve.index.snapshot import open_snapshot

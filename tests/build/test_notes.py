@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.build.steps import Steps
+from annserve.design.options import BuildOptions
 
 
 class StopError(Exception):
@@ -26,7 +26,7 @@ def often(monkeypatch):
     monkeypatch.setattr("annserve.build.encode._BLOCK_BYTES", 30_000)
     monkeypatch.setattr("annserve.vectors.source.CHUNK_BYTES", 16_000)
     monkeypatch.setattr("annserve.build.packing._BLOCK_BYTES", 20_000)
-    monkeypatch.setattr("annserve.build.memory.PARTITION_ROWS", 900)
+    monkeypatch.setattr("annserve.design.memory.PARTITION_ROWS", 900)
 
 
 def test_every_long_step_goes_on_from_its_notes(tmp_path, monkeypatch, often):

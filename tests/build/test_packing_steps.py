@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annserve.build.memory import Memory
 from annserve.build.packing import STAGED, pack_staged, packed_origin, packed_rows, read_packing
 from annserve.build.steps import Steps
 from annserve.clusters.hierarchy import pack_rows
+from annserve.design.memory import Memory
 from annserve.events import ignore
 from annserve.metric import rows_to_space
 from annserve.spec import IndexSpec

@@ -10,13 +10,13 @@ import pytest
 from surface import surface_rows
 
 import annserve
-from annserve.build.budget import plan_tiers
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
-from annserve.build.verify import verify_segment
+from annserve.design.budget import plan_tiers
+from annserve.design.options import BuildOptions
 from annserve.errors import InputError
 from annserve.index.snapshot import open_snapshot
 from annserve.pages.layout import HEADER, REPLICAS_SHIFT
+from annserve.report.verify import verify_segment
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 

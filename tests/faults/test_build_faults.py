@@ -143,7 +143,7 @@ PUBLISH = (
     KILL_IN_COPIES
     + """
 from annserve.build import pipeline
-from annserve.build.options import BuildOptions
+from annserve.design.options import BuildOptions
 
 real = pipeline.publish
 

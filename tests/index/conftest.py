@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import annserve
-from annserve.build.verify import verify_segment
 from annserve.errors import CorruptionError, NotFoundError, VersionError
 from annserve.index import names
 from annserve.index.manifest import read_current
 from annserve.index.publish import describe_segment, publish
 from annserve.index.segment import CODES_MAGIC, HEADS_MAGIC, write_heads
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_segment
 from annserve.storage.checksum import crc32c
 from annserve.storage.container import ContainerWriter, open_container
 

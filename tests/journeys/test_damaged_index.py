@@ -9,9 +9,9 @@ import pytest
 from journeys.doors import annserve, files_of
 
 import annserve as product
-from annserve.build.verify import verify_index
 from annserve.errors import CorruptionError, FormatError
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_index
 
 N_PLACES = 60
 

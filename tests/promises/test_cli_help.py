@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from annserve.build.options import BuildOptions
 from annserve.cli.main import COMMANDS, cli
+from annserve.design.options import BuildOptions
 from annserve.update.append import AppendOptions
 from annserve.update.compact import CompactOptions
 from annserve.vectors.synthetic import SyntheticOptions

@@ -9,8 +9,8 @@ import pytest
 from oracles import raw as oracle
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.errors import DeadlineError
 from annserve.search import engine, exact
 

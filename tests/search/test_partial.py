@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.errors import DeadlineError
 from annserve.search import engine, exact
 from annserve.search.clock import Clock, Deadline

@@ -10,11 +10,11 @@ import pytest
 from oracles import raw as oracle
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
-from annserve.build.verify import verify_segment
+from annserve.design.options import BuildOptions
 from annserve.errors import CorruptionError, InputError
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_segment
 
 N, DIM, OTHER_DIM, K = 1_200, 24, 40, 10
 

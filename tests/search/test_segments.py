@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
-from annserve.build.verify import verify_index
+from annserve.design.options import BuildOptions
 from annserve.errors import CorruptionError, DeadlineError, ReadError
 from annserve.index.manifest import read_current
 from annserve.index.publish import publish
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_index
 from annserve.results import SearchStats
 from annserve.search.block import BlockResult, merged
 from annserve.search.segments import planned_of, surprise_of

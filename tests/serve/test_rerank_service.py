@@ -10,9 +10,9 @@ import pytest
 from running import RunningServer, serving
 
 import annserve
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.client import Client
+from annserve.design.options import BuildOptions
 from annserve.errors import InputError
 from annserve.rpc import search_pb2, search_pb2_grpc
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 from annserve.update.append import AppendOptions, append
 from annserve.vectors.truth import exact_neighbours
 

@@ -18,14 +18,14 @@ from journeys.killed import KILL_IN_COPIES
 from update.conftest import KINDS, NEW, OLD, options_for
 
 import annserve as product
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
-from annserve.build.verify import verify_index
+from annserve.design.options import BuildOptions
 from annserve.errors import ConflictError, CorruptionError, InputError, OutputError
 from annserve.index.manifest import read_current
 from annserve.index.publish import publish
 from annserve.index.segment import Segment
 from annserve.index.snapshot import open_snapshot
+from annserve.report.verify import verify_index
 from annserve.storage.atomic import locked
 from annserve.update import append as journey
 from annserve.update.append import AppendOptions, append

@@ -12,9 +12,9 @@ from journeys.doors import COMMAND, annserve, files_of
 from update.conftest import KINDS, NEW, OLD, options_for
 
 import annserve as product
-from annserve.build.verify import verify_index
 from annserve.errors import CorruptionError, OutputError
 from annserve.index.snapshot import Snapshot, open_snapshot
+from annserve.report.verify import verify_index
 from annserve.update import compact as journey
 from annserve.update.append import AppendOptions, append
 from annserve.update.compact import CompactOptions, compact

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import annserve.collection
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 
 from ..base.module import BaseANN
 

@@ -10,8 +10,8 @@ from benchmark.algorithms.base import BaseANN
 from benchmark.datasets import DATASETS
 
 import annserve.collection
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
+from annserve.design.options import BuildOptions
 
 _METRICS = {"euclidean": "l2", "ip": "ip", "angular": "cosine"}
 _SUFFIXES = {"uint8": ".u8bin", "int8": ".i8bin", "float32": ".fbin"}

@@ -53,8 +53,8 @@ class AnnserveClient(VectorDB):
         return len(rows), None
 
     def optimize(self, data_size=None):
-        from annserve.build.options import BuildOptions
         from annserve.build.pipeline import build
+        from annserve.design.options import BuildOptions
 
         ids = np.fromfile(self._folder / "ids.i64", np.int64)
         rows = np.memmap(self._folder / "rows.f32", np.float32, "r", shape=(len(ids), self._dim))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 import annserve.collection
-from annserve.build.options import BuildOptions
 from annserve.build.pipeline import build
 from annserve.compare.peer import Peer
+from annserve.design.options import BuildOptions
 from annserve.index.snapshot import open_snapshot
 from annserve.spec import RECALL_TARGETS
 
