@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,9 +18,10 @@ from journeys.doors import COMMAND
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-#: Set-up is done where tests run, and needs the network; the address is replaced by a free one.
+#: Set-up is done where tests run, and needs the network; ports are replaced by free ones.
 SET_UP = ("python3 -m venv", "export PATH")
-ADDRESS = "127.0.0.1:50051"
+PORTS = ("50051", "50052", "9465")
+PROGRAMS = {"annserve", "openssl", "curl"}
 
 
 def commands(block: str) -> list[str]:
@@ -40,32 +43,53 @@ def served(arguments: list[str], folder: Path) -> Iterator[None]:
     assert server.returncode == 0
 
 
-def test_what_the_readme_says_runs_in_its_order(tmp_path, monkeypatch):
-    """Bash and Python blocks in one folder; a server that one of them starts answers the ones after it."""
+def with_free_ports(text: str) -> str:
+    with ExitStack() as held:
+        for port in PORTS:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            text = text.replace(f":{port}", f":{probe.getsockname()[1]}")
+    return text
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A clone's folder, as far as commands see it, in which ``annserve`` is this very code."""
     (tmp_path / "datasets").symlink_to(ROOT / "datasets")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "annserve").write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    (tmp_path / "bin" / "annserve").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    return tmp_path
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("openssl", "curl"))), reason="needs openssl and curl")
+def test_what_the_readme_says_runs_in_its_order(folder):
+    """Bash and Python blocks in one folder; a server that one of them starts answers the ones after it."""
     names: dict[str, object] = {}
     ran: list[str] = []
+    scraped = ""
     with ExitStack() as servers:
-        for language, block in BLOCK.findall(README.replace(ADDRESS, address)):
+        for language, block in BLOCK.findall(with_free_ports(README)):
             if language == "python":
                 exec(compile(block, "README.md", "exec"), names)
                 ran.append(language)
             for line in commands(block) if language == "bash" else ():
                 program, *arguments = shlex.split(line)
-                assert program == "annserve", line
-                ran.append(arguments[0])
-                if arguments[0] == "serve":
-                    servers.enter_context(served(arguments, tmp_path))
+                assert program in PROGRAMS, line
+                ran.append(arguments[0] if program == "annserve" else program)
+                if ran[-1] == "serve":
+                    servers.enter_context(served(arguments, folder))
                 else:
-                    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=tmp_path)
-                    assert ended.returncode == 0, f"{line}\n{ended.stderr}"
-    assert {"build", "inspect", "search", "serve", "query", "bench", "python"} <= set(ran)
+                    shell = ["bash", "-o", "pipefail", "-c", line]
+                    ended = subprocess.run(shell, capture_output=True, text=True, cwd=folder)
+                    assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"
+                    scraped += ended.stdout if program == "curl" else ""
+    assert {"build", "inspect", "search", "serve", "query", "bench", "keys", "curl", "python"} <= set(ran)
+    assert 'annserve_queries_total{collection="docs"} 274.0' in scraped
     assert names["result"].ids.shape == (274, 10)  # type: ignore[attr-defined]
-    assert (tmp_path / "ids.npy").exists()
+    assert (folder / "ids.npy").exists()
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^)#]+)\)", README))
