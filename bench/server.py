@@ -128,9 +128,7 @@ def total(found: list[dict[str, Any]], status: str = "OK") -> int:
     return sum(one["statuses"].get(status, {}).get("count", 0) for one in found)
 
 
-def alone(
-    options: argparse.Namespace, queries: np.ndarray, size: int, seconds: float, threads: int
-) -> tuple[float, float]:
+def alone(options: argparse.Namespace, queries: np.ndarray, size: int, threads: int) -> tuple[float, float]:
     """Search in a process of its own on the server's cores; give the median seconds of a call, and queries a second."""
     program = (
         "import sys, time, statistics, numpy as np, annserve\n"
