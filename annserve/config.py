@@ -61,7 +61,6 @@ class ServeConfig(BaseSettings):
     message_mib: int = Field(64, ge=1, le=1024, description="Largest request and answer.")
     queries_max: int = Field(16_384, ge=1, description="Queries in one request.")
     k_max: int = Field(K_MAX, ge=1, le=K_MAX, description="Neighbours of one query.")
-    calls_max: int = Field(512, ge=1, description="Calls running and waiting; more are refused at once.")
 
     http_listen: str | None = Field(None, description="HOST:PORT of the status page and /metrics.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of key=value, or of JSON.")

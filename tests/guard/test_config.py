@@ -70,11 +70,11 @@ def test_a_wrong_line_of_the_file_is_named(tmp_path, text, message):
 def test_a_wrong_value_is_named_by_where_it_was_given(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"threads is 0 \(--threads\)"):
         read_config(None, {"threads": 0})
-    monkeypatch.setenv("ANNSERVE_CALLS_MAX", "-5")
-    with pytest.raises(InputError, match=r"calls_max is '-5' \(ANNSERVE_CALLS_MAX\)") as refused:
+    monkeypatch.setenv("ANNSERVE_WAITING_MAX", "-5")
+    with pytest.raises(InputError, match=r"waiting_max is '-5' \(ANNSERVE_WAITING_MAX\)") as refused:
         read_config()
-    assert refused.value.field == "calls_max"
-    monkeypatch.setenv("ANNSERVE_CALLS_MAX", "5")
+    assert refused.value.field == "waiting_max"
+    monkeypatch.setenv("ANNSERVE_WAITING_MAX", "5")
     monkeypatch.setenv("ANNSERVE_COLLECTIONS", "not json")
     with pytest.raises(InputError, match="collections"):
         read_config()
