@@ -46,7 +46,9 @@ class Control:
         self.jobs = Jobs(folder)
         pool = ThreadPoolExecutor(WATCHERS_MAX + _THREADS, "control")
         self._server = grpc.server(pool, interceptors=[Door({})], options=_OPTIONS)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(ManageService(folder, self.jobs), self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            ManageService(folder, self.jobs, config.collections), self._server
+        )
         self._server.add_insecure_port(f"unix:{run.control}")
         self._server.start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import grpc
 
@@ -34,10 +34,12 @@ class ManageService(admin_pb2_grpc.AdminServiceServicer):
     folder : DataFolder
     jobs : Jobs
         Of that folder.
+    named : collection of str
+        Collections that were named when the server was started, whose names are taken.
     """
 
-    def __init__(self, folder: DataFolder, jobs: Jobs) -> None:
-        self._folder, self._jobs = folder, jobs
+    def __init__(self, folder: DataFolder, jobs: Jobs, named: Collection[str] = ()) -> None:
+        self._folder, self._jobs, self._named = folder, jobs, named
         #: A collection isn't removed while a job begins in it.
         self._changing = threading.Lock()
         self._watchers = threading.BoundedSemaphore(WATCHERS_MAX)
@@ -49,6 +51,8 @@ class ManageService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.CreateCollectionResponse:
         """Make a folder that an index can be built into."""
         path = self._folder.collection(request.collection)
+        if request.collection in self._named:
+            raise ConflictError(f"there is a collection {request.collection!r} already; choose another name")
         try:
             path.mkdir(mode=0o750)
         except FileExistsError:

@@ -45,7 +45,7 @@ SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 #: Threads for health, reflection and admin calls.
-SIDE_THREADS = 4
+SIDE_THREADS = 64
 #: Calls running and waiting; gRPC itself refuses further ones.
 CALLS_MAX = 2_048
 #: Calls that gRPC holds before this process has seen them; beyond it begins to end some, without asking anyone here.

@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
+from annserve.serve.patience import MESSAGE_SECONDS, patient, patient_as_is
 from annserve.serve.pool import AtOnce, CallPool
 from annserve.watch.calls import REQUEST_ID, Call
 
@@ -84,19 +85,19 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         if isinstance(pool, CallPool) and pool.full:
             return self._turned_away(Call(method, metadata, caller.name, self._when_refused))
         handler = continuation(handler_call_details)
-        if handler is None or not method.startswith(OURS):
-            return handler  # a watcher of health has no thread of its own, which a wrapper would give it
+        if handler is None:
+            return None
+        if not method.startswith(OURS):
+            return handler if handler.request_streaming else patient_as_is(handler)
         call = Call(method, metadata, caller.name, self._when(method))
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.response_streaming:
-            behavior = _answers(handler, decode, call)
-            wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _UNARY_STREAM
-        else:
-            behavior, wrap = _answer(handler.unary_unary, decode, call), grpc.unary_unary_rpc_method_handler
+        answering: Any = _answers if handler.response_streaming else _answer
+        behavior = answering(handler, handler.request_deserializer, call)
         if pool is not None:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
-            behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
-        return wrap(behavior, request_deserializer=None, response_serializer=encode)
+            behavior.experimental_thread_pool = pool
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(behavior, None, handler.response_serializer)
+        return patient(handler, behavior, MESSAGE_SECONDS, lambda context: _no_message(context, call))
 
     def _turned_away(self, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
         """Give what refuses a call that there is no room for, at the least cost: there are many where there is one."""
@@ -115,16 +116,13 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         return "always" if ROLE_OF.get(method) in CHANGING else self._when_refused
 
 
-_UNARY_STREAM = grpc.unary_stream_rpc_method_handler
-
-
-def _answer(answer: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.ServicerContext], Any]:
+def _answer(handler: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.ServicerContext], Any]:
     """Give what answers one message by one."""
 
     def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
         call.enter()
         try:
-            answered = answer(_decoded(message, decode, call.method), context)
+            answered = handler.unary_unary(_decoded(message, decode, call.method), context)
         except Exception as error:
             status = status_of(error, call.method, call.request_id)
         else:
@@ -152,6 +150,9 @@ def _answers(handler: Any, decode: Any, call: Call) -> Callable[[Any, grpc.Servi
         except GeneratorExit:
             call.end("CANCELLED")
             raise
+        except grpc.RpcError:  # of the caller's stream, which has gone
+            call.end("CANCELLED")
+            return
         except Exception as error:
             status = status_of(error, call.method, call.request_id)
         else:
@@ -160,6 +161,13 @@ def _answers(handler: Any, decode: Any, call: Call) -> Callable[[Any, grpc.Servi
         _abort(context, status, call)
 
     return behavior
+
+
+def _no_message(context: grpc.ServicerContext, call: Call) -> Any:
+    """End a call that brought no message, or none in time."""
+    call.enter()
+    error = InputError(f"the call of {call.method} brought no message", field="request")
+    return _abort(context, status_of(error, call.method, call.request_id), call)
 
 
 def _refusal(error: AccessError, call: Call) -> grpc.RpcMethodHandler[Any, Any]:

@@ -103,7 +103,9 @@ class Supervisor:
         if self._config.data is not None:
             self.control = self._closing.enter_context(Control(self._config, self.run))
         # A search uses no BLAS, and threads of one would be lost in a fork.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Nor has gRPC's own log a say: a line for each frame of nonsense lets strangers fill a disk with any bytes.
+        quiet = {"GRPC_VERBOSITY": "NONE", "GLOG_minloglevel": "4"}
+        environment = {**quiet, **os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.run.metrics)
         # Nothing of the folder in which the server was started is ever imported (-P).
         command = [sys.executable, "-P", "-m", "annserve.serve.nursery"]

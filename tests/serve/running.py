@@ -7,10 +7,12 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 LAUNCH = [sys.executable, "-m", "annserve"]
 PLANTED = Path(__file__).with_name("planted")
@@ -20,8 +22,8 @@ READY_SECONDS = 60
 class RunningServer:
     """A server process; `address` is where it answers."""
 
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self.process, self.address = process, address
+    def __init__(self, process: subprocess.Popen[str], address: str, log: IO[str]) -> None:
+        self.process, self.address, self._log = process, address, log
 
     @property
     def port(self) -> int:
@@ -31,26 +33,29 @@ class RunningServer:
         """Send a signal; give the exit code and what the server wrote to stderr."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, errors
+        self.process.wait(30)
+        self._log.seek(0)
+        return self.process.returncode, self._log.read()
 
 
 @contextmanager
 def serving(*folders: Path, engine: str = "fake", options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
     """Run ``annserve serve`` on a free port until the block ends."""
     arguments = ["serve", *map(str, folders), "--listen", "127.0.0.1:0", *options]
-    process = subprocess.Popen(
-        [*LAUNCH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(engine)
-    )
-    try:
-        yield RunningServer(process, _address(process))
-    finally:
-        if process.poll() is None:
-            process.kill()
+    # A file, for a server waits where a pipe is full and nobody reads it.
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(
+            [*LAUNCH, *arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=environment(engine)
+        )
+        try:
+            yield RunningServer(process, _address(process, log), log)
+        finally:
+            if process.poll() is None:
+                process.kill()
             process.communicate()
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _address(process: subprocess.Popen[str], log: IO[str]) -> str:
     assert process.stdout is not None
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -59,7 +64,9 @@ def _address(process: subprocess.Popen[str]) -> str:
             if line.startswith("serving "):
                 return line.split()[-1]
     process.kill()
-    raise AssertionError(f"no server came up: {process.communicate()[1]}")
+    process.communicate()
+    log.seek(0)
+    raise AssertionError(f"no server came up: {log.read()}")
 
 
 def run(*arguments: str, engine: str = "fake") -> subprocess.CompletedProcess[str]:

@@ -53,6 +53,8 @@ def test_collections_are_told_with_their_state(admin):
     assert admin.collection("photos").name == "photos"
     with pytest.raises(NotFoundError):
         admin.collection("other")
+    with pytest.raises(ConflictError, match="already"):
+        admin.create_collection("photos")
     with pytest.raises(InputError, match="name one of"):
         admin.collection()
     with pytest.raises(InputError, match="no index yet") as refused:

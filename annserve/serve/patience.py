@@ -1,0 +1,109 @@
+"""An end to the wait for messages that have begun and don't go on.
+
+gRPC gives a call a thread once its headers are there, and the thread waits for the message; for ever, if the caller
+sends half of one. Some dozens of such calls would leave no thread to anybody else. So the one message of a call is
+taken from a stream, which can be given up: a call whose message isn't there in time is cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+#: For a message to arrive after its headers: 64 MiB at 2 MiB a second, and health's few bytes.
+MESSAGE_SECONDS, SMALL_MESSAGE_SECONDS = 30.0, 5.0
+_LOOK_SECONDS = 0.5
+
+
+class Patience:
+    """Waits for messages, each for a time of its own; threads may share it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[float, grpc.ServicerContext]] = {}
+        self._begun = False
+        self._lock = threading.Lock()
+
+    def message(self, messages: Iterator[bytes], context: grpc.ServicerContext, seconds: float) -> bytes | None:
+        """Give the one message of a call; None where it doesn't come, and the call is over."""
+        if not self._begun:
+            self._begin()
+        key = id(context)
+        self._waiting[key] = (time.monotonic() + seconds, context)
+        try:
+            return next(messages, None)
+        except grpc.RpcError:
+            return None
+        finally:
+            del self._waiting[key]
+
+    def _begin(self) -> None:
+        with self._lock:
+            if not self._begun:
+                threading.Thread(target=self._look, name="patience", daemon=True).start()
+                self._begun = True
+
+    def _look(self) -> None:
+        """Cancel what has waited too long, for as long as the process lives."""
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            for until, context in list(self._waiting.values()):
+                if now > until:
+                    context.cancel()  # type: ignore[no-untyped-call]
+
+
+PATIENCE = Patience()
+
+
+def patient(
+    handler: Any, behavior: Any, seconds: float, missing: Callable[[grpc.ServicerContext], Any]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Give the handler of a method that takes one message, which waits for it no longer than `seconds`.
+
+    Parameters
+    ----------
+    handler : RpcMethodHandler
+        The method's own.
+    behavior : callable
+        What is to be done with a message, as it came.
+    seconds : float
+    missing : callable
+        Ends a call that brought no message.
+    """
+
+    def taking(messages: Iterator[bytes], context: grpc.ServicerContext, *more: Any) -> Any:
+        message = PATIENCE.message(messages, context, seconds)
+        return missing(context) if message is None else behavior(message, context, *more)
+
+    # grpc reads these attributes to choose a pool, and how answers are sent; a function is the only place it looks.
+    for name in ("experimental_non_blocking", "experimental_thread_pool"):
+        if hasattr(behavior, name):
+            setattr(taking, name, getattr(behavior, name))
+    wrap = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    return wrap(taking, request_deserializer=None, response_serializer=handler.response_serializer)
+
+
+def patient_as_is(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """Give the handler of a method that isn't ours, of small messages."""
+    own, decode = handler.unary_stream or handler.unary_unary, handler.request_deserializer
+
+    def behavior(message: bytes, context: grpc.ServicerContext, *more: Any) -> Any:
+        try:
+            request = decode(message)
+        except DecodeError:
+            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no message of this method")
+        return own(request, context, *more)
+
+    for name in ("experimental_non_blocking", "experimental_thread_pool"):
+        if hasattr(own, name):
+            setattr(behavior, name, getattr(own, name))
+
+    def missing(context: grpc.ServicerContext) -> Any:
+        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call brought no message")
+
+    return patient(handler, behavior, SMALL_MESSAGE_SECONDS, missing)
