@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from running import run, serving
 
 from annserve.client import Client
-from annserve.errors import DeadlineError, InputError
+from annserve.errors import BusyError, DeadlineError, InputError
 from annserve.rpc import admin_pb2, admin_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -142,7 +142,8 @@ def test_a_call_whose_deadline_passed_while_it_waited_is_not_begun(slow):
             errors = [call.exception() for call in calls]
         late = [error for error in errors if error is not None]
         assert 1 <= len(late) < 20
-        assert {type(error) for error in late} == {DeadlineError}
+        # Refused at once where its deadline is foreseen to pass, which depends on what was measured before.
+        assert {type(error) for error in late} <= {DeadlineError, BusyError}
         # Twenty searches of 0.4 s would keep the only thread for 8 s.
         with Client(server.address, timeout=4) as client:
             client.search(np.zeros(24), 1)
