@@ -36,7 +36,7 @@ from annserve.errors import AnnserveError
 from annserve.serve.follow import warm
 from annserve.serve.places import places_of
 from annserve.serve.run_folder import RunFolder
-from annserve.serve.worker import opener_of, work
+from annserve.serve.worker import HEEDED, opener_of, work
 from annserve.watch.logs import log_to_stderr
 
 #: Seconds between two looks for workers that ended.
@@ -122,8 +122,8 @@ class Nursery:
 def main() -> None:
     """Read what to serve, load what workers share, and follow orders."""
     # What stops a server is for the supervisor to heed, even where a terminal or an init system tells all processes.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Blocked and not ignored: what is sent to a worker in its first moments waits until it heeds signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
     # Unbuffered: the orders behind it are read elsewhere.
     with open(0, "rb", buffering=0, closefd=False) as orders:
         told = json.loads(orders.readline())

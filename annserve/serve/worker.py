@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ from annserve.watch.tracing import start_tracing
 
 LOG = logging.getLogger("annserve.serve")
 
+#: Signals that end a server; the process that makes workers has them wait.
+HEEDED = (signal.SIGINT, signal.SIGTERM)
 #: Seconds between two looks at whether the parent lives.
 PARENT_SECONDS = 0.5
 
@@ -61,6 +64,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
     catalog.listen(told.note)
     follower = Follower(catalog, lambda: places_of(config), opener_of(config, threads))
     with stop_signals(patient=True) as stop_signal, contextlib.ExitStack() as closing:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         manager = RemoteManager(closing.enter_context(control_channel(run))) if config.data else None
         # Who shares the port gets connections from the moment that it is bound: all must be open before.
         follower.look()

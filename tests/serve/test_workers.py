@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,10 +16,12 @@ import fake
 import numpy as np
 import psutil
 import pytest
-from running import run, serving
+from running import environment, run, serving
 
 from annserve.client import Client
+from annserve.config import ServeConfig
 from annserve.errors import CorruptionError, ServerError
+from annserve.serve.run_folder import RunFolder
 
 ROWS = np.random.default_rng(4).integers(0, 256, (60, 8)).astype(np.uint8)
 
@@ -78,6 +83,27 @@ def test_workers_do_not_outlive_those_that_made_them(folder, level):
         pids = [worker.pid for worker in workers_of(server)]
         os.kill(server.process.pid if level == "supervisor" else nursery.pid, signal.SIGKILL)
         wait_until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids))
+
+
+def test_a_worker_told_to_stop_in_its_first_moment_stops(folder):
+    """The order to stop stands right behind that to start, so that the signal comes before the worker heeds any."""
+    run = RunFolder.make()
+    config = ServeConfig(collections={"photos": folder})
+    told = {"config": config.model_dump(mode="json"), "run": str(run.path), "address": "127.0.0.1:0"}
+    orders = "".join(json.dumps(order) + "\n" for order in (told, {"start": 0}, {"stop": True}))
+    command = [sys.executable, "-P", "-m", "annserve.serve.nursery"]
+    nursery = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment("fake")
+    )
+    assert nursery.stdin is not None
+    nursery.stdin.write(orders)
+    nursery.stdin.flush()
+    assert nursery.wait(60) == 0
+    assert nursery.stdout is not None
+    assert json.loads(nursery.stdout.read().splitlines()[-1]) == {"ended": 0, "status": 0}
+    nursery.stdin.close()
+    nursery.stdout.close()
+    run.remove()
 
 
 def test_a_signal_to_all_processes_at_once_is_one_drain(tmp_path):
