@@ -321,6 +321,11 @@ class Collection:
             "io": self._readers[0].describe(),
         }
 
+    def cache_counts(self) -> dict[str, int]:
+        """Give what the cache did so far: repeats, pages saved by answers and proofs, evictions; empty without one."""
+        evicted = {} if self._cache is None else {"page_evictions": self._cache.evictions}
+        return {**evicted, **(self._lookaside.counts if self._lookaside else {})}
+
     def explain(
         self, query: npt.ArrayLike, k: int = 10, *, recall_target: float = RECALL_TARGET_DEFAULT
     ) -> tuple[Explanation, ...]:

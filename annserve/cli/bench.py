@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from annserve.cli import bench_jobs
+from annserve.cli import bench_cache, bench_jobs
 from annserve.cli.render import Progress, table_text
 from annserve.errors import InputError
 from annserve.sizes import bytes_text
@@ -25,7 +25,7 @@ def command() -> None:
     """Measure recall, latency, pages and memory."""
 
 
-for _one in bench_jobs.COMMANDS:
+for _one in (*bench_jobs.COMMANDS, *bench_cache.COMMANDS):
     command.add_command(_one)
 
 

@@ -33,6 +33,8 @@ class Options:
     rerank_candidates: int | None = None
     on_deadline: str = "error"
     session: bytes | str = b""
+    bypass_cache: bool = False
+    approximate_cosine: float | None = None
     request_id: str = ""
 
     def request(
@@ -61,6 +63,8 @@ class Options:
                 rerank_candidates=self.rerank_candidates,
                 on_deadline=_ON_DEADLINE[self.on_deadline],
                 session=self.session.encode() if isinstance(self.session, str) else self.session,
+                bypass_cache=self.bypass_cache,
+                approximate_cosine=self.approximate_cosine,
                 request_id=self.request_id,
                 matrix=matrix,
                 rerank_matrix=rerank_matrix,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,17 @@ from annserve.storage.cache import PageCache
 #: half as many answers; 1/8 saves 2 % fewer (pages are asked for again by other queries, answers by the same alone).
 _ANSWERS_SHARE = 16
 
+
+class CacheUse(NamedTuple):
+    """What a request asks of a cache; as of ``Collection.search``."""
+
+    session: bytes = b""
+    tenant: bytes = b""
+    bypass_cache: bool = False
+    approximate_cosine: float | None = None
+
+
+AS_IT_COMES = CacheUse()
 _NOTHING = np.zeros((len(SearchStats.COUNTS), 1), np.int64)
 
 

@@ -41,6 +41,10 @@ class Searchable(Protocol):
         rerank_queries: npt.NDArray[Any] | None = ...,
         rerank_candidates: int | None = ...,
         deadline: Deadline | None = ...,
+        session: bytes = ...,
+        tenant: bytes = ...,
+        bypass_cache: bool = ...,
+        approximate_cosine: float | None = ...,
     ) -> SearchResult:
         """Find the `k` nearest rows of each query, or raise DeadlineError once `deadline` has passed."""
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
 import numpy as np
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from annserve.errors import AnnserveError, BusyError, DeadlineError, ServerError
 from annserve.results import SearchResult
+from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
 from annserve.serve.catalog import Version
 
@@ -58,6 +59,7 @@ class Ask:
     recall_target : float
     rerank_queries : (nq, raw dim) array, optional
     rerank_candidates : int, optional
+    cache : CacheUse
     """
 
     queries: npt.NDArray[np.generic]
@@ -65,6 +67,7 @@ class Ask:
     recall_target: float
     rerank_queries: npt.NDArray[np.generic] | None = None
     rerank_candidates: int | None = None
+    cache: CacheUse = AS_IT_COMES
 
     def search(self, version: Version, deadline: Deadline) -> SearchResult:
         """Do it."""
@@ -75,6 +78,7 @@ class Ask:
             rerank_queries=self.rerank_queries,
             rerank_candidates=self.rerank_candidates,
             deadline=deadline,
+            **self.cache._asdict(),
         )
 
 
@@ -347,7 +351,7 @@ def _key_of(version: Version, ask: Ask, deadline: Deadline) -> object:
     """Give what calls must have in common to be searched as one; None for one that goes alone."""
     if deadline.partial or ask.rerank_queries is not None or len(ask.queries) > BATCH_QUERIES // 2:
         return None
-    return id(version), ask.k, ask.recall_target, ask.queries.dtype.str, ask.queries.shape[1]
+    return id(version), ask.k, ask.recall_target, ask.cache, ask.queries.dtype.str, ask.queries.shape[1]
 
 
 def _answer(batch: list[Ticket]) -> None:
@@ -359,7 +363,7 @@ def _answer(batch: list[Ticket]) -> None:
     batch = [ticket for ticket in batch if ticket not in late]
     if len(batch) > 1:
         first = batch[0].ask
-        together = Ask(np.concatenate([ticket.ask.queries for ticket in batch]), first.k, first.recall_target)
+        together = replace(first, queries=np.concatenate([ticket.ask.queries for ticket in batch]))
         try:
             result = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
         except AnnserveError:

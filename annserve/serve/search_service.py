@@ -12,15 +12,16 @@ from annserve.audit import Auditor
 from annserve.errors import AnnserveError, BusyError, DeadlineError, InputError
 from annserve.results import SearchResult
 from annserve.rpc import search_pb2, search_pb2_grpc
+from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
-from annserve.serve.catalog import Catalog, Searchable, Version
+from annserve.serve.catalog import Catalog, Version
 from annserve.serve.convert import answer_bytes, queries_of, rerank_queries_of, response_of
 from annserve.serve.limits import Limits
 from annserve.serve.recall_service import RecallMeter
 from annserve.serve.schedule import Ask, Scheduler
 from annserve.serve.status import refusal_of
-from annserve.spec import RECALL_TARGET_DEFAULT, check_k
-from annserve.watch.calls import describe_call
+from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_session
+from annserve.watch.calls import current_caller, describe_call
 from annserve.watch.metrics import meter
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
@@ -57,12 +58,13 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         begun = time.perf_counter()
         deadline = deadline_of(request, context)
         with self._catalog.lease(request.collection) as version:
-            declared = self._ask_of(request, version.collection)
+            declared = self._ask_of(request, version)
             asked = self._auditor.asked(version.name, declared.recall_target)
             ask = declared if asked == declared.recall_target else replace(declared, recall_target=asked)
             describe_call(collection=version.name, queries=len(ask.queries))
             result = self._search(version, ask, deadline, context, begun)
-            if ask.rerank_queries is None and not result.partial:
+            exact = ask.rerank_queries is None and ask.cache.approximate_cosine is None
+            if exact and not result.partial:
                 self._auditor.observe(version.name, version.snapshot, ask.queries, declared.recall_target, result)
             return response_of(request, result, version.snapshot)
 
@@ -103,10 +105,10 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             else:
                 yield search_pb2.SearchStreamResponse(sequence=one.sequence, found=found)
 
-    def _ask_of(self, request: search_pb2.SearchRequest, collection: Searchable) -> Ask:
+    def _ask_of(self, request: search_pb2.SearchRequest, version: Version) -> Ask:
         """Read what is asked, within limits."""
         queries = queries_of(request)
-        k = check_k(request.k if request.HasField("k") else K_DEFAULT, collection.n_rows)
+        k = check_k(request.k if request.HasField("k") else K_DEFAULT, version.collection.n_rows)
         self._check_size(len(queries), k)
         target = request.recall_target if request.HasField("recall_target") else RECALL_TARGET_DEFAULT
         if request.exact:
@@ -115,7 +117,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             target = 1.0
         candidates = request.rerank_candidates if request.HasField("rerank_candidates") else None
         self._check_candidates(candidates)
-        return Ask(queries, k, target, rerank_queries_of(request), candidates)
+        return Ask(queries, k, target, rerank_queries_of(request), candidates, _cache_use_of(request, version))
 
     def _check_candidates(self, candidates: int | None) -> None:
         if candidates is not None and candidates > self._limits.k:
@@ -140,6 +142,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                 f"have {limits.message_bytes}; send fewer queries at once",
                 field="queries",
             )
+
+
+def _cache_use_of(request: search_pb2.SearchRequest, version: Version) -> CacheUse:
+    """Read what is asked of the cache; who shows another key is another tenant."""
+    session = check_session(request.session)
+    cosine = check_cosine(request.approximate_cosine if request.HasField("approximate_cosine") else None)
+    if "cache" not in version.info.get("ram_tiers", {}):
+        # Calls that ask the same of a cache may share a batch: without one, all do.
+        return AS_IT_COMES
+    return CacheUse(session, current_caller().encode(), request.bypass_cache, cosine)
 
 
 def deadline_of(request: search_pb2.SearchRequest, context: grpc.ServicerContext) -> Deadline:

@@ -33,12 +33,18 @@ _TURN_BITS = 15
 
 # Words of `state`.
 N_USED = 0  # slots that hold a page
-N_WINDOW, WINDOW_HAND = 1, 2  # slots in the window; its oldest once it is full
+N_WINDOW, WINDOW_HEAD = 1, 2  # slots in the window; where its oldest stands
 N_MAIN, MAIN_HAND = 3, 4  # slots in the main part; where the next comparison begins
 N_ASKED = 5  # pages asked for since counts were halved
 TURN, TURN_ASKED = 6, 7  # number of the turn; pages asked for in it
 EVICTIONS = 8  # pages that made room
-STATE_WORDS = 9
+WINDOW_WANTED, WINDOW_LEAST, WINDOW_MOST = 9, 10, 11  # slots that the window should have, and its bounds
+STATE_WORDS = 12
+
+#: Slots that the window gains by a miss that it would have held, and loses by a hit that only counts explain.
+_WINDOW_STEP = 2
+#: The turn that a cache begins with: a page that was never asked for was asked for in turn 0, which is long ago.
+TURN_FIRST = 2
 
 
 class Tables(NamedTuple):
@@ -58,8 +64,9 @@ class Tables(NamedTuple):
         How often each page was asked for lately, held or not.
     turns : (n_pages,) uint16
         In which turn it was asked for last.
-    window, main : (w,), (m,) int32
-        Slots of the two parts; w + m = s.
+    in_window : (s,) uint8
+    window, main : (s,) int32
+        Slots of the two parts, the first a ring.
     state : (STATE_WORDS,) int64
     """
 
@@ -69,6 +76,7 @@ class Tables(NamedTuple):
     slot_of: npt.NDArray[np.int32]
     counts: npt.NDArray[np.uint8]
     turns: npt.NDArray[np.uint16]
+    in_window: npt.NDArray[np.uint8]
     window: npt.NDArray[np.int32]
     main: npt.NDArray[np.int32]
     state: npt.NDArray[np.int64]
@@ -102,11 +110,16 @@ def fetch_pages(
         page = np.int64(page_ids[i])
         if counts[page] < _COUNT_MAX:
             counts[page] += np.uint8(1)
+        now = tables.turns[page] == turn
         tables.turns[page] = turn
         held[i] = False
         slot = slot_of[page]
         if slot == ABSENT:
+            if now:
+                state[WINDOW_WANTED] = min(state[WINDOW_WANTED] + _WINDOW_STEP, state[WINDOW_MOST])
             continue
+        if not now and tables.in_window[slot] == 0:
+            state[WINDOW_WANTED] = max(state[WINDOW_WANTED] - _WINDOW_STEP, state[WINDOW_LEAST])
         before = load_acquire(_version_at(tables, slot))
         if before & np.uint32(1) == 0 and tables.page_of[slot] == page_ids[i]:
             frames[i, :] = tables.memory[slot]
@@ -132,40 +145,68 @@ def _promise(tables, slot):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
+def _least_promising(tables):  # type: ignore[no-untyped-def]
+    """Give the place of the least promising of a few pages of the main part, and its promise; -1 if it is empty."""
+    main, state = tables.main, tables.state
+    n_main = state[N_MAIN]
+    chosen, least = np.int64(-1), np.int64(0)
+    for step in range(min(_CANDIDATES, n_main)):
+        place = (state[MAIN_HAND] + step) % n_main
+        promise = _promise(tables, main[place])
+        if chosen < 0 or promise < least:
+            chosen, least = place, promise
+    if n_main > 0:
+        state[MAIN_HAND] = (state[MAIN_HAND] + _CANDIDATES) % n_main
+    return chosen, least
+
+
+@inline_kernel
+def _leave_window(tables):  # type: ignore[no-untyped-def]
+    """Take the window's oldest slot out of it."""
+    state, window = tables.state, tables.window
+    slot = window[state[WINDOW_HEAD]]
+    state[WINDOW_HEAD] = (state[WINDOW_HEAD] + 1) % len(window)
+    state[N_WINDOW] -= 1
+    tables.in_window[slot] = np.uint8(0)
+    return slot
+
+
+@inline_kernel
+def _to_main(tables):  # type: ignore[no-untyped-def]
+    """Let the window's oldest page stay."""
+    tables.main[tables.state[N_MAIN]] = _leave_window(tables)
+    tables.state[N_MAIN] += 1
+
+
+@inline_kernel
 def _make_room(tables):  # type: ignore[no-untyped-def]
     """Give the slot for a page that comes in, as the window's newest; whatever was in it is forgotten."""
     window, main, state = tables.window, tables.main, tables.state
-    if state[N_WINDOW] < len(window):
+    slot = np.int32(0)
+    if state[N_USED] < len(window):
+        if state[N_WINDOW] >= state[WINDOW_WANTED]:
+            _to_main(tables)
         slot = np.int32(state[N_USED])
         state[N_USED] += 1
-        window[state[N_WINDOW]] = slot
-        state[N_WINDOW] += 1
-        return slot
-    hand = state[WINDOW_HAND]
-    state[WINDOW_HAND] = (hand + 1) % len(window)
-    oldest = window[hand]
-    if state[N_MAIN] < len(main):
-        main[state[N_MAIN]] = oldest
-        state[N_MAIN] += 1
-        slot = np.int32(state[N_USED])
-        state[N_USED] += 1
-        window[hand] = slot
-        return slot
-    # The least promising of a few goes, if what leaves the window promises more; else that goes.
-    rarest, least = np.int64(-1), _promise(tables, oldest)
-    for step in range(min(_CANDIDATES, len(main))):
-        place = (state[MAIN_HAND] + step) % len(main)
-        promise = _promise(tables, main[place])
-        if promise < least:
-            rarest, least = place, promise
-    state[MAIN_HAND] = (state[MAIN_HAND] + _CANDIDATES) % len(main)
-    slot = oldest
-    if rarest >= 0:
-        slot = main[rarest]
-        main[rarest] = oldest
-        window[hand] = slot
-    tables.slot_of[tables.page_of[slot]] = ABSENT
-    state[EVICTIONS] += 1
+    else:
+        if state[N_WINDOW] < state[WINDOW_WANTED] and state[N_MAIN] > 1:
+            place, _ = _least_promising(tables)
+            slot = main[place]
+            state[N_MAIN] -= 1
+            main[place] = main[state[N_MAIN]]
+        else:
+            while state[N_WINDOW] > state[WINDOW_WANTED] + 1:
+                _to_main(tables)
+            # The least promising of a few goes, if what leaves the window promises more; else that goes.
+            slot = _leave_window(tables)
+            place, least = _least_promising(tables)
+            if place >= 0 and least < _promise(tables, slot):
+                slot, main[place] = main[place], slot
+        tables.slot_of[tables.page_of[slot]] = ABSENT
+        state[EVICTIONS] += 1
+    window[(state[WINDOW_HEAD] + state[N_WINDOW]) % len(window)] = slot
+    state[N_WINDOW] += 1
+    tables.in_window[slot] = np.uint8(1)
     return slot
 
 

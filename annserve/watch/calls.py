@@ -29,6 +29,12 @@ def current_request_id() -> str:
     return call.request_id if call else ""
 
 
+def current_caller() -> str:
+    """Give the name of the key that this thread's call showed; empty where none is asked for."""
+    call = _CURRENT.get()
+    return call.caller if call else ""
+
+
 def describe_call(**facts: str | int | float) -> None:
     """Tell what this thread's call is about, as ``collection="photos"``, for its log line and its span."""
     call = _CURRENT.get()

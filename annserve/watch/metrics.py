@@ -15,7 +15,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import Collector
 
-from annserve.results import SearchStats
+from annserve.results import GRADES, SearchStats
 
 REGISTRY = CollectorRegistry()
 #: Seconds; five a decade, so that a quantile read off between two of them is within some 10 %.
@@ -68,6 +68,7 @@ _COUNTS = {
     "pages_cached": _counter("pages_cached", "Pages that the page cache held."),
     "rows_scored": _counter("rows_scored", "Rows whose exact distance was computed."),
 }
+_GRADES = _counter("cache_answers", "Answers by how the lookaside cache took part; none without one.", "grade")
 _PARTIAL = _counter("partial_answers", "Calls answered in part, at their deadline.")
 _REJECTED = _counter("rejected", "Searches that weren't answered for want of time or room.", "reason")
 _QUEUE = _gauge("queue_calls", "Searches that wait.", mode="livesum")
@@ -93,6 +94,7 @@ class Meter:
         self._seconds = _SEARCH_SECONDS.labels(collection)
         self._stages = {stage: _STAGE.labels(collection, stage) for stage in STAGES}
         self._counts = [(name, counter.labels(collection)) for name, counter in _COUNTS.items()]
+        self._grades = [_GRADES.labels(collection, grade) for grade in GRADES[1:]]
         self._partial = _PARTIAL.labels(collection)
         self._rejected = {reason: _REJECTED.labels(collection, reason) for reason in REASONS}
         self._queue = _QUEUE.labels(collection)
@@ -126,6 +128,8 @@ class Meter:
                 self._stages[stage].observe(spent / max(n_queries, 1))
         for name, counter in self._counts:
             counter.inc(int(getattr(stats, name).sum()))
+        for grade, counter in zip(range(1, len(GRADES)), self._grades if len(stats.grades) else ()):
+            counter.inc(int((stats.grades == grade).sum()))
         if partial:
             self._partial.inc()
 

@@ -56,7 +56,9 @@ class FakeCollection:
         between()
         return self.search(queries, k)
 
-    def search(self, queries, k=10, *, recall_target=0.95, rerank_queries=None, rerank_candidates=None, deadline=None):
+    def search(
+        self, queries, k=10, *, recall_target=0.95, rerank_queries=None, rerank_candidates=None, deadline=None, **use
+    ):
         vectors = check_vectors(queries, self.spec)
         k = check_k(k, self.n_rows)
         check_recall_target(recall_target)

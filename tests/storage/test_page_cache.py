@@ -19,7 +19,7 @@ PAGE = 4_096
 
 
 def cache_of(n_slots: int, n_pages: int) -> PageCache:
-    return PageCache(n_slots * (PAGE + 12) + 7 * n_pages + 76, PAGE, n_pages)
+    return PageCache.of_slots(n_slots, PAGE, n_pages)
 
 
 def content(page_ids: np.ndarray, frames: np.ndarray) -> None:
@@ -39,8 +39,7 @@ def test_it_holds_what_its_plain_twin_holds_and_gives_the_right_bytes(n_slots, n
     random = np.random.default_rng(seed)
     cache = cache_of(n_slots, n_pages)
     n_slots = max(min(n_slots, n_pages), 2)
-    n_window = max(n_slots // 10, 1)
-    twin = PlainCache(n_window, n_slots - n_window, n_pages)
+    twin = PlainCache(n_slots, n_pages)
     frames = aligned_frames(12, PAGE)
     for _ in range(150):
         page_ids = (n_pages * random.random(random.integers(0, 13)) ** skew).astype(np.uint32)
@@ -76,15 +75,15 @@ def test_counts_fade_so_that_old_fame_ends():
 def test_memory_stays_within_the_bound_tables_included():
     for n_bytes in (100_000, 1 << 20, 5_000_001):
         cache = PageCache(n_bytes, PAGE, 3_000)
-        assert n_bytes - (PAGE + 12) < cache.ram_bytes <= n_bytes
-    assert PageCache(1 << 40, PAGE, 10).ram_bytes <= 10 * (PAGE + 12 + 7) + 76
+        assert n_bytes - (PAGE + 17) < cache.ram_bytes <= n_bytes
+    assert PageCache(1 << 40, PAGE, 10).ram_bytes <= 10 * (PAGE + 17 + 7) + 100
 
 
 def test_a_cache_without_room_for_a_page_is_refused_with_the_least_that_it_takes():
-    with pytest.raises(InputError, match=r"at least 15292 bytes") as caught:
-        PageCache(15_291, PAGE, 1_000)
+    with pytest.raises(InputError, match=r"at least 15326 bytes") as caught:
+        PageCache(15_325, PAGE, 1_000)
     assert caught.value.field == "cache_bytes"
-    assert PageCache(15_292, PAGE, 1_000).ram_bytes == 15_292
+    assert PageCache(15_326, PAGE, 1_000).ram_bytes == 15_326
 
 
 def test_threads_share_it_without_mixing_pages():

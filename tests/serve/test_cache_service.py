@@ -1,0 +1,57 @@
+"""What a request asks of the cache: over gRPC as in the process, and no answer of one key for another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import serving
+
+from annserve.build.pipeline import build
+from annserve.client import Client
+from annserve.design.options import BuildOptions
+from annserve.errors import InputError
+from annserve.guard.keys import new_key
+
+N, DIM = 600, 16
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache-served")
+    np.save(folder / "rows.npy", np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32))
+    build(folder / "rows.npy", folder / "index", BuildOptions(calibration_queries=50, threads=1, metric="cosine"))
+    return folder / "index"
+
+
+def test_a_served_cache_grades_its_answers_by_key_and_counts_them(index, tmp_path):
+    keys = [new_key(tmp_path / "keys.json", name, "read")[1] for name in ("one", "other")]
+    query = np.random.default_rng(4).normal(size=(1, DIM)).astype(np.float32)
+    options = ("--cache", "1MiB", "--keys", str(tmp_path / "keys.json"), "--workers", "1")
+    with serving(index, engine="real", options=options) as server:
+        one, other = (Client(server.address, api_key=key) for key in keys)
+        first = one.search(query, session="dialogue-17")
+        again = one.search(query, session=b"another")
+        # A server warms up with searches of its own, so that pages may be there already.
+        assert first.stats.cache != ("repeat",)
+        assert again.stats.cache == ("repeat",)
+        np.testing.assert_array_equal(again.ids, first.ids)
+        np.testing.assert_array_equal(again.distances, first.distances)
+        assert other.search(query).stats.cache != ("repeat",)
+        assert one.search(query, bypass_cache=True).stats.cache == ()
+        moved = one.search(query * np.float32(1.001), session="dialogue-17", approximate_cosine=0.9)
+        assert moved.stats.cache == ("approximate",)
+        with pytest.raises(InputError, match="at most 128"):
+            one.search(query, session="x" * 129)
+        with pytest.raises(InputError, match=r"between 0\.5 and 1"):
+            one.search(query, approximate_cosine=0.2)
+        one.close()
+        other.close()
+
+
+def test_a_server_without_a_cache_says_nothing_of_one(index):
+    query = np.ones((1, DIM), np.float32)
+    with serving(index, engine="real", options=("--workers", "1")) as server, Client(server.address) as client:
+        assert client.search(query, session="s").stats.cache == ()
+        assert client.search(query, session="s").stats.cache == ()
