@@ -31,8 +31,8 @@ from annserve.vectors.formats import read_matrix
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from audit.spoilt import spoil
 
-K, TARGETS, QUERIES_MAX, SAMPLES, CONFIDENCE = 10, (0.90, 0.95, 0.98), 1_000, 400, 0.95
-SAMPLE_SIZES, BLOCK = (100, 300), 32
+K, TARGETS, QUERIES_MAX, SAMPLES, CONFIDENCE = 10, (0.90, 0.95), 400, 400, 0.95
+SAMPLE_SIZES, BLOCK, AUDITED_MAX = (100, 300), 32, 800
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def cure(path: Path, queries: np.ndarray) -> list[dict[str, Any]]:
             served, steps = Served(index, adjust=True), []
             before = index.search(queries, K, recall_target=target)
             rng, audited = np.random.default_rng(3), 0
-            while audited < 3_000:
+            while audited < AUDITED_MAX:
                 served.search(queries[rng.permutation(len(queries))[:BLOCK]], target)
                 audited += served.auditor.audit("one")
                 asked = served.auditor.asked("one", target)
