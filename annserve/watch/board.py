@@ -44,6 +44,10 @@ class Sources:
         Where processes write their counts; None for those of this process alone.
     address : str
         Where gRPC is answered.
+    restarts : callable
+        Gives how many workers were started anew.
+    started : float
+        Seconds since 1970.
     """
 
     collections: Callable[[], Sequence[Mapping[str, Any]]]
