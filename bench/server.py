@@ -207,7 +207,7 @@ def overload(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]
         "workers": options.workers,
         "steps": steps,
         "peak": peak,
-        "at_most": steps[-1]["answered"] / peak,
+        "at_three_times": steps[-1]["answered"] / peak,
     }
 
 

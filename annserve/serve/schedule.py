@@ -34,6 +34,8 @@ from annserve.serve.catalog import Version
 
 #: Queries of a batch: more share the cost of a call no further, and make the last one wait.
 BATCH_QUERIES = 64
+#: Queries of a call that its own thread may search.
+FEW_QUERIES = 4
 #: Weight of the newest search in the running mean of seconds a query.
 _NEWEST = 0.1
 #: Seconds that a query is thought to take before any was measured.
@@ -180,7 +182,8 @@ class Scheduler:
         AnnserveError
             Whatever the search raises.
         """
-        resident = self._is_resident()
+        # A large call has no need of it, and would have this thread hold much scratch.
+        resident = len(ask.queries) <= FEW_QUERIES and self._is_resident()
         ticket = self._admit(version, ask, deadline, resident)
         if watch is not None and not watch(lambda: self._abandon(ticket)):
             self._abandon(ticket)
