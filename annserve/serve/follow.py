@@ -6,6 +6,7 @@ beside the one that is served, and takes its place in one step; the old one is c
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ class Follower:
         self._marks: dict[str, Mark | None] = {}
         self._looking = threading.Lock()
         self._wake = threading.Event()
+        self._n_changes = 0
         self._ended = False
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -78,13 +80,19 @@ class Follower:
             self._thread.join()
 
     def _follow(self) -> None:
+        n_closed = 0
         while not self._wake.wait(LOOK_SECONDS):
+            if n_closed < self._n_changes:
+                # A version that was closed since lies in cycles of references, which nobody else looks for in a while.
+                n_closed = self._n_changes
+                gc.collect()
             try:
                 self.look()
             except Exception:  # the next look may fare better; the thread must live
                 LOG.exception("can't follow the folders of collections")
 
     def _change(self, name: str, folder: Path, mark: Mark | None) -> None:
+        self._n_changes += 1
         if mark is None and folder.is_dir():
             # Only a folder that the server itself looks after may be without an index.
             self._catalog.expect(name, State.EMPTY)

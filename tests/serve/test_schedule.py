@@ -230,9 +230,9 @@ def test_a_deadline_that_passes_in_the_search_ends_it_or_gives_a_part(bench):
     late = b.ask(*range(BATCH_QUERIES), deadline=Deadline(time.monotonic() + 0.2))
     assert isinstance(late.exception(5), DeadlineError)
     begun = time.monotonic()
-    part = b.ask(5, deadline=Deadline(begun + 0.5, partial=True)).result(5)
+    part = b.ask(5, deadline=Deadline(begun + 2, partial=True)).result(5)
     assert part.partial
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2
 
 
 def test_a_caller_that_goes_away_frees_its_place_and_ends_its_search(bench):
