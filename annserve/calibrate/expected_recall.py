@@ -30,6 +30,8 @@ _STEP = 0.7
 _EXPECTED_MAX = 0.998
 #: Worth, as a share of k, below which no page is worth a read.
 _WORTH_MIN = 1e-4
+#: So many of a query's best pages have an entry each; from there to twice as many every second, and so on.
+_ALL_ENTERED = 128
 #: Promised recall of each query lies in a band of its own, so that one search finds the places of all.
 _BAND = 4.0
 
@@ -38,19 +40,24 @@ _BAND = 4.0
 class Curves:
     """What the best pages of each query promise and hold, all queries end to end, as far as a plan may read.
 
+    Far down a query's pages only every so many-th has an entry: some hundreds stand for thousands.
+
     Attributes
     ----------
     starts : (m + 1,) int64
         Query i has entries ``starts[i] … starts[i + 1] − 1``, at least one.
-    promised, found : (starts[-1],) float64
+    promised, found : (starts[-1],) float64, float32
         Sums over its best pages so far, as shares of k.
+    worths : (starts[-1],) float32
+        What the last of these pages promises, as a share of k.
     evenness : (m,) float64
     k : int
     """
 
     starts: I64
     promised: F64
-    found: F64
+    found: npt.NDArray[np.float32]
+    worths: npt.NDArray[np.float32]
     evenness: F64
     k: int
 
@@ -65,7 +72,7 @@ class Curves:
         hits : list of (nq, w) int64
             Neighbours on each page.
         """
-        promised, found, sizes = [], [], []
+        promised, found, worths, sizes = [], [], [], []
         for block, counted in zip(rating, hits):
             order, sums = ranked(block)
             hit_sums = np.cumsum(np.take_along_axis(counted, order, axis=1), axis=1)
@@ -73,21 +80,31 @@ class Curves:
             before = np.pad(sums[:, :-1], ((0, 0), (1, 0)))
             told = (before < _EXPECTED_MAX * k) | (sums - before > 0.9 * _WORTH_MIN * k)
             told &= np.arange(order.shape[1]) < block.sizes[:, None]
+            told &= _entered(order.shape[1])
+            worths.append((sums - before)[told] / k)
             promised.append(sums[told] / k)
             found.append(hit_sums[told] / k)
             sizes.append(told.sum(axis=1))
         starts = np.concatenate(([0], np.cumsum(np.concatenate(sizes))))
         evenness = np.concatenate([evenness_of(block) for block in rating])
-        return cls(starts, np.concatenate(promised).astype(np.float64), np.concatenate(found), evenness, k)
+        return cls(
+            starts,
+            np.concatenate(promised).astype(np.float64),
+            np.concatenate(found).astype(np.float32),
+            np.concatenate(worths).astype(np.float32),
+            evenness,
+            k,
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Curves]) -> Curves:
         """Give the curves of several blocks of queries as one."""
         sizes = np.concatenate([np.diff(part.starts) for part in parts])
-        promised, found, evenness = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("promised", "found", "evenness")
+        promised, found, worths, evenness = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("promised", "found", "worths", "evenness")
         )
-        return cls(np.concatenate(([0], np.cumsum(sizes))), promised, found, evenness, parts[0].k)
+        return cls(np.concatenate(([0], np.cumsum(sizes))), promised, found, worths, evenness, parts[0].k)
 
     def __len__(self) -> int:
         """Count the queries."""
@@ -145,9 +162,7 @@ class Curves:
             In hits; at most k.
         """
         least = self._places(_shares(self.evenness, ends) @ values)
-        shares = np.diff(self.promised, prepend=0.0)
-        shares[self.starts[:-1]] = self.promised[self.starts[:-1]]
-        worths = np.repeat(self._bands, np.diff(self.starts)) - shares
+        worths = np.repeat(self._bands, np.diff(self.starts)) - self.worths
         low, high = np.log(_WORTH_MIN), 0.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -173,13 +188,20 @@ class Curves:
         return np.asarray(np.minimum(places, self.starts[1:] - 1))
 
     def _found_at(self, places: I64) -> F64:
-        return np.asarray(self.found[places])
+        return self.found[places].astype(np.float64)
 
 
 def ends_of(rating: Sequence[Rating]) -> F64:
     """Give the evenness between which expected recall is linear: two quantiles, or one where all queries are alike."""
     evenness = np.concatenate([evenness_of(block) for block in rating])
     return np.unique(np.round(np.quantile(evenness, _ENDS), 3))
+
+
+def _entered(n_pages: int) -> npt.NDArray[np.bool_]:
+    """Say which of a query's pages, best first, have an entry: the first all, then ever fewer of them."""
+    rank = np.arange(n_pages)
+    every = 1 << np.maximum(np.log2(np.maximum(rank, 1) / _ALL_ENTERED).astype(np.int64) + 1, 0)
+    return np.asarray((rank < _ALL_ENTERED) | (rank % every == 0))
 
 
 def _shares(evenness: F64, ends: F64) -> F64:

@@ -30,7 +30,7 @@ _PAGE_BYTES, _HEAD_BYTES = 120, 700
 _CENTROIDS_OF_HEAD, _TRAINING_COPIES = 2, 6
 #: Pages that calibration rates for each query that it works on, and what it notes of one; curves of all queries.
 _RATED_PAGES, _RATED_BYTES, _RATED_QUERIES = 8_192, 64, 64
-_CURVE_BYTES = 16_384
+_CURVE_BYTES = 24_576
 #: Neighbours and short centroid of a page in a region.
 _REGION_PAGE_BYTES = 1_100
 _CHUNK_BYTES = 8 << 20
