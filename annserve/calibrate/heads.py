@@ -15,8 +15,10 @@ F64 = npt.NDArray[np.float64]
 
 #: Share of a target's misses that may come of heads that were passed over.
 _PASSED_SHARE = 0.02
-#: Pairs of query and head that the regression is fitted on: 64 MiB of features.
-_PAIRS_MAX = 2_000_000
+#: Pairs of query and head that the regression is fitted on: 32 MiB of features.
+_PAIRS_MAX = 1_000_000
+#: Of them looked at at a time.
+_BLOCK_PAIRS = 65_536
 
 
 def calibrate_heads(
@@ -52,9 +54,10 @@ def calibrate_heads(
         hits = _hits_by_rank(ranks[:, :k], most)
         visited = slice(NEAREST, int(heads[a].max()))
         fitted = head_ids[:, visited] >= 0
-        design = known[:, visited][fitted].astype(np.float64)
-        terms[a] = fit_log_hits([design], [hits[:, visited][fitted]])
-        promised = np.sort(design @ terms[a])
+        n_blocks = -(-int(fitted.sum()) // _BLOCK_PAIRS)
+        designs = np.array_split(known[:, visited][fitted], max(n_blocks, 1))
+        terms[a] = fit_log_hits(designs, np.array_split(hits[:, visited][fitted], max(n_blocks, 1)))
+        promised = np.sort(np.concatenate([design.astype(np.float64) @ terms[a] for design in designs]))
         lost = np.cumsum(np.exp(np.minimum(promised, 0.0)))
         for b, target in enumerate(targets):
             allowed = _PASSED_SHARE * (1 - target) * k * len(queries)

@@ -10,6 +10,8 @@ from annserve.heads.navigate import WalkScratch, nearest_heads
 
 #: Most heads that a calibrated plan may visit.
 HEADS_MAX = 4_096
+#: Queries that are ranked at a time.
+_BLOCK_QUERIES = 256
 
 
 def head_ranks(
@@ -33,12 +35,15 @@ def head_ranks(
         Squared distance to the nearest head.
     """
     wanted = min(heads.n_heads, HEADS_MAX)
-    found, distances, _ = nearest_heads(heads, queries, wanted, WalkScratch(heads.n_heads))
-    ranks = np.empty(head_of_neighbour.shape)
-    position = np.full(heads.n_heads, np.inf)
-    for i, (order, own) in enumerate(zip(found, head_of_neighbour)):
-        visited = order[order >= 0]
-        position[visited] = np.arange(1, len(visited) + 1)
-        ranks[i] = position[own]
-        position[visited] = np.inf
-    return ranks, distances[:, 0]
+    ranks, nearest = np.empty(head_of_neighbour.shape), np.empty(len(queries))
+    scratch, position = WalkScratch(heads.n_heads), np.full(heads.n_heads, np.inf)
+    for first in range(0, len(queries), _BLOCK_QUERIES):
+        block = slice(first, first + _BLOCK_QUERIES)
+        found, distances, _ = nearest_heads(heads, queries[block], wanted, scratch)
+        nearest[block] = distances[:, 0]
+        for i, order in enumerate(found, first):
+            visited = order[order >= 0]
+            position[visited] = np.arange(1, len(visited) + 1)
+            ranks[i] = position[head_of_neighbour[i]]
+            position[visited] = np.inf
+    return ranks, nearest
