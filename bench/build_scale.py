@@ -64,6 +64,8 @@ def measure(options: argparse.Namespace, folder: Path, count: int) -> dict[str, 
         command += ["--ram-build", options.ram_build, "--ram", options.ram, "--threads", str(options.threads)]
         witness = watched(command)
         (folder / "witness.json").write_text(json.dumps(witness))
+    # An index that somebody else built, or that was gone on with, wasn't watched from its beginning.
+    witnessed = folder / "witness.json"
     truth, _ = read_truth(folder / "set" / "gt.ibin")
     with open_vectors(folder / "set" / f"query.{_SUFFIX[options.dtype]}") as source:
         queries = source.read(0, source.count)
@@ -76,7 +78,7 @@ def measure(options: argparse.Namespace, folder: Path, count: int) -> dict[str, 
         "dim": options.dim,
         "dtype": options.dtype,
         "input_bytes": base.stat().st_size,
-        "witness": json.loads((folder / "witness.json").read_text()),
+        "witness": json.loads(witnessed.read_text()) if witnessed.exists() else None,
         "report": report,
         "ram_bytes_per_vector": facts["ram_bytes_per_vector"],
         "asked": {

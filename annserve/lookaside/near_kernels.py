@@ -111,8 +111,8 @@ def _moved(metric, dot, norm_a, scale_a, norm_b, scale_b):  # type: ignore[no-un
     return np.sqrt(max(square, 0.0)) + _SLACK * own
 
 
-@kernel
-def find_near(  # type: ignore[no-untyped-def]
+@inline_kernel
+def _find_near(  # type: ignore[no-untyped-def]
     store,  # IN Store
     query,  # IN (dim,) int16
     scale,
@@ -185,7 +185,7 @@ def find_similar(  # type: ignore[no-untyped-def]
     """Copy the answer to the recent query at the smallest angle, if that is at most `angle_most`; say whether."""
     position = np.empty(1, np.int64)
     moved = np.empty(1, np.float64)
-    found = find_near(store, query, scale, norm, lots, scope, first, stop, k, _COSINE, bits_most, position, moved)
+    found = _find_near(store, query, scale, norm, lots, scope, first, stop, k, _COSINE, bits_most, position, moved)
     if found == 0 or moved[0] > angle_most:
         return False
     at = place_of(store, RECENT, position[0])
@@ -267,7 +267,7 @@ def prove_needless(  # type: ignore[no-untyped-def]
             absent += int(not held[j])
         if absent == 0:
             continue
-        found = find_near(
+        found = _find_near(
             store, queries[i], scales[i], norms[i], lots, scope, first, stop, k, metric, BITS_NEAR, positions, moved
         )
         for e in range(found):
