@@ -85,7 +85,8 @@ def test_what_a_request_leaves_out_takes_the_defaults_that_the_proto_promises(se
     deadline = collection.asked.pop("deadline")
     assert (deadline.at, deadline.partial) == (math.inf, False)
     nothing = {"rerank_queries": None, "rerank_candidates": None}
-    assert collection.asked == {"k": 10, "recall_target": 0.95, **nothing}
+    cache = {"session": b"", "tenant": b"", "bypass_cache": False, "approximate_cosine": None}
+    assert collection.asked == {"k": 10, "recall_target": 0.95, **nothing, **cache}
 
 
 def test_queries_are_views_of_the_request_and_not_copies(service):
