@@ -20,8 +20,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "compact": (),
     "verify": ("queries",),
 }
-#: Kinds that leave a new version of an index.
-PUBLISHING = ("build", "append", "compact")
 #: Options that name inputs.
 _INPUTS = ("input", "ids", "calibrate_with")
 _TEXT_CHARS_MAX = 256

@@ -20,12 +20,12 @@ from annserve.confidence import clopper_pearson
 from annserve.events import Listener, StageFinished, StageProgressed, StageStarted, ignore
 from annserve.index.segment import Segment
 from annserve.index.snapshot import Snapshot
-from annserve.metric import METRIC_CODES
 from annserve.pages.pack import unpack_first
 from annserve.pages.rows import QuantizedQueries, quantize_queries
-from annserve.pages.score import NO_ID, Frames
+from annserve.pages.score import Frames
 from annserve.search.choosers import chooser_for
 from annserve.search.engine import Engine
+from annserve.search.exact import SCAN_PAGES, Nearest, Scan
 from annserve.search.segments import Engines
 from annserve.spec import RECALL_TARGET_DEFAULT
 from annserve.storage.reader import PageReader, aligned_frames, open_reader
@@ -33,8 +33,6 @@ from annserve.vectors.sample import sample_row_ids
 
 #: Rows that a build and ``verify`` ask for.
 SAMPLE_QUERIES = 200
-#: Pages that are scored at once: 4 MiB, which stay in a cache while all queries look at them.
-_BATCH_PAGES = 1_024
 #: Queries of a search at once.
 _BLOCK_QUERIES = 32
 #: What a verdict may be wrong in by chance, and what is delivered may fall short of a target (README, Promises).
@@ -176,57 +174,22 @@ def _kth_distances(
 ) -> npt.NDArray[np.float64]:
     """Score every row for every query; give the distance of the k-th nearest, (nq,) float64."""
     n_queries = len(queries.scales)
-    nearest = _Nearest(np.full((n_queries, k), NO_ID), np.full((n_queries, k), np.inf))
-    parts = np.array_split(np.arange(n_queries), threads)
+    parts = [queries.take(part) for part in np.array_split(np.arange(n_queries), min(threads, n_queries))]
+    nearest = [Nearest.none(len(part.scales), k) for part in parts]
     done = 0
     with ThreadPoolExecutor(threads) as pool:
         for engine in engines:
             segment = engine.segment
-            batch = min(_BATCH_PAGES, segment.n_pages)
+            scan = Scan(segment, engine.reader)
+            batch = min(SCAN_PAGES, segment.n_pages)
             frames = Frames(aligned_frames(batch, segment.layout.page_bytes), segment.layout)
             for first in range(0, segment.n_pages, batch):
                 page_ids = np.arange(first, min(first + batch, segment.n_pages), dtype=np.uint32)
                 engine.reader.read(page_ids, frames.memory)
-                tasks = [pool.submit(_score, segment, frames, page_ids, queries, part, nearest) for part in parts]
-                for task in tasks:
-                    task.result()
+                tasks = [pool.submit(scan.score, frames, page_ids, part, k) for part in parts]
+                for so_far, task in zip(nearest, tasks):
+                    ids, distances, _ = task.result()
+                    so_far.add(ids, distances)
                 done += len(page_ids)
                 listener(StageProgressed("sample", done))
-    return nearest.distances[:, -1]
-
-
-@dataclass
-class _Nearest:
-    """The k nearest of each query so far: ids and distances, both (nq, k), nearest first."""
-
-    ids: npt.NDArray[np.uint64]
-    distances: npt.NDArray[np.float64]
-
-
-def _score(
-    segment: Segment,
-    frames: Frames,
-    page_ids: npt.NDArray[np.uint32],
-    queries: QuantizedQueries,
-    which: npt.NDArray[np.int64],
-    nearest: _Nearest,
-) -> None:
-    """Let pages that were read improve the nearest of some queries."""
-    k = nearest.ids.shape[1]
-    for i in which:
-        found, at, _ = frames.score(
-            page_ids,
-            np.array([0, len(page_ids)]),
-            queries.take(np.array([i])),
-            k,
-            metric=METRIC_CODES[segment.spec.metric],
-            salt=segment.salt,
-            path=segment.pages_path,
-            pages_offset=segment.pages_offset,
-        )
-        ids, distances = np.append(nearest.ids[i], found), np.append(nearest.distances[i], at)
-        order = np.lexsort((ids, distances))
-        ids, distances = ids[order], distances[order]
-        # Copies of a row on other pages lie at the same distance, so side by side.
-        first = np.append(True, ids[1:] != ids[:-1]) | (ids == NO_ID)
-        nearest.ids[i], nearest.distances[i] = ids[first][:k], distances[first][:k]
+    return np.concatenate([so_far.distances[:, -1] for so_far in nearest])

@@ -128,7 +128,7 @@ class Scan:
                 with clock.waiting("read"):
                     pending.finish()
             with clock.stage("score"):
-                ids, distances, scored = self._score(frames, page_ids, queries, k)
+                ids, distances, scored = self.score(frames, page_ids, queries, k)
                 found = _candidates(frames, page_ids, queries, look) if look else None
             self._count(counts, page_ids, scored)
             if look is None or found is None:
@@ -145,10 +145,18 @@ class Scan:
             nearest.add(again.ids, again.distances)
             counts += again.counts
 
-    def _score(
+    def score(
         self, frames: Frames, page_ids: npt.NDArray[np.uint32], queries: QuantizedQueries, k: int
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Score pages that were read, one query after another, for they share the frames."""
+        """Score pages that were read, one query after another, for they share the frames.
+
+        Returns
+        -------
+        ids, distances : (nq, k) uint64, float64
+            Nearest first.
+        scored : (nq,) int64
+            Rows that were looked at.
+        """
         segment, offsets = self.segment, np.array([0, len(page_ids)])
         parts = [
             frames.score(
