@@ -29,6 +29,7 @@ K_MAX = 1_000
 RERANK_CANDIDATES_A_RESULT = 10
 #: A session's name at most.
 SESSION_BYTES_MAX = 128
+REQUEST_ID_CHARS_MAX = 64
 #: Least cosine at which the answer to an earlier query may be taken for this one's.
 COSINE_LEAST = 0.5
 
@@ -313,6 +314,21 @@ def check_session(session: str | bytes) -> bytes:
             field="session",
         )
     return name
+
+
+def check_request_id(request_id: str) -> str:
+    """Give a request's id back if it may stand in answers and logs.
+
+    Raises
+    ------
+    InputError
+        If it is longer than `REQUEST_ID_CHARS_MAX`, or isn't printable ASCII.
+    """
+    if len(request_id) > REQUEST_ID_CHARS_MAX or not (request_id.isascii() and request_id.isprintable()):
+        raise InputError(
+            f"request_id must be at most {REQUEST_ID_CHARS_MAX} printable ASCII characters", field="request_id"
+        )
+    return request_id
 
 
 def check_cosine(cosine: float | None) -> float | None:

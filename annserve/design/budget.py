@@ -15,7 +15,6 @@ Bytes a vector, at c rows a page and p pages a posting: heads (links and vector)
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import ceil
 
@@ -24,7 +23,7 @@ from annserve.codes.layout import CODE_BYTES_MAX, PAGE_CODE_BYTES
 from annserve.codes.vicinity_layout import NO_PLACE
 from annserve.errors import InputError
 from annserve.heads.layout import NodeLayout
-from annserve.sizes import UNITS
+from annserve.sizes import UNITS, budget_of
 from annserve.spec import IndexSpec
 
 #: Pages of a posting where page codes rank them: measured best at every budget.
@@ -103,21 +102,11 @@ def ram_per_vector(ram: str, spec: IndexSpec, n_rows: int) -> float:
     InputError
         If it is none of these.
     """
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(%|[KMGT]?I?B)\s*", ram.upper())
-    try:
-        number = float(match[1]) if match else -1.0
-    except ValueError:
-        number = -1.0
-    if match is None or number <= 0:
-        raise InputError(
-            f"ram is {ram!r}; give a share of the INT8 size (25%), bytes a vector (20B) or a total (2GiB)",
-            field="ram",
-        )
-    if match[2] == "%":
+    number, unit = budget_of(ram)
+    if unit == "%":
         return number / 100 * spec.dim
-    if match[2] == "B":
+    if unit == "B":
         return number
-    unit = match[2] if match[2] in UNITS else match[2].replace("B", "IB")
     return number * UNITS[unit] / n_rows
 
 

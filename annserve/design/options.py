@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annserve.errors import InputError
-from annserve.sizes import bytes_of
+from annserve.sizes import budget_of, bytes_of
 from annserve.spec import METRICS
 
 #: Ways to choose pages: by codes of rows in RAM, by such on the SSD, or by heads alone.
@@ -100,6 +100,7 @@ class BuildOptions:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"{name} is {value}; it must lie between {least} and {most}", field=name)
+        budget_of(self.ram)
         for name in ("ram_build", "scratch_limit"):
             if getattr(self, name) is not None:
                 bytes_of(getattr(self, name), name)

@@ -14,7 +14,7 @@ from annserve.guard.keys import ROLES, KeyRing
 
 _SEARCH, _ADMIN = "/annserve.v1.SearchService/", "/annserve.v1.AdminService/"
 #: Probes of balancers and of orchestrators carry no key, and learn no more than whether we serve.
-OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List"})
+OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 #: Method → role that it takes.
 ROLE_OF = {
     **dict.fromkeys((_SEARCH + name for name in ("Search", "SearchStream", "MeasureRecall")), "read"),

@@ -16,11 +16,9 @@ from annserve.serve.limits import Limits
 from annserve.serve.pages_of_lists import page_of
 from annserve.serve.publish import Publisher
 from annserve.serve.recall_service import MEASURED_QUERIES_MAX, estimate_of
-from annserve.spec import DIM_MAX
+from annserve.spec import DIM_MAX, SESSION_BYTES_MAX
 from annserve.version import __version__
 
-#: Bytes of a session's name.
-SESSION_BYTES_MAX = 128
 _NEVER_SECONDS = 1e9
 
 

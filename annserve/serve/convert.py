@@ -15,6 +15,7 @@ from annserve.errors import InputError
 from annserve.results import SearchResult, SearchStats
 from annserve.rpc import admin_pb2, search_pb2
 from annserve.spec import DIM_MAX
+from annserve.watch.calls import current_request_id
 
 #: Facts of an index that have the same name and type in ``Collection.info()`` and in the message.
 PLAIN_FACTS = (
@@ -57,8 +58,7 @@ def queries_of(request: search_pb2.SearchRequest | search_pb2.MeasureRecallReque
     if form == "matrix":
         return _matrix(request.matrix, form)
     if form == "vector":
-        vector = np.array(request.vector.values, dtype=np.float32)
-        return vector.reshape(1, -1)
+        return _vector(request.vector, form)
     raise InputError("the request holds no queries; give a matrix or a vector", field="queries")
 
 
@@ -68,8 +68,16 @@ def rerank_queries_of(request: search_pb2.SearchRequest) -> npt.NDArray[Any] | N
     if form == "rerank_matrix":
         return _matrix(request.rerank_matrix, form)
     if form == "rerank_vector":
-        return np.array(request.rerank_vector.values, dtype=np.float32).reshape(1, -1)
+        return _vector(request.rerank_vector, form)
     return None
+
+
+def _vector(vector: search_pb2.Vector, field: str) -> npt.NDArray[np.float32]:
+    n_values = len(vector.values)
+    # Before any is read: millions of them, one by one, would hold up everybody.
+    if not 1 <= n_values <= DIM_MAX:
+        raise InputError(f"the vector has {n_values} values; give 1 to {DIM_MAX}", field=f"{field}.values")
+    return np.array(vector.values, dtype=np.float32).reshape(1, -1)
 
 
 def _matrix(matrix: search_pb2.Matrix, field: str) -> npt.NDArray[Any]:
@@ -105,7 +113,7 @@ def response_of(request: search_pb2.SearchRequest, result: SearchResult, snapsho
         distances=result.distances.astype("<f4", copy=False).tobytes(),
         num_queries=n_queries,
         k=k,
-        request_id=request.request_id,
+        request_id=request.request_id or current_request_id(),
         snapshot=snapshot,
         stats=search_pb2.SearchStats(
             **{name: getattr(stats, name).tolist() for name in SearchStats.COUNTS},

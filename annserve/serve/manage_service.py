@@ -12,18 +12,18 @@ from collections.abc import Collection, Iterator
 
 import grpc
 
-from annserve.errors import BusyError, ConflictError, InputError, NotFoundError, OutputError
+from annserve.errors import BusyError, ConflictError, NotFoundError, OutputError
 from annserve.jobs import DataFolder, Jobs
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2
 from annserve.serve.job_convert import job_of, work_of
 from annserve.serve.pages_of_lists import page_of
+from annserve.spec import check_request_id
 from annserve.storage.atomic import fsync_folder
 
 #: What is being removed lies under such names, which no collection can have.
 _GOING = ".going-"
 #: WatchJob calls at once; each takes a thread as long as it lasts.
 WATCHERS_MAX = 32
-_REQUEST_ID_CHARS_MAX = 64
 
 
 class ManageService(admin_pb2_grpc.AdminServiceServicer):
@@ -90,11 +90,7 @@ class ManageService(admin_pb2_grpc.AdminServiceServicer):
         self, request: job_pb2.StartJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.StartJobResponse:
         """Start a job, or continue one."""
-        request_id = request.request_id
-        if len(request_id) > _REQUEST_ID_CHARS_MAX or not (request_id.isascii() and request_id.isprintable()):
-            raise InputError(
-                f"request_id must be at most {_REQUEST_ID_CHARS_MAX} printable ASCII characters", field="request_id"
-            )
+        request_id = check_request_id(request.request_id)
         work = work_of(request)
         with self._changing:
             if work is None:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 #: For a message to arrive after its headers: 64 MiB at 2 MiB a second, and health's few bytes.
 MESSAGE_SECONDS, SMALL_MESSAGE_SECONDS = 30.0, 5.0
 _LOOK_SECONDS = 0.5
+_NO_MESSAGE = "the request is no message of this method"
 
 
 class Patience:
@@ -89,15 +90,17 @@ def patient(
 
 
 def patient_as_is(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-    """Give the handler of a method that isn't ours, of small messages."""
+    """Give the handler of a method that isn't ours, of small messages; noise that it is sent makes no line of a log."""
     own, decode = handler.unary_stream or handler.unary_unary, handler.request_deserializer
 
     def behavior(message: bytes, context: grpc.ServicerContext, *more: Any) -> Any:
         try:
-            request = decode(message)
+            return own(decode(message), context, *more)
         except DecodeError:
-            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no message of this method")
-        return own(request, context, *more)
+            refusal = grpc.StatusCode.INVALID_ARGUMENT, _NO_MESSAGE
+        except NotImplementedError:
+            refusal = grpc.StatusCode.UNIMPLEMENTED, "this server doesn't offer that"
+        return context.abort(*refusal)
 
     for name in ("experimental_non_blocking", "experimental_thread_pool"):
         if hasattr(own, name):
@@ -107,3 +110,22 @@ def patient_as_is(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call brought no message")
 
     return patient(handler, behavior, SMALL_MESSAGE_SECONDS, missing)
+
+
+def stream_as_is(handler: Any, pool: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """Give the handler of a method that isn't ours, of many messages, in a pool of its own; see `patient_as_is`."""
+    own, decode = handler.stream_stream, handler.request_deserializer
+
+    def behavior(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from own((decode(message) for message in messages), context)
+        except grpc.RpcError:  # the caller has gone
+            return
+        except DecodeError:
+            pass
+        else:
+            return
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_MESSAGE)
+
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return grpc.stream_stream_rpc_method_handler(behavior, None, handler.response_serializer)

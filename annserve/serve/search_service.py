@@ -20,8 +20,8 @@ from annserve.serve.limits import Limits
 from annserve.serve.recall_service import RecallMeter
 from annserve.serve.schedule import Ask, Scheduler
 from annserve.serve.status import refusal_of
-from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_session
-from annserve.watch.calls import current_caller, describe_call
+from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_request_id, check_session
+from annserve.watch.calls import current_caller, describe_call, name_call
 from annserve.watch.metrics import meter
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
@@ -55,6 +55,10 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self, request: search_pb2.SearchRequest, context: grpc.ServicerContext
     ) -> search_pb2.SearchResponse:
         """Search one collection for a batch of queries."""
+        name_call(check_request_id(request.request_id))
+        return self._answer(request, context)
+
+    def _answer(self, request: search_pb2.SearchRequest, context: grpc.ServicerContext) -> search_pb2.SearchResponse:
         begun = time.perf_counter()
         deadline = deadline_of(request, context)
         with self._catalog.lease(request.collection) as version:
@@ -98,7 +102,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         """Answer requests as they come, in their order; a refused one is told, and the next is answered."""
         for one in requests:
             try:
-                found = self.Search(one.search, context)
+                check_request_id(one.search.request_id)
+                found = self._answer(one.search, context)
             except AnnserveError as error:
                 refused = refusal_of(error)
                 yield search_pb2.SearchStreamResponse(sequence=one.sequence, refused=refused)

@@ -56,7 +56,7 @@ METADATA_BYTES_MAX = 16 << 10
 LONG_THREADS = WATCHERS_MAX + 4
 #: Threads for calls of which nothing is known yet: those that are read, refused or answered.
 SPARE_THREADS = 16
-#: Streams of searches that are answered at once; each has a thread for as long as it lasts.
+#: Streams of searches and of reflection that are answered at once; each has a thread for as long as it lasts.
 STREAMS_MAX = 64
 #: Pings that keep an idle connection open are welcome at this interval; gRPC's own default is five minutes.
 PING_INTERVAL_MS = 10_000
@@ -128,6 +128,7 @@ class Server:
         pools = {
             f"/{SEARCH}/Search": self._search_pool,
             f"/{SEARCH}/SearchStream": self._stream_pool,
+            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": self._stream_pool,
             **dict.fromkeys((f"/{SEARCH}/MeasureRecall", f"/{ADMIN}/WatchJob"), self._long_pool),
             f"/{ADMIN}/PublishVersion": self._long_pool,
         }

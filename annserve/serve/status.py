@@ -23,7 +23,7 @@ from grpc_status import rpc_status
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
-from annserve.serve.patience import MESSAGE_SECONDS, patient, patient_as_is
+from annserve.serve.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
 from annserve.serve.pool import AtOnce, CallPool
 from annserve.watch.calls import REQUEST_ID, Call
 
@@ -88,7 +88,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         if handler is None:
             return None
         if not method.startswith(OURS):
-            return handler if handler.request_streaming else patient_as_is(handler)
+            return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler)
         call = Call(method, metadata, caller.name, self._when(method))
         answering: Any = _answers if handler.response_streaming else _answer
         behavior = answering(handler, handler.request_deserializer, call)

@@ -1,6 +1,7 @@
 """One call as it is watched: its request id, who calls, how it ended and how long it took.
 
-The id is the caller's own (metadata ``x-request-id``) where it has a shape that is safe to log, and one of ours else.
+The id is the caller's own (metadata ``x-request-id``) where it has a shape that is safe to log, and one of ours else;
+a message may name another.
 It stands in every log line of the call, in every error that the call ends with, and in its trailing metadata.
 """
 
@@ -27,6 +28,13 @@ def current_request_id() -> str:
     """Give the id of the call that this thread serves; empty outside of one."""
     call = _CURRENT.get()
     return call.request_id if call else ""
+
+
+def name_call(request_id: str) -> None:
+    """Let this thread's call go by an id that its message brought; an empty one changes nothing."""
+    call = _CURRENT.get()
+    if call is not None and request_id:
+        call.request_id = request_id
 
 
 def current_caller() -> str:

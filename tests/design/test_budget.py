@@ -37,12 +37,32 @@ def test_a_budget_is_a_share_bytes_a_vector_or_a_total(ram, bytes_per_vector):
     assert ram_per_vector(ram, SPEC, 1_000_000) == pytest.approx(bytes_per_vector)
 
 
-@pytest.mark.parametrize("ram", ["", "25", "much", "-5%", "0%", "0B", "1.2.3B", ".B", "5PiB", "20B per vector", "%"])
+@pytest.mark.parametrize(
+    "ram",
+    [
+        "",
+        "25",
+        "much",
+        "-5%",
+        "0%",
+        "0B",
+        "1.2.3B",
+        ".B",
+        "5PiB",
+        "20B per vector",
+        "%",
+        "1e9B",
+        "１２B",
+        "9" * 400 + "B",
+    ],
+)
 def test_what_is_no_budget_is_an_error_that_shows_the_forms(ram):
     with pytest.raises(InputError, match=r"a share of the INT8 size \(25%\).*20B.*2GiB") as caught:
         ram_per_vector(ram, SPEC, 1_000)
     assert caught.value.field == "ram"
-    assert repr(ram) in str(caught.value)
+    assert repr(ram[:40]) in str(caught.value)
+    with pytest.raises(InputError, match="give a share"):
+        BuildOptions(ram=ram)
 
 
 def test_more_ram_buys_longer_codes_and_never_costs_more_than_given():

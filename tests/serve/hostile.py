@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from hypothesis import strategies as st
 
+from annserve.client import Client
 from annserve.rpc import admin_pb2, search_pb2
 
 SERVICES = (
@@ -28,8 +32,8 @@ ALLOWED = {
 }  # fmt: skip
 
 _WORDS = [
-    "", "photos", "inputs", "jobs", "rows.npy", "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "\0", "%2e%2e",
-    "x" * 5_000,
+    "", "photos", "docs", "inputs", "jobs", "rows.npy", "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "\0",
+    "%2e%2e", "x" * 5_000,
 ]  # fmt: skip
 _TEXT = st.one_of(st.sampled_from(_WORDS), st.text(max_size=40))
 _NUMBERS = {
@@ -98,7 +102,7 @@ def check_refusal(error: grpc.RpcError) -> str:
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS, _PING = 0, 1, 4, 6
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -106,22 +110,65 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def headers(path: str, stream: int = 1) -> bytes:
-    """Give the frame that begins a call, its fields literal (RFC 7541, 6.2.2)."""
-    fields = [
-        (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"),
-        ("content-type", "application/grpc"), ("te", "trailers"),
-    ]  # fmt: skip
-    block = b"".join(
-        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields
-    )
-    return frame(_HEADERS, 4, stream, block)
+@dataclass(frozen=True)
+class Target:
+    """A server as a stranger reaches it, who may have found a key.
 
+    Attributes
+    ----------
+    address : str
+    certificate : Path or None
+        To be trusted, where the server encrypts.
+    key : str
+        To be shown, if any.
+    """
 
-def begun_call(address: str, path: str, message_bytes: int, sent: bytes) -> socket.socket:
-    """Open a connection and begin a call whose message says a length, of which only some bytes come."""
-    host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host, int(port)), timeout=5)
-    said = b"\0" + message_bytes.to_bytes(4, "big") + sent
-    connection.sendall(PREFACE + frame(_SETTINGS, 0, 0, b"") + headers(path) + frame(_DATA, 0, 1, said))
-    return connection
+    address: str
+    certificate: Path | None = None
+    key: str = ""
+
+    def plain(self) -> socket.socket:
+        """Open a connection, and say nothing."""
+        host, _, port = self.address.rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=5)
+
+    def connection(self) -> socket.socket:
+        """Open a connection for HTTP/2, encrypted where the server wants that."""
+        if self.certificate is None:
+            return self.plain()
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.set_alpn_protocols(["h2"])
+        return context.wrap_socket(self.plain(), server_hostname="localhost")
+
+    def channel(self) -> grpc.Channel:
+        """Open a channel whose calls show the key."""
+        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        if self.certificate is None:
+            return grpc.insecure_channel(self.address, options=options)
+        encrypting = grpc.ssl_channel_credentials(self.certificate.read_bytes())
+        credentials = grpc.composite_channel_credentials(encrypting, grpc.access_token_call_credentials(self.key))
+        return grpc.secure_channel(self.address, credentials, options=options)
+
+    def client(self, collection: str) -> Client:
+        """Give a client of ours."""
+        return Client(self.address, collection=collection, tls_ca=self.certificate, api_key=self.key or None)
+
+    def said(self, path: str, stream: int = 1) -> bytes:
+        """Give the frame that begins a call, its fields literal (RFC 7541, 6.2.2)."""
+        fields = [
+            (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"),
+            ("content-type", "application/grpc"), ("te", "trailers"),
+        ]  # fmt: skip
+        if self.key:
+            fields.append(("authorization", f"Bearer {self.key}"))
+        block = b"".join(
+            b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields
+        )
+        return frame(_HEADERS, 4, stream, block)
+
+    def begun_call(self, path: str, message_bytes: int, sent: bytes) -> socket.socket:
+        """Open a connection and begin a call whose message says a length, of which only some bytes come."""
+        connection = self.connection()
+        said = b"\0" + message_bytes.to_bytes(4, "big") + sent
+        connection.sendall(PREFACE + frame(_SETTINGS, 0, 0, b"") + self.said(path) + frame(_DATA, 0, 1, said))
+        return connection

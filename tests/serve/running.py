@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 LAUNCH = [sys.executable, "-m", "annserve"]
 PLANTED = Path(__file__).with_name("planted")
 READY_SECONDS = 60
@@ -28,6 +30,11 @@ class RunningServer:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    def rss_bytes(self) -> int:
+        """Give the resident memory of all its processes."""
+        server = psutil.Process(self.process.pid)
+        return sum(one.memory_info().rss for one in [server, *server.children(recursive=True)])
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal; give the exit code and what the server wrote to stderr."""

@@ -1,60 +1,114 @@
 """Messages of any content, noise, half messages and slow callers: refused in words, and the next call is answered.
 
-ANNSERVE_FUZZ=1 looks for new examples; ANNSERVE_FUZZ_EXAMPLES says how many of each method.
+ANNSERVE_FUZZ=1 looks for new examples; ANNSERVE_FUZZ_EXAMPLES says how many of each method, and ANNSERVE_FUZZ_TALLY
+names a folder for the counts of what was answered (``bench/fuzz.py`` does all that).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from google.protobuf.message_factory import GetMessageClass
-from hostile import ALLOWED, METHODS, PREFACE, begun_call, check_refusal, frame, headers, messages
+from grpc_health.v1 import health_pb2
+from grpc_status import rpc_status
+from guard.certificates import needs_openssl, self_signed
+from hostile import ALLOWED, METHODS, PREFACE, Target, check_refusal, details_of, frame, messages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import serving
+from serve.conftest import index, rows_of
 
-from annserve.client import Client
+from annserve.guard.keys import new_key
 from annserve.rpc import search_pb2
 
 EXAMPLES = int(os.environ.get("ANNSERVE_FUZZ_EXAMPLES", "30"))
 SEARCH = "/annserve.v1.SearchService/Search"
-OPTIONS = [("grpc.enable_http_proxy", 0)]
 CALL_SECONDS = 20
 
 
-@pytest.fixture(scope="module")
-def server(photos, tmp_path_factory):
-    data = tmp_path_factory.mktemp("data")
-    with serving(photos, options=("--data", str(data))) as server:
-        yield server
+class Tally:
+    """How calls ended, and the longest of them, by method."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, Counter[str]] = defaultdict(Counter)
+        self._longest: Counter[str] = Counter()
+
+    def count(self, path: str, code: str, seconds: float) -> None:
+        self._codes[path][code] += 1
+        self._longest[path] = max(self._longest[path], round(seconds, 4))
+
+    def write(self, name: str) -> None:
+        """Write what was counted, where somebody wants it, and begin anew."""
+        if folder := os.environ.get("ANNSERVE_FUZZ_TALLY"):
+            told = {
+                path: {"codes": codes, "longest_seconds": self._longest[path]} for path, codes in self._codes.items()
+            }
+            Path(folder, f"{name}.json").write_text(json.dumps(told))
+        self._codes.clear()
+        self._longest.clear()
+
+
+tally = Tally()
+
+
+@pytest.fixture(scope="module", params=["open", pytest.param("guarded", marks=needs_openssl)])
+def serving_target(request, photos, tmp_path_factory):
+    """A server of the fake engine that everybody may call; one of the real engine, with a cache, under TLS and keys."""
+    folder = tmp_path_factory.mktemp(request.param)
+    served, engine, options, guard = photos, "fake", ["--data", folder / "data"], {}
+    if request.param == "guarded":
+        served, engine = index(folder / "photos", rows_of("uint8"), "l2", "real"), "real"
+        (folder / "data" / "inputs").mkdir(parents=True)
+        np.save(folder / "data" / "inputs" / "rows.npy", rows_of("uint8"))
+        certificate, private = self_signed(folder)
+        guard = {"certificate": certificate, "key": new_key(folder / "keys.json", "stranger", "admin")[1]}
+        options += ["--tls-certificate", certificate, "--tls-key", private, "--keys", folder / "keys.json"]
+        options += ["--cache", "1MiB"]
+    with serving(served, engine=engine, options=tuple(map(str, options))) as server:
+        yield server, Target(server.address, **guard)
         code, log = server.stop()
-        assert code == 0
-        assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:3_000]
+    tally.write(request.param)
+    assert code == 0
+    assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:3_000]
+    assert "worker died" not in log
+    assert not guard or guard["key"] not in log
 
 
 @pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.address, options=OPTIONS) as channel:
+def target(serving_target) -> Target:
+    return serving_target[1]
+
+
+@pytest.fixture(scope="module")
+def channel(target):
+    with target.channel() as channel:
         yield channel
 
 
 @pytest.fixture(autouse=True)
-def serves_on(server):
+def serves_on(serving_target):
+    """After all that, the next call is answered, soon."""
     yield
-    with Client(server.address, collection="photos") as client:
+    server, target = serving_target
+    begun = time.monotonic()
+    with target.client("photos") as client:
         assert client.search(np.zeros(24), 1).ids.shape == (1, 1)
+    assert time.monotonic() - begun < CALL_SECONDS
     assert server.process.poll() is None
 
 
 def call(channel: grpc.Channel, path: str, request: object) -> str:
     """Call a method with a message or bytes; give the code that it ends with, after a look at what it says."""
-    method = METHODS[path]
+    begun, method = time.monotonic(), METHODS[path]
     data = request if isinstance(request, bytes) else request.SerializeToString()
     if method.client_streaming:
         answers = channel.stream_stream(path)(iter([data, data]), timeout=CALL_SECONDS)
@@ -69,8 +123,13 @@ def call(channel: grpc.Channel, path: str, request: object) -> str:
                 told = answered.refused
                 assert (bool(told.reason), bool(told.message), code_name(told.code) in ALLOWED) == (True,) * 3, told
     except grpc.RpcError as error:
-        return check_refusal(error)
-    return "OK"
+        code = check_refusal(error)
+    else:
+        code = "OK"
+    seconds = time.monotonic() - begun
+    assert seconds < CALL_SECONDS, f"{path} took {seconds} s"
+    tally.count(path, code, seconds)
+    return code
 
 
 def once(method, data: bytes):
@@ -139,11 +198,11 @@ def test_a_search_that_is_nearly_right_is_answered_or_refused_by_field(channel, 
         assert code in ("INVALID_ARGUMENT", "NOT_FOUND"), code
 
 
-def test_a_message_that_says_more_than_it_brings_holds_up_nobody(server):
+def test_a_message_that_says_more_than_it_brings_holds_up_nobody(target):
     """Two hundred connections, each with a call half said; then their callers leave."""
-    half = [begun_call(server.address, path, 1_000, b"x" * 10) for path in list(METHODS) * 14]
+    half = [target.begun_call(path, 1_000, b"x" * 10) for path in list(METHODS) * 14]
     try:
-        with Client(server.address, collection="photos") as client:
+        with target.client("photos") as client:
             for _ in range(20):
                 client.search(np.zeros(24), 1)
     finally:
@@ -151,23 +210,22 @@ def test_a_message_that_says_more_than_it_brings_holds_up_nobody(server):
             connection.close()
 
 
-def test_a_message_that_says_it_is_huge_takes_no_memory(server):
-    before = server.rss_bytes() if hasattr(server, "rss_bytes") else 0
-    connections = [begun_call(server.address, SEARCH, 2**32 - 1, b"") for _ in range(20)]
-    time.sleep(0.5)
+def test_a_message_that_says_it_is_huge_takes_no_memory(serving_target):
+    server, target = serving_target
+    before = server.rss_bytes()
+    connections = [target.begun_call(SEARCH, 2**32 - 1, b"") for _ in range(20)]
     for connection in connections:
         with contextlib.suppress(OSError):
-            connection.settimeout(2)
+            connection.settimeout(0.2)
             connection.recv(4_096)
         connection.close()
-    assert before == 0 or server.rss_bytes() < before + (64 << 20)
+    assert server.rss_bytes() < before + (64 << 20)
 
 
-def test_a_caller_that_drips_bytes_holds_up_nobody(server):
-    host, _, port = server.address.rpartition(":")
-    said = PREFACE + frame(4, 0, 0, b"") + headers(SEARCH)
-    slow = [socket.create_connection((host, int(port)), timeout=5) for _ in range(50)]
-    with Client(server.address, collection="photos") as client:
+def test_a_caller_that_drips_bytes_holds_up_nobody(target):
+    said = PREFACE + frame(4, 0, 0, b"") + target.said(SEARCH)
+    slow = [target.connection() for _ in range(50)]
+    with target.client("photos") as client:
         for at in range(0, len(said), 20):
             for connection in slow:
                 with contextlib.suppress(OSError):
@@ -177,35 +235,117 @@ def test_a_caller_that_drips_bytes_holds_up_nobody(server):
         connection.close()
 
 
-def test_frames_of_no_sense_end_their_connection_alone(server, rng):
-    host, _, port = server.address.rpartition(":")
+def test_frames_of_no_sense_end_their_connection_alone(target, rng):
     for _ in range(60):
         said = PREFACE + frame(4, 0, 0, b"")
         for _ in range(int(rng.integers(1, 6))):
             kind, flags, stream = (int(one) for one in rng.integers(0, [12, 256, 6]))
             said += frame(kind, flags, stream, rng.bytes(int(rng.integers(0, 100))))
-        connection = socket.create_connection((host, int(port)), timeout=5)
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(said)
-            connection.settimeout(0.05)
-            connection.recv(4_096)
+        tell(target.connection(), said)
 
 
-def test_a_caller_that_reads_no_answer_holds_up_nobody(server):
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(
+    began=st.sampled_from(
+        [b"", PREFACE, PREFACE[:10], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x16\x03\x03\x40\x00"]
+    ),
+    noise=st.binary(max_size=2_000),
+    encrypted=st.booleans(),
+)
+def test_noise_on_the_port_is_shrugged_off(target, began, noise, encrypted):
+    """Before the handshake of TLS and, where there is one, after it."""
+    tell(target.connection() if encrypted else target.plain(), began + noise)
+
+
+def tell(connection: socket.socket, said: bytes) -> None:
+    """Say something, wait a moment for an answer, and leave; the server may have hung up before, which is its right."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(said)
+        connection.settimeout(0.02)
+        connection.recv(4_096)
+
+
+def test_a_caller_that_reads_no_answer_holds_up_nobody(target):
     """Answers pile up in its own connection, and then in its own calls."""
-    host, _, port = server.address.rpartition(":")
     request = search_pb2.SearchRequest(
         **GOOD | {"k": 300}, matrix=search_pb2.Matrix(row_type=3, dim=24, data=bytes(24 * 200))
     ).SerializeToString()
     said = PREFACE + frame(4, 0, 0, b"")
     for stream in range(1, 41, 2):
         message = b"\0" + len(request).to_bytes(4, "big") + request
-        said += headers(SEARCH, stream) + frame(0, 1, stream, message)
-    with socket.create_connection((host, int(port)), timeout=5) as deaf:
+        said += target.said(SEARCH, stream) + frame(0, 1, stream, message)
+    with target.connection() as deaf:
         deaf.sendall(said)
-        with Client(server.address, collection="photos") as client:
+        with target.client("photos") as client:
             for _ in range(20):
                 client.search(np.zeros(24), 1)
+
+
+HUGE = {
+    "vector": search_pb2.SearchRequest(vector=search_pb2.Vector(values=bytes(1_000_000))),
+    "rerank_vector": search_pb2.SearchRequest(
+        **GOOD, vector=search_pb2.Vector(values=[0] * 24), rerank_vector=search_pb2.Vector(values=bytes(1_000_000))
+    ),
+    "matrix.data": search_pb2.SearchRequest(
+        **GOOD, matrix=search_pb2.Matrix(row_type=1, dim=24, data=bytes(10_000_001))
+    ),
+    "queries": search_pb2.SearchRequest(**GOOD, matrix=search_pb2.Matrix(row_type=3, dim=24, data=bytes(24 * 20_000))),
+    "session": search_pb2.SearchRequest(**GOOD, vector=search_pb2.Vector(values=[0] * 24), session=bytes(1_000_000)),
+    "request_id": search_pb2.SearchRequest(
+        **GOOD, vector=search_pb2.Vector(values=[0] * 24), request_id="x" * 1_000_000
+    ),
+}
+
+
+@pytest.mark.parametrize("field", HUGE)
+def test_what_is_huge_within_a_message_is_refused_by_its_field(channel, field):
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(SEARCH)(HUGE[field].SerializeToString(), timeout=CALL_SECONDS)
+    assert check_refusal(refused.value) == "INVALID_ARGUMENT"
+    assert field in field_of(refused.value)
+
+
+def field_of(error: grpc.RpcError) -> str:
+    return details_of(rpc_status.from_call(error))["BadRequest"].field_violations[0].field
+
+
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.mark.parametrize(
+    "path", [*(f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch", "List")), REFLECTION]
+)
+def test_noise_for_methods_that_are_not_ours_is_refused_or_answered(channel, path):
+    """Probes of health anybody may send, without a key."""
+    codes = set()
+
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(st.binary(max_size=60), st.text(max_size=40).map(probe)))
+    def sent(noise):
+        answers = channel.stream_stream(path)(iter([noise]), timeout=CALL_SECONDS)
+        try:
+            next(answers, None)
+        except grpc.RpcError as error:
+            codes.add(error.code().name)
+        else:
+            answers.cancel()
+
+    sent()
+    assert codes <= {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"}
+
+
+def test_streams_that_say_nothing_leave_threads_to_others(target, channel):
+    """Of reflection, which isn't ours: more than health and administration have threads."""
+    silent = [target.begun_call(REFLECTION, 100, b"x") for _ in range(80)]
+    info = channel.unary_unary("/annserve.v1.AdminService/GetServerInfo")
+    for _ in range(5):
+        assert info(b"", timeout=5)
+    for connection in silent:
+        connection.close()
+
+
+def probe(service: str) -> bytes:
+    return health_pb2.HealthCheckRequest(service=service).SerializeToString()
 
 
 def test_a_stream_that_never_ends_is_answered_request_by_request(channel):

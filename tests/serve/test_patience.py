@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from hostile import begun_call
+from hostile import Target
 
 from annserve.rpc import admin_pb2, admin_pb2_grpc
 from annserve.serve import patience, status
@@ -55,7 +55,7 @@ def ask(address: str) -> None:
 @pytest.mark.parametrize("path", [INFO, CHECK, "/grpc.health.v1.Health/Watch", "/annserve.v1.AdminService/WatchJob"])
 def test_threads_that_wait_for_half_a_message_are_given_back(address, path):
     """More such calls than threads; their callers stay connected."""
-    half = [begun_call(address, path, 1_000, b"x") for _ in range(5)]
+    half = [Target(address).begun_call(path, 1_000, b"x") for _ in range(5)]
     time.sleep(0.1)
     begun = time.monotonic()
     ask(address)

@@ -132,7 +132,7 @@ def test_a_name_beyond_measure_does_not_burst_the_headers_of_the_answer(stub, co
 
 LIES = {
     "no queries": (search_pb2.SearchRequest(), "holds no queries"),
-    "empty vector": (search_pb2.SearchRequest(vector=search_pb2.Vector()), "dimension 0"),
+    "empty vector": (search_pb2.SearchRequest(vector=search_pb2.Vector()), "has 0 values"),
     "no type": (
         search_pb2.SearchRequest(matrix=search_pb2.Matrix(dim=24, data=bytes(96))),
         "row_type 0 is unknown",
@@ -199,3 +199,18 @@ def detail(error: grpc.RpcError, name: str):
     message = getattr(error_details_pb2, name)()
     assert any(packed.Unpack(message) for packed in rpc_status.from_call(error).details), name
     return message
+
+
+def test_an_answer_and_an_error_go_by_the_id_that_the_message_brought_or_by_one_of_the_server(stub):
+    asked = {"collection": "uint8", "k": 1, "vector": search_pb2.Vector(values=[0] * 24)}
+    named, call = stub.Search.with_call(search_pb2.SearchRequest(**asked, request_id="order 66"), timeout=10)
+    assert named.request_id == dict(call.trailing_metadata())["x-request-id"] == "order 66"
+    unnamed, call = stub.Search.with_call(search_pb2.SearchRequest(**asked), timeout=10)
+    assert len(unnamed.request_id) == 32
+    assert dict(call.trailing_metadata())["x-request-id"] == unnamed.request_id
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.Search(search_pb2.SearchRequest(**asked | {"k": -1}, request_id="order 67"), timeout=10)
+    assert dict(refused.value.trailing_metadata())["x-request-id"] == "order 67"
+    for wrong in ("x" * 65, "two\nlines", "zwölf"):
+        with pytest.raises(grpc.RpcError, match="64 printable ASCII characters"):
+            stub.Search(search_pb2.SearchRequest(**asked, request_id=wrong), timeout=10)
