@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ def give_answers(result: SearchResult, out: Path | None, distances: Path | None,
         content = {
             "ids": result.ids.tolist(),
             "distances": result.distances.astype(float).tolist(),
-            "stats": {**costs, "seconds": result.stats.seconds, "stage_seconds": result.stats.stage_seconds},
+            "stats": {
+                **costs,
+                "seconds": result.stats.seconds,
+                "stage_seconds": result.stats.stage_seconds,
+                "cache": result.stats.cache,
+            },
+            "truncated": result.truncated.tolist(),
         }
         click.echo(json.dumps(content))
         return
@@ -76,7 +83,13 @@ def give_answers(result: SearchResult, out: Path | None, distances: Path | None,
         spent += f"; {costs['pages_read_mean']:.1f} pages ({size}) in {costs['reads_mean']:.1f} reads a query"
         if costs["pages_cached_mean"]:
             spent += f", {costs['pages_cached_mean']:.1f} pages from the cache"
+    if result.stats.cache:
+        grades = Counter(result.stats.cache)
+        spent += f"; answers by cache: {', '.join(f'{n:,} {grade}' for grade, n in grades.most_common())}"
     click.echo(spent, err=True)
+    if result.partial:
+        cut = np.count_nonzero(result.truncated)
+        click.echo(f"time ran out: the answers to {cut:,} queries are what was found until then", err=True)
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:

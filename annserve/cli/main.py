@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": ("annserve.cli.serve", "Serve an index over gRPC."),
     "keys": ("annserve.cli.keys", "Make and revoke the keys that a server asks for."),
     "query": ("annserve.cli.query", "Search an index on a server."),
+    "admin": ("annserve.cli.admin", "Look after a server's collections and jobs."),
     "bench": ("annserve.cli.bench", "Measure recall, latency, pages and memory."),
 }
 

@@ -16,7 +16,8 @@ from annserve.client.door import SyncDoor
 from annserve.errors import InputError
 from annserve.rpc import admin_pb2, job_pb2
 
-_WORK = {
+#: Kind of job → the message of its options.
+WORK: dict[str, Any] = {
     "build": job_pb2.BuildWork,
     "append": job_pb2.AppendWork,
     "compact": job_pb2.CompactWork,
@@ -163,10 +164,10 @@ class AdminClient(SyncDoor):
         ConflictError
             If the collection has a job that hasn't ended.
         """
-        if kind not in _WORK:
-            raise InputError(f"{kind!r} is no kind of job; use one of {', '.join(_WORK)}", field="kind")
+        if kind not in WORK:
+            raise InputError(f"{kind!r} is no kind of job; use one of {', '.join(WORK)}", field="kind")
         try:
-            work: Any = {kind: _WORK[kind](**options)}
+            work: Any = {kind: WORK[kind](**options)}
         except (TypeError, ValueError) as error:
             raise InputError(f"a {kind} has no such options: {error}") from None
         return self._start(collection=collection or self._collection, request_id=request_id, **work)
@@ -209,7 +210,7 @@ class AdminClient(SyncDoor):
                             yield (last := now)
                     delay = _PAUSE_SECONDS  # the server stops, and leaves the job to the next one
                 except grpc.RpcError as error:
-                    delay = tries.delay_after(error)
+                    delay = self._delay_after(error, tries)
                 finally:
                     call.cancel()
             if last is None or not last.has_ended:

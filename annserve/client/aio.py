@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from annserve.client.convert import info_of, joined, result_of, server_info_of
 from annserve.client.door import Door, Stubs
-from annserve.client.parts import REQUESTS_UNDER_WAY, Options, Requests
+from annserve.client.parts import REQUESTS_UNDER_WAY, Batches, Options, Requests
 from annserve.client.recall import RecallMeasured, recall_of, recall_request
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, search_pb2
@@ -36,8 +36,10 @@ class AsyncClient(Door):
         self, batches: Iterable[npt.ArrayLike], k: int = 10, **options: Any
     ) -> AsyncIterator[SearchResult]:
         """Search more queries than one would hold in memory; see ``Client.search_batches``."""
-        for batch in batches:
-            yield await self.search(batch, k, **options)
+        requests = Batches(batches, Options(k, **options), self._collection)
+        async for result in self._answers(requests):
+            if (whole := requests.add(result)) is not None:
+                yield whole
 
     async def measure_recall(
         self,
@@ -66,6 +68,7 @@ class AsyncClient(Door):
 
     async def close(self) -> None:
         """Close the connections; calls that are under way end at once."""
+        self._closed = True
         for stubs in self._pool.stubs:
             await stubs.channel.close()
 
@@ -76,7 +79,7 @@ class AsyncClient(Door):
         return Stubs(grpc.aio.secure_channel(self.address, self._credentials, options))
 
     async def _answers(
-        self, requests: Iterable[tuple[search_pb2.SearchRequest, int]], deadline: float
+        self, requests: Iterable[tuple[search_pb2.SearchRequest, int]], deadline: float | None = None
     ) -> AsyncIterator[SearchResult]:
         """Give the answers to requests in their order, some of them under way at once."""
 
@@ -104,7 +107,7 @@ class AsyncClient(Door):
                 try:
                     return await method(stubs)(request, timeout=tries.remaining(), metadata=self._metadata(request))
                 except grpc.RpcError as error:
-                    delay = tries.delay_after(error)
+                    delay = self._delay_after(error, tries)
             await asyncio.sleep(delay)
 
     async def __aenter__(self) -> AsyncClient:

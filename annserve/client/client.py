@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from annserve.client.convert import info_of, joined, result_of, server_info_of
 from annserve.client.door import SyncDoor
-from annserve.client.parts import REQUESTS_UNDER_WAY, Options, Requests
+from annserve.client.parts import REQUESTS_UNDER_WAY, Batches, Options, Requests
 from annserve.client.recall import RecallMeasured, recall_of, recall_request
 from annserve.results import SearchResult
 from annserve.rpc import admin_pb2, search_pb2
@@ -50,12 +50,13 @@ class Client(SyncDoor):
             The same queries by the other encoder whose vectors the index keeps; they rank the candidates.
         **options
             As of ``Options``: ``recall_target``, ``exact``, ``rerank_candidates``, ``on_deadline``, ``session``,
-            ``request_id``.
+            ``bypass_cache``, ``approximate_cosine``, ``request_id``.
 
         Returns
         -------
         SearchResult
-            Its ``stats`` are the server's.
+            Its ``stats`` are the server's: pages, bytes and stages, and how its cache took part. Under
+            ``on_deadline="partial"`` it may be ``partial``; ``truncated`` says of which queries.
 
         Raises
         ------
@@ -81,21 +82,10 @@ class Client(SyncDoor):
         SearchResult
             For each batch, in order; some requests are under way meanwhile.
         """
-        sizes: deque[int] = deque()
-
-        def cut() -> Iterator[tuple[search_pb2.SearchRequest, int]]:
-            for batch in batches:
-                requests = Requests(batch, None, Options(k, **options), self._collection)
-                sizes.append(len(requests))
-                yield from requests
-
-        found: list[SearchResult] = []
-        for result in self._answers(cut()):
-            found.append(result)
-            if len(found) == sizes[0]:
-                sizes.popleft()
-                yield joined(found)
-                found = []
+        requests = Batches(batches, Options(k, **options), self._collection)
+        for result in self._answers(requests):
+            if (whole := requests.add(result)) is not None:
+                yield whole
 
     def measure_recall(
         self,

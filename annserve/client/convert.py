@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError, ServerError
-from annserve.results import SearchResult, SearchStats
+from annserve.results import GRADES, SearchResult, SearchStats
 from annserve.rpc import admin_pb2, search_pb2
 
 _ROW_TYPES: dict[np.dtype[Any], search_pb2.RowType] = {
@@ -64,6 +64,9 @@ def result_of(response: search_pb2.SearchResponse, n_queries: int) -> SearchResu
             f"{len(response.ids)} and {len(response.distances)} bytes; is it another version?"
         )
     stats = response.stats
+    for name in (*SearchStats.COUNTS, "cache", "truncated"):
+        if len(getattr(stats, name)) not in (0, n_queries):
+            raise ServerError(f"the server tells {name} of {len(getattr(stats, name))} queries in place of {n_queries}")
     # An older server leaves out what it doesn't count.
     counts = {name: _count(getattr(stats, name), n_queries) for name in SearchStats.COUNTS}
     return SearchResult(
@@ -74,8 +77,9 @@ def result_of(response: search_pb2.SearchResponse, n_queries: int) -> SearchResu
             **counts,
             stage_seconds=dict(stats.stage_seconds),
             seconds=stats.seconds,
-            grades=np.array(stats.cache, np.uint8),
+            grades=np.array([grade if grade < len(GRADES) else 0 for grade in stats.cache], np.uint8),
         ),
+        truncated=np.array(stats.truncated, np.bool_),
     )
 
 
@@ -98,7 +102,15 @@ def joined(results: Sequence[SearchResult]) -> SearchResult:
             seconds=sum(one.seconds for one in stats),
             grades=np.concatenate([one.grades for one in stats]),
         ),
+        # Where no query was cut short, nothing is said of any.
+        truncated=np.concatenate([result.truncated if result.partial else _none_of(result) for result in results])
+        if any(result.partial for result in results)
+        else results[0].truncated,
     )
+
+
+def _none_of(result: SearchResult) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(result.ids), np.bool_)
 
 
 def info_of(index: admin_pb2.Index) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import grpc
 
 from annserve.client.channel import Endpoint, Pool
 from annserve.client.retry import TRIES, Tries
+from annserve.errors import ServerError
 from annserve.rpc import admin_pb2_grpc, search_pb2_grpc
 
 Response = TypeVar("Response")
@@ -80,6 +81,7 @@ class Door:
         self._endpoint = Endpoint(address, tls, tls_ca, tls_certificate, tls_key, api_key)
         self._credentials = self._endpoint.credentials()
         self._pool = Pool(self._connect, connections)
+        self._closed = False
 
     def _connect(self, number: int) -> Stubs:
         """Open connection `number`."""
@@ -88,6 +90,12 @@ class Door:
     def _tries(self, deadline: float | None, most: int = TRIES) -> Tries:
         """Begin the tries of a call."""
         return Tries(self.address, self._timeout, deadline, most)
+
+    def _delay_after(self, failed: grpc.RpcError, tries: Tries) -> float:
+        """Give the seconds until the next try; see ``Tries.delay_after``."""
+        if self._closed:
+            raise ServerError(f"this client of {self.address} was closed before all was answered") from None
+        return tries.delay_after(failed)
 
     def _metadata(self, request: object) -> tuple[tuple[str, str], ...]:
         """Give what a call carries besides its message: key and request id, which are read before the message is."""
@@ -100,6 +108,7 @@ class SyncDoor(Door):
 
     def close(self) -> None:
         """Close the connections; calls that are under way end at once."""
+        self._closed = True
         for stubs in self._pool.stubs:
             stubs.channel.close()
 
@@ -123,7 +132,7 @@ class SyncDoor(Door):
                 try:
                     return method(stubs)(request, timeout=made.remaining(), metadata=self._metadata(request))
                 except grpc.RpcError as error:
-                    delay = made.delay_after(error)
+                    delay = self._delay_after(error, made)
             time.sleep(delay)
 
     def __enter__(self) -> Self:

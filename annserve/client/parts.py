@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
-from annserve.client.convert import matrix_of, queries_to_send
+from annserve.client.convert import joined, matrix_of, queries_to_send
 from annserve.errors import InputError
+from annserve.results import SearchResult
 from annserve.rpc import search_pb2
 
 #: One request: bytes of its queries, queries, and neighbours in its answer. Some hundred queries at once gain all
@@ -17,7 +19,7 @@ from annserve.rpc import search_pb2
 REQUEST_BYTES = 1_000_000
 REQUEST_QUERIES = 4_096
 REQUEST_NEIGHBORS = 65_536
-#: Requests of one batch under way at once.
+#: Requests of one search under way at once.
 REQUESTS_UNDER_WAY = 4
 
 _ON_DEADLINE = {"error": search_pb2.ON_DEADLINE_ERROR, "partial": search_pb2.ON_DEADLINE_PARTIAL}
@@ -113,6 +115,39 @@ class Requests:
             matrix = self._matrix[part]
             again = None if self._again is None else matrix_of(self._again[part])
             yield self._options.request(self._collection, matrix_of(matrix), again), len(matrix)
+
+
+class Batches:
+    """The requests of many batches, one batch after another, and their answers put together again.
+
+    Parameters
+    ----------
+    batches : iterable of (nq, dim) arrays
+        Each taken when its turn comes.
+    options : Options
+    collection : str
+    """
+
+    def __init__(self, batches: Iterable[npt.ArrayLike], options: Options, collection: str = "") -> None:
+        self._batches, self._options, self._collection = batches, options, collection
+        self._sizes: deque[int] = deque()
+        self._found: list[SearchResult] = []
+
+    def __iter__(self) -> Iterator[tuple[search_pb2.SearchRequest, int]]:
+        """Give each with its number of queries."""
+        for batch in self._batches:
+            requests = Requests(batch, None, self._options, self._collection)
+            self._sizes.append(len(requests))
+            yield from requests
+
+    def add(self, result: SearchResult) -> SearchResult | None:
+        """Take the answer to the next request; give that of a batch with its last one."""
+        self._found.append(result)
+        if len(self._found) < self._sizes[0]:
+            return None
+        self._sizes.popleft()
+        found, self._found = self._found, []
+        return joined(found)
 
 
 def parts(queries: npt.NDArray[Any], again: npt.NDArray[Any] | None, k: int) -> Iterator[slice]:

@@ -1,8 +1,8 @@
 """Which failed calls are made again, and when: the same rules for both clients.
 
-Only UNAVAILABLE that isn't the server's own verdict, and a refusal that says when to come again. Delays double, each
-drawn anew below its bound, so that callers who failed together don't return together; none is shorter than the server
-asked for, and together with the calls they stay within the time-out.
+Only UNAVAILABLE that isn't the server's own verdict, a refusal that says when to come again, and a call that gRPC ended
+for want of room (CANCELLED). Delays double, each drawn anew below its bound, so that callers who failed together don't
+return together; none is shorter than the server asked for, and together with the calls they stay within the time-out.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Tries:
 
 def _seconds_asked_for(call: Any, error: AnnserveError) -> float | None:
     """Give the least seconds before another try, 0 if any will do; None if none helps."""
-    if type(error) is ServerError and call.code() == grpc.StatusCode.UNAVAILABLE:
+    unheard = type(error) is ServerError and call.code() == grpc.StatusCode.UNAVAILABLE
+    if unheard or call.code() == grpc.StatusCode.CANCELLED:
         return _told_by(call) or 0.0
     return _told_by(call) if isinstance(error, BusyError) else None
 
@@ -96,5 +97,4 @@ def _told_by(call: Any) -> float | None:
         if detail.Unpack(info):
             seconds: float = info.retry_delay.ToTimedelta().total_seconds()
             return max(seconds, 0.0)
-    return None
     return None

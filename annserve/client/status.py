@@ -55,6 +55,8 @@ def _raised_by_grpc(call: Any, address: str) -> AnnserveError:
             return InputError(f"the message is too large for {address}: {details}", field="queries")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return BusyError(f"the server at {address} is busy ({details}); try again later")
+        case grpc.StatusCode.CANCELLED:  # which nobody here asked for: gRPC ends calls where too many wait for it
+            return BusyError(f"the server at {address} ended the call, as if busy ({details}); try again later")
         case grpc.StatusCode.UNIMPLEMENTED:
             return ServerError(f"the server at {address} isn't an annserve of this version ({details})")
     return ServerError(f"the call to {address} failed: {code.name}: {details}")

@@ -64,6 +64,10 @@ def server(rows, tmp_path_factory):
         yield server
 
 
+class _EndedError(Exception):
+    """gRPC has no room for the call, and ends it."""
+
+
 class Planted:
     """A server in this process that does as told, and notes what it is sent."""
 
@@ -79,6 +83,8 @@ class Planted:
                 planted.peers.append(context.peer())
                 try:
                     return answer(request, len(planted.requests))
+                except _EndedError:
+                    return context.abort(grpc.StatusCode.CANCELLED, "")
                 except Exception as error:
                     status = status_of(error, "method")
                 return context.abort_with_status(rpc_status.to_status(status))
@@ -122,6 +128,20 @@ def good(request=None, number=0) -> search_pb2.SearchResponse:
     return search_pb2.SearchResponse(
         ids=ids.tobytes(), distances=bytes(8 * n_queries), num_queries=n_queries, k=2, snapshot=1
     )
+
+
+def partial(request, number) -> search_pb2.SearchResponse:
+    """An answer that the deadline cut short, from a cache; of requests with a first query of zeros, none is."""
+    answer = good(request, number)
+    n_queries, whole = answer.num_queries, not np.frombuffer(request.matrix.data, "<f4")[:4].any()
+    answer.stats.pages_read.extend(range(n_queries))
+    answer.stats.bytes_read.extend(4_096 * i for i in range(n_queries))
+    answer.stats.stage_seconds["read"] = 0.25
+    answer.stats.cache.extend([search_pb2.CACHE_GRADE_REPEAT, search_pb2.CACHE_GRADE_MISS][:n_queries])
+    if not whole:
+        answer.partial = True
+        answer.stats.truncated.extend(i == 0 for i in range(n_queries))
+    return answer
 
 
 def failing_first(times: int, error: Exception):
@@ -207,10 +227,61 @@ def test_batches_are_answered_one_by_one_and_taken_when_their_turn_comes(door, m
     assert [len(result.ids) for result in results] == taken
 
 
+def test_what_an_answer_cost_and_how_whole_it_is_comes_with_it(door, monkeypatch):
+    """Of a batch of two requests, of which the deadline cut short the second."""
+    monkeypatch.setattr(parts, "REQUEST_QUERIES", 2)
+    queries = np.repeat(np.array([0, 0, 1, 1], np.float32)[:, None], 4, axis=1)
+    with Planted(partial) as planted, door(planted.address) as client:
+        whole, found = client.search(queries[:2], 2), client.search(queries, 2, on_deadline="partial")
+    assert (whole.partial, whole.truncated.tolist()) == (False, [])
+    assert (found.partial, found.truncated.tolist()) == (True, [False, False, True, False])
+    assert found.stats.cache == ("repeat", "miss", "repeat", "miss")
+    assert found.stats.pages_read.tolist() == [0, 1, 0, 1]
+    assert found.stats.bytes_read.tolist() == [0, 4_096, 0, 4_096]
+    assert found.stats.stage_seconds == {"read": 0.5}
+
+
+@pytest.mark.parametrize("told", ["pages_read", "cache", "truncated"])
+def test_a_server_that_tells_of_other_queries_than_were_asked_is_not_believed(door, told):
+    def answer(request, number):
+        response = good(request, number)
+        getattr(response.stats, told).extend([1, 1, 1])
+        return response
+
+    with Planted(answer) as planted, door(planted.address) as client, pytest.raises(ServerError, match=told):
+        client.search(QUERY, 2)
+
+
+def test_some_batches_are_under_way_at_once(door):
+    """As many as requests of one search, and no more; the answers come in order."""
+    at_once, most = [], []
+
+    def answer(request, number):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.pop()
+        return good(request, int(np.frombuffer(request.matrix.data, "<f4")[0]))
+
+    with Planted(answer) as planted, door(planted.address) as client:
+        found = list(client.search_batches((np.full((1, 4), i, np.float32) for i in range(12)), 2))
+    assert [result.ids[0, 0] for result in found] == list(range(12))
+    assert 1 < max(most) <= parts.REQUESTS_UNDER_WAY
+
+
 @pytest.mark.parametrize("error", [BusyError("full", retry_after_ms=1), ServerError("warming up")])
 def test_a_refusal_that_passes_is_met_again(door, error):
     with Planted(failing_first(2, error)) as planted, door(planted.address) as client:
         assert client.search(QUERY, 2).ids.tolist() == [[3, 3]]
+
+
+def test_a_call_that_the_server_ends_unasked_is_one_that_it_had_no_room_for(door):
+    with Planted(failing_first(2, _EndedError())) as planted, door(planted.address) as client:
+        assert client.search(QUERY, 2).ids.tolist() == [[3, 3]]
+    with Planted(failing_first(99, _EndedError())) as planted, door(planted.address) as client:
+        with pytest.raises(BusyError, match="ended the call"):
+            client.search(QUERY, 2)
+        assert len(planted.requests) == retry.TRIES
 
 
 def test_the_delay_that_the_server_asks_for_is_kept(door):
@@ -390,4 +461,6 @@ def test_closing_ends_what_is_under_way():
         caller.join(5)
         gate.set()
         assert not caller.is_alive()
-    assert failed
+    (error,) = failed
+    assert isinstance(error, ServerError)
+    assert "was closed" in str(error)

@@ -20,8 +20,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 #: Set-up is done where tests run, and needs the network; ports are replaced by free ones.
 SET_UP = ("python3 -m venv", "export PATH")
-PORTS = ("50051", "50052", "9465")
-PROGRAMS = {"annserve", "openssl", "curl"}
+PORTS = ("50051", "50052", "50053", "9465")
+PROGRAMS = {"annserve", "openssl", "curl", "mkdir", "cp"}
 
 
 def commands(block: str) -> list[str]:
@@ -86,10 +86,11 @@ def test_what_the_readme_says_runs_in_its_order(folder):
                     ended = subprocess.run(shell, capture_output=True, text=True, cwd=folder)
                     assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"
                     scraped += ended.stdout if program == "curl" else ""
-    assert {"build", "inspect", "search", "serve", "query", "bench", "keys", "curl", "python"} <= set(ran)
+    assert {"build", "inspect", "search", "serve", "query", "admin", "bench", "keys", "curl", "python"} <= set(ran)
     assert 'annserve_queries_total{collection="docs"} 274.0' in scraped
     assert names["result"].ids.shape == (274, 10)  # type: ignore[attr-defined]
     assert (folder / "ids.npy").exists()
+    assert names["now"].state == "succeeded"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^)#]+)\)", README))

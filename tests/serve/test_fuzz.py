@@ -282,7 +282,7 @@ def test_a_caller_that_reads_no_answer_holds_up_nobody(target):
 
 
 HUGE = {
-    "vector": search_pb2.SearchRequest(vector=search_pb2.Vector(values=bytes(1_000_000))),
+    "vector": search_pb2.SearchRequest(**GOOD, vector=search_pb2.Vector(values=bytes(1_000_000))),
     "rerank_vector": search_pb2.SearchRequest(
         **GOOD, vector=search_pb2.Vector(values=[0] * 24), rerank_vector=search_pb2.Vector(values=bytes(1_000_000))
     ),
