@@ -71,7 +71,7 @@ class Rating:
 
 
 class Rater:
-    """Rates pages of one segment, for one thread.
+    """Rates pages of one segment, for one search at a time.
 
     Parameters
     ----------

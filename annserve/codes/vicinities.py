@@ -111,7 +111,7 @@ class NearPages:
 
 
 class Surveyor:
-    """Finds the pages near queries, and rates them by the vicinities that were read; belongs to one thread.
+    """Finds the pages near queries, and rates them by the vicinities that were read; for one search at a time.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ _STAMP_MAX = 2**32 - 1
 
 
 class WalkScratch:
-    """What one thread needs to walk the heads of one segment; grows to the largest request.
+    """What one search needs to walk the heads of one segment; grows to the largest request.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ def nearest_heads(
     wanted : int
         Heads per query, at most ``heads.n_heads``.
     scratch : WalkScratch
-        Of this thread.
+        Nobody else's meanwhile.
 
     Returns
     -------

@@ -27,7 +27,7 @@ _NOT_ASKED = np.empty(0)
 
 @dataclass
 class Frames:
-    """Memory that pages are read into, with the views that kernels need; belongs to one thread.
+    """Memory that pages are read into, with the views that kernels need; for one search at a time.
 
     Parameters
     ----------

@@ -6,7 +6,6 @@ their rows and reads the few that are worth it; ``choose_vicinity`` does so with
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.codes.rate import Rating
-from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.index.segment import Segment
 from annserve.search.clock import Clock
 from annserve.search.probe_plan import ProbePlan
 from annserve.search.reach_plan import ReachPlan
 from annserve.search.selection import PageSelection, pages_of_heads
+from annserve.spares import Spares
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -97,14 +96,16 @@ class ProbeChooser:
     def __init__(self, segment: Segment, plan: ProbePlan | ReachPlan) -> None:
         self._segment = segment
         self._plan = plan
-        self._walks = Walks(segment.heads)
+        self._walks = Spares(lambda: WalkScratch(segment.heads.n_heads))
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose all pages of each query's nearest heads."""
         heads = self._segment.heads
         most = min(effort * self.postings_range(k, recall_target)[1], heads.n_heads)
         with clock.stage("navigate"):
-            head_ids, distances, visited = nearest_heads(heads, queries, most, self._walks.mine())
+            walk = self._walks.take()
+            head_ids, distances, visited = nearest_heads(heads, queries, most, walk)
+            self._walks.give(walk)
         with clock.stage("choose"):
             probes = effort * self._plan.probes_for(distances, k, recall_target, most)
             selection = pages_of_heads(head_ids, probes, self._segment.page_offsets)
@@ -118,18 +119,3 @@ class ProbeChooser:
         """Give the pages of the hardest query."""
         high = self.postings_range(k, recall_target)[1]
         return high * self._segment.n_pages / self._segment.heads.n_heads
-
-
-class Walks:
-    """Scratch of walks, one per thread."""
-
-    def __init__(self, heads: HeadNodes) -> None:
-        self._n_heads = heads.n_heads
-        self._threads = threading.local()
-
-    def mine(self) -> WalkScratch:
-        """Give this thread's."""
-        if not hasattr(self._threads, "walk"):
-            self._threads.walk = WalkScratch(self._n_heads)
-        walk: WalkScratch = self._threads.walk
-        return walk

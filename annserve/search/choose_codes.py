@@ -6,7 +6,6 @@ stage by stage, for calibration and for whoever asks what a choice rested on.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,6 +23,7 @@ from annserve.search.clock import Clock
 from annserve.search.head_skip import HeadSkip, log_squares
 from annserve.search.read_plan import ReadPlan, Stop
 from annserve.search.selection import PageSelection
+from annserve.spares import Spares
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -73,13 +73,13 @@ class CodeChooser:
         self._log_radii = log_squares(segment.radii)
         # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
         self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
-        self._threads = threading.local()
+        self._scratch = Spares(lambda: Scratch(segment, tiers))
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose the best pages until they promise what the plan expects."""
         clock.begin("navigate")
         plan = self._effort(k, recall_target, effort)
-        n_queries, mine = len(queries), self._mine()
+        n_queries, mine = len(queries), self._scratch.take()
         offsets = np.empty(n_queries + 1, np.int64)
         counts = np.empty((2, n_queries), np.int64)
         nanoseconds = np.empty(3, np.int64)
@@ -100,6 +100,7 @@ class CodeChooser:
         for name, spent in zip(_STAGES, nanoseconds.tolist()):
             clock.add(name, 1e-9 * spent)
         selection = PageSelection(pages[: offsets[-1]].copy(), offsets)
+        self._scratch.give(mine)
         return Choice(selection, counts[0], counts[1], lambda: self._evidence(queries, k, plan))
 
     def _evidence(self, queries: F32, k: int, plan: Effort) -> Evidence:
@@ -119,7 +120,7 @@ class CodeChooser:
         excluded: I64 | None = None,
     ) -> tuple[Rating, I64]:
         """Rate the pages of the `heads_wanted` nearest heads that `head_skip` keeps; give the heads visited too."""
-        heads, mine = self._segment.heads, self._mine()
+        heads, mine = self._segment.heads, self._scratch.take()
         with clock.stage("navigate"):
             head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, mine.walk)
             distances = exact_distances(heads, queries, head_ids)
@@ -127,6 +128,7 @@ class CodeChooser:
                 head_ids, distances = head_skip.keep(head_ids, distances, self._segment.radii)
         with clock.stage("rate"):
             rating = mine.rater.rate(queries, head_ids, distances, k, pages_max=pages_max, skip=skip, excluded=excluded)
+        self._scratch.give(mine)
         return rating, visited
 
     def _effort_of(self, k: int, recall_target: float, effort: int) -> Effort:
@@ -136,7 +138,9 @@ class CodeChooser:
         head_skip = plan.head_skip(k, recall_target) if effort == 1 else None
         head_skip = head_skip or _KEEPS_ALL
         stop = plan.stop(k, recall_target) if effort == 1 else _READS_ALL
-        n_pages = self._mine().rater.pages_at_most(postings)
+        mine = self._scratch.take()
+        n_pages = mine.rater.pages_at_most(postings)
+        self._scratch.give(mine)
         pages_max = min(PAGES_RATED_MAX, n_pages)
         numbers = (
             postings,
@@ -162,16 +166,9 @@ class CodeChooser:
         """Give a generous guess: few queries read more than eight pages a result."""
         return 8.0 * k
 
-    def _mine(self) -> Scratch:
-        """Give the calling thread's scratch."""
-        if not hasattr(self._threads, "scratch"):
-            self._threads.scratch = Scratch(self._segment, self._tiers)
-        scratch: Scratch = self._threads.scratch
-        return scratch
-
 
 class Scratch:
-    """What one thread needs to choose pages; grows to the largest request.
+    """What one search needs to choose pages; grows to the largest request.
 
     Attributes
     ----------

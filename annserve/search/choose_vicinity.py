@@ -7,7 +7,6 @@ the disk is the price of RAM without a byte of a row.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +17,13 @@ import numpy.typing as npt
 from annserve.codes.rate import Rating
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.vicinities import Surveyor
-from annserve.heads.navigate import exact_distances, nearest_heads
+from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads
 from annserve.index.segment import Segment
-from annserve.search.choose import Choice, Evidence, Walks
+from annserve.search.choose import Choice, Evidence
 from annserve.search.clock import Clock
 from annserve.search.selection import PageSelection, pages_worth_reading
 from annserve.search.vicinity_plan import VicinityPlan
+from annserve.spares import Spares
 from annserve.storage.reader import PageReader, aligned_frames
 
 F32 = npt.NDArray[np.float32]
@@ -74,8 +74,10 @@ class VicinityChooser:
         self._reader = reader
         self._plan = plan
         self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
-        self._walks = Walks(segment.heads)
-        self._threads = threading.local()
+        self._scratch = Spares(
+            lambda: (WalkScratch(segment.heads.n_heads), Surveyor(tiers, segment.page_offsets, self._layout))
+        )
+        self._frames = Spares(lambda: aligned_frames(_FRAMES_LEAST, self._layout.page_bytes))
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose the best pages until they promise what the plan expects."""
@@ -111,19 +113,17 @@ class VicinityChooser:
         excluded : (nq,) int64, optional
             Place of a row that isn't counted; −1 for none.
         """
-        heads = self._segment.heads
+        heads, scratch = self._segment.heads, self._scratch.take()
+        walk, surveyor = scratch
         with clock.stage("navigate"):
-            head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, self._walks.mine())
+            head_ids, _, visited = nearest_heads(heads, queries, heads_wanted, walk)
             distances = exact_distances(heads, queries, head_ids)
         with clock.stage("rate"):
-            surveyor = self._surveyor()
             near = surveyor.near_pages(queries, head_ids, distances)
             vicinities = PageSelection(*near.within(reach))
         with clock.stage("read"):
             frames = self._take_frames(len(vicinities.page_ids))
             self._reader.read(vicinities.page_ids, frames)
-            # Not after an error: a broken ring may still be writing into them.
-            self._threads.frames = frames
         with clock.stage("rate"):
             rating = surveyor.rate(
                 queries,
@@ -137,6 +137,8 @@ class VicinityChooser:
                 pages_offset=self._pages_offset,
                 excluded=excluded,
             )
+        self._scratch.give(scratch)
+        self._frames.give(frames)
         return Survey(rating, visited, vicinities)
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
@@ -155,15 +157,7 @@ class VicinityChooser:
             self._plan.expected_wanted(k, recall_target),
         )
 
-    def _surveyor(self) -> Surveyor:
-        if not hasattr(self._threads, "surveyor"):
-            self._threads.surveyor = Surveyor(self._tiers, self._segment.page_offsets, self._layout)
-        surveyor: Surveyor = self._threads.surveyor
-        return surveyor
-
     def _take_frames(self, count: int) -> npt.NDArray[np.uint8]:
-        """Give frames for so many vicinities; whoever took them puts them back."""
-        frames: npt.NDArray[np.uint8] | None = self._threads.__dict__.pop("frames", None)
-        if frames is None or len(frames) < count:
-            frames = aligned_frames(max(count, _FRAMES_LEAST), self._layout.page_bytes)
-        return frames
+        """Give frames for so many. After an error they don't come back: a broken ring may still write into them."""
+        frames = self._frames.take()
+        return frames if len(frames) >= count else aligned_frames(count, self._layout.page_bytes)

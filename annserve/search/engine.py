@@ -17,7 +17,6 @@ block yields while its pages are being read, and the next block is rated (``sear
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -39,8 +38,9 @@ from annserve.search.exact import SCAN_PAGES, Scan
 from annserve.search.overlap import Journey, Pause, carried, no_pause, overlapped
 from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import PageSelection
+from annserve.spares import Spares
 from annserve.storage.cache import CachePart, PageCache
-from annserve.storage.reader import BATCHES_MAX, PageReader, aligned_frames
+from annserve.storage.reader import PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
 BLOCK_PAGES = 2_048
@@ -49,7 +49,6 @@ BLOCK_QUERIES = 32
 BLOCK_QUERIES_LEAST = 4
 #: Blocks of one thread under way: one is rated or scored while the disk reads for the others.
 BLOCKS_UNDER_WAY = 3
-assert BLOCKS_UNDER_WAY <= BATCHES_MAX
 #: How much harder to look for rows where the planned pages held fewer than k.
 _MORE_EFFORT = 4
 _HEADS_VISITED, _ROWS_SCORED, _CODES_SCANNED = (
@@ -98,7 +97,7 @@ class Engine:
         self.chooser = chooser or chooser_for(segment)
         self.cache = cache
         self.raw_rows = RawRows(segment, segment.raw, raw_reader) if segment.raw and raw_reader else None
-        self._threads = threading.local()
+        self._frames = Spares(lambda: self._make_frames(BLOCK_PAGES // 4))
 
     def block_queries(self, share: int, k: int, recall_target: float) -> int:
         """Give how many of a thread's `share` of queries should go through the stages together."""
@@ -252,7 +251,7 @@ class Engine:
         frames = self._take_frames(min(SCAN_PAGES, self.segment.n_pages))
         scan = Scan(self.segment, self.reader)
         nearest, counts = yield from scan.journey(quantized, k, look, frames, clock)
-        self._frames().append(frames)
+        self._frames.give(frames)
         # All rows were seen: where there are fewer than k, looking harder finds no more.
         short = np.zeros(len(nearest.ids), bool)
         return BlockResult(nearest.ids, nearest.distances, short, np.full(len(short), nearest.truncated), counts)
@@ -303,7 +302,7 @@ class Engine:
                 self.cache.keep(to_read.page_ids, places, frames.memory)
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
         # Not after an error: a broken ring may still be writing into them.
-        self._frames().append(frames)
+        self._frames.give(frames)
         short, whole = ids[:, sure - 1] == NO_ID, np.zeros(len(ids), bool)
         result = BlockResult(ids, distances, short, whole, self._costs(choice, selection, to_read, scored))
         if nearest is not None:
@@ -327,19 +326,12 @@ class Engine:
 
     def _take_frames(self, count: int) -> Frames:
         """Give frames for so many pages that no other block uses."""
-        free = self._frames()
-        if free and len(free[-1]) >= count:
-            return free.pop()
-        free.clear()
-        layout = self.segment.layout
-        return Frames(aligned_frames(max(count, BLOCK_PAGES // 4), layout.page_bytes), layout)
+        frames = self._frames.take()
+        return frames if len(frames) >= count else self._make_frames(count)
 
-    def _frames(self) -> list[Frames]:
-        """Give the calling thread's frames that no block uses."""
-        if not hasattr(self._threads, "frames"):
-            self._threads.frames = []
-        frames: list[Frames] = self._threads.frames
-        return frames
+    def _make_frames(self, count: int) -> Frames:
+        layout = self.segment.layout
+        return Frames(aligned_frames(count, layout.page_bytes), layout)
 
 
 def _without_needless(

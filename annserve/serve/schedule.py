@@ -1,15 +1,15 @@
-"""Which search runs when: a bounded queue for each collection, a few threads that take from them in fairness.
+"""Which search runs when: a bounded queue for each collection, and a few searches at once, in fairness.
 
 Invariants
 ----------
-- A call waits only while every thread is busy, and a batch is made only of calls that wait already: batching costs no
-  call any time, and shares the cost of a search among many as soon as there are many.
+- A call waits only while as many searches run as may, and a batch is made only of calls that wait already: batching
+  costs no call any time, and shares the cost of a search among many as soon as there are many.
 - A call is taken in only if its turn is foreseen before its deadline, and the queue has room; else it is refused at
   once, with the time after which to come again. What is taken in and whose deadline passes is never begun.
 - The collection that has had the least time goes next, of those that have calls waiting: a flood of one delays another
-  by one batch for each thread at most.
-- Few threads search: those made here, and as many of the callers' own, which do while nothing waits; that spares a call
-  two switches between threads. Scratch memory and I/O rings are as many as they are, however many calls wait.
+  by one batch for each search that may run at most.
+- The threads that search are the callers' own. Whoever ends a search chooses the next batch and wakes the thread of its
+  first call, which searches for all of them: one switch between threads, and none for a call that finds no other.
 - An error of a batch is the error of one call of it: its calls are then searched one by one.
 """
 
@@ -21,12 +21,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
 
-from annserve.errors import AnnserveError, BusyError, DeadlineError, ServerError
+from annserve.errors import BusyError, DeadlineError, ServerError
 from annserve.results import SearchResult
 from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
@@ -34,8 +33,6 @@ from annserve.serve.catalog import Version
 
 #: Queries of a batch: more share the cost of a call no further, and make the last one wait.
 BATCH_QUERIES = 64
-#: Queries of a call that its own thread may search.
-FEW_QUERIES = 4
 #: Weight of the newest search in the running mean of seconds a query.
 _NEWEST = 0.1
 #: Seconds that a query is thought to take before any was measured.
@@ -86,26 +83,41 @@ class Ask:
 
 @dataclass(eq=False)
 class Ticket:
-    """A call that waits or runs, and what becomes of it."""
+    """A call that waits or runs, and what becomes of it.
+
+    Attributes
+    ----------
+    version : Version
+    ask : Ask
+    deadline : Deadline
+    key : object
+        Calls of one key may be searched as one batch; None: alone.
+    seconds : float
+        That it is foreseen to take.
+    batch : list of Ticket
+        What its own thread is to search for, itself first; empty until its turn, and where another's thread does it.
+    result, error
+        What becomes of it.
+    settled : bool
+    woken : Lock
+        Released when it is settled, and when it is its thread's turn.
+    """
 
     version: Version
     ask: Ask
     deadline: Deadline
-    #: Calls of one key may be searched as one batch; None: alone.
     key: object
-    #: Seconds that it is foreseen to take a thread.
     seconds: float
+    batch: list[Ticket] = field(default_factory=list)
     result: SearchResult | None = None
     error: BaseException | None = None
     settled: bool = False
-    #: Whether its caller searches by itself.
-    alone: bool = False
-    done: threading.Lock = field(default_factory=threading.Lock)
+    woken: threading.Lock = field(default_factory=threading.Lock)
 
     def settle(self, result: SearchResult | None, error: BaseException | None = None) -> None:
         """Let the caller go on with this."""
         self.result, self.error, self.settled = result, error, True
-        self.done.release()
+        self.woken.release()
 
 
 @dataclass
@@ -115,13 +127,13 @@ class Queue:
     waiting: deque[Ticket] = field(default_factory=deque)
     #: Foreseen seconds of those that wait.
     ahead: float = 0.0
-    #: Seconds of thread time that the collection has had, on the clock by which the next one is chosen.
+    #: Seconds of searches that the collection has had, on the clock by which the next one is chosen.
     had: float = 0.0
-    #: Running mean of the seconds a query takes a thread: planned, and of all rows.
+    #: Running mean of the seconds a query takes: planned, and of all rows.
     seconds: dict[bool, float] = field(default_factory=dict)
 
     def seconds_of(self, ask: Ask) -> float:
-        """Foresee how long a call takes a thread."""
+        """Foresee how long a call takes."""
         return len(ask.queries) * self.seconds.get(ask.recall_target == 1.0, _SECONDS_AT_FIRST)
 
     def learn(self, ask: Ask, n_queries: int, seconds: float) -> None:
@@ -137,26 +149,20 @@ class Scheduler:
 
     Parameters
     ----------
-    threads : int
-        Searches at once.
+    at_once : int
+        Searches that may run.
     waiting_max : int
         Calls of one collection that may wait.
     """
 
-    def __init__(self, threads: int, waiting_max: int) -> None:
-        self._waiting_max = waiting_max
+    def __init__(self, at_once: int, waiting_max: int) -> None:
+        self._at_once, self._waiting_max = at_once, waiting_max
         self._queues: dict[str, Queue] = {}
         self._lock = threading.Lock()
-        #: An entry for each call that was taken in: wakes one thread, at a fraction of what a condition costs.
-        self._work: SimpleQueue[bool] = SimpleQueue()
         self._idle = threading.Condition(self._lock)
         self._running = 0
-        self._residents: set[int] = set()
         self._clock = 0.0
         self._closed = False
-        self._threads = [threading.Thread(target=self._search, name=f"search-{i}") for i in range(threads)]
-        for thread in self._threads:
-            thread.start()
 
     def search(self, version: Version, ask: Ask, deadline: Deadline, watch: Watch | None = None) -> SearchResult:
         """Search when it is this call's turn, and give what was found.
@@ -182,20 +188,13 @@ class Scheduler:
         AnnserveError
             Whatever the search raises.
         """
-        # A large call has no need of it, and would have this thread hold much scratch.
-        resident = len(ask.queries) <= FEW_QUERIES and self._is_resident()
-        ticket = self._admit(version, ask, deadline, resident)
+        ticket = self._admit(version, ask, deadline)
         if watch is not None and not watch(lambda: self._abandon(ticket)):
             self._abandon(ticket)
-        if ticket.alone:
-            self._carry_out([ticket])
-        # A partial answer comes from the search itself; everyone else stops waiting at the deadline.
-        left = -1.0 if deadline.at == math.inf else max(deadline.at - time.monotonic(), 0.0)
-        if not ticket.done.acquire(timeout=left + (_MARGIN_MOST if deadline.partial and left >= 0 else 0.0)):
-            # If it is under way, it ends before its next stage; a batch ends for all of its calls.
-            if self._withdraw(ticket) or ticket.key is not None:
-                raise DeadlineError("the deadline passed before the search ended; allow more time")
-            ticket.done.acquire()
+        if not ticket.batch:
+            self._wait(ticket)
+        if ticket.batch:
+            self._carry_out(ticket.batch)
         if ticket.error is not None:
             raise ticket.error
         assert ticket.result is not None, "settled without a result"
@@ -223,29 +222,34 @@ class Scheduler:
                 del self._queues[name]
 
     def close(self) -> None:
-        """End the threads; calls that wait still are refused."""
+        """Refuse calls that wait still and those that come, and wait until none is searched."""
         with self._lock:
             self._closed = True
             left = [ticket for queue in self._queues.values() for ticket in queue.waiting]
             self._queues.clear()
-        for _ in self._threads:
-            self._work.put(False)
         for ticket in left:
             ticket.settle(None, ServerError("the server stops"))
-        for thread in self._threads:
-            thread.join()
-
-    def _is_resident(self) -> bool:
-        """Whether the calling thread is one of those that may search themselves: the first that came."""
-        here = threading.get_ident()
-        if here in self._residents:
-            return True
         with self._lock:
-            if len(self._residents) < len(self._threads):
-                self._residents.add(here)
-        return here in self._residents
+            self._idle.wait_for(lambda: not self._running)
 
-    def _admit(self, version: Version, ask: Ask, deadline: Deadline, resident: bool) -> Ticket:
+    def _wait(self, ticket: Ticket) -> None:
+        """Wait until a call is settled, or its turn.
+
+        Raises
+        ------
+        DeadlineError
+            If its deadline comes first.
+        """
+        deadline = ticket.deadline
+        # A partial answer comes from the search itself; everyone else stops waiting at the deadline.
+        left = -1.0 if deadline.at == math.inf else max(deadline.at - time.monotonic(), 0.0)
+        if ticket.woken.acquire(timeout=left + (_MARGIN_MOST if deadline.partial and left >= 0 else 0.0)):
+            return
+        if self._withdraw(ticket) or not ticket.batch:
+            # Where another's thread searches for it, that goes on for the other calls of its batch.
+            raise DeadlineError("the deadline passed before the search ended; allow more time")
+
+    def _admit(self, version: Version, ask: Ask, deadline: Deadline) -> Ticket:
         now = time.monotonic()
         if now >= deadline.at:
             raise DeadlineError("the deadline passed before the search began; allow more time")
@@ -259,26 +263,25 @@ class Scheduler:
             if wait > _PATIENCE * (deadline.at - now):
                 raise _busy(f"the turn of this call would come in {wait:.3g} s, after most of its time", wait)
             ticket = Ticket(version, ask, deadline, _key_of(version, ask, deadline), queue.seconds_of(ask))
-            ticket.done.acquire()
+            ticket.woken.acquire()
             if not queue.waiting:
                 # Time in which a collection asked for nothing isn't saved up.
                 queue.had = max(queue.had, self._clock)
-            if resident and self._running < len(self._threads) and not self._any_waiting():
-                ticket.alone = True
+            if self._running < self._at_once:
+                # Nothing waits then, for whoever ended a search would have begun another.
+                ticket.batch = [ticket]
                 self._running += 1
-                version.hold()
-                return ticket
-            queue.waiting.append(ticket)
-            queue.ahead += ticket.seconds
-        self._work.put(True)
+            else:
+                queue.waiting.append(ticket)
+                queue.ahead += ticket.seconds
         return ticket
 
     def _foreseen(self, queue: Queue) -> float:
         """Foresee how long a further call of a queue waits: its own calls come in turn with those of the others."""
-        if self._running < len(self._threads) and not queue.waiting:
+        if self._running < self._at_once:
             return 0.0
         others = sum(min(other.ahead, queue.ahead) for other in self._queues.values() if other is not queue)
-        return (queue.ahead + others) / len(self._threads)
+        return (queue.ahead + others) / self._at_once
 
     def _withdraw(self, ticket: Ticket) -> bool:
         with self._lock:
@@ -300,35 +303,24 @@ class Scheduler:
     def _any_waiting(self) -> bool:
         return any(queue.waiting for queue in self._queues.values())
 
-    def _search(self) -> None:
-        """Search batch after batch, in a thread."""
-        while self._work.get():
-            with self._lock:
-                if not self._any_waiting() or self._running >= len(self._threads):
-                    # It went with a batch, its caller is gone, or whoever searches now sees to the next.
-                    continue
-                batch = self._next()
-                self._running += 1
-                # A caller may give up on a batch that runs, and let go of what it is searched in.
-                batch[0].version.hold()
-            self._carry_out(batch)
-
     def _carry_out(self, batch: list[Ticket]) -> None:
-        """Search for a batch that counts as running, and whose version is held."""
-        version, begun = batch[0].version, time.monotonic()
+        """Search for a batch that counts as running, in the thread of its first call, and let the next one begin."""
+        begun = time.monotonic()
         try:
             _answer(batch)
         finally:
-            version.release()
             spent = time.monotonic() - begun
             with self._lock:
-                self._running -= 1
-                queue = self._queues.setdefault(version.name, Queue())
+                queue = self._queues.setdefault(batch[0].version.name, Queue())
                 queue.had += spent
                 queue.learn(batch[0].ask, sum(len(ticket.ask.queries) for ticket in batch), spent)
-                self._idle.notify_all()
                 if self._any_waiting():
-                    self._work.put(True)
+                    following = self._next()
+                    following[0].batch = following
+                    following[0].woken.release()
+                else:
+                    self._running -= 1
+                self._idle.notify_all()
 
     def _next(self) -> list[Ticket]:
         """Take the next batch: of the collection that has had the least, its first call and those that can join it."""
@@ -369,8 +361,8 @@ def _answer(batch: list[Ticket]) -> None:
         together = replace(first, queries=np.concatenate([ticket.ask.queries for ticket in batch]))
         try:
             result = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
-        except AnnserveError:
-            pass  # whose error it is shows below
+        except Exception:  # whose error it is shows below
+            pass
         else:
             at = 0
             for ticket in batch:

@@ -4,8 +4,7 @@ io_uring, in short: the program writes requests (SQEs) and puts their numbers in
 ``io_uring_enter`` hands them over and waits, and completions (CQEs) appear in the completion queue. Both
 queues are memory shared with Linux, so heads and tails are read with acquire and written with release order.
 
-A ring belongs to one thread. Any number of batches up to ``BATCHES`` may be in flight on it: ``uring_start``
-one, compute, ``uring_finish`` it.
+A ring carries one batch at a time, for one thread: ``uring_start`` it, compute, ``uring_finish`` it.
 
 Invariants
 ----------
@@ -126,8 +125,6 @@ _ENTER_GETEVENTS = 1
 _OP_READ = 22
 _SQE_BYTES, _CQE_BYTES = 64, 16
 
-#: Batches that one ring keeps apart.
-BATCHES = 4
 #: A device may answer "again" when its tags run out; it gets this many chances for one request.
 _RETRIES_MAX = 1_000
 
@@ -138,19 +135,17 @@ CQ_HEAD, CQ_TAIL, CQ_MASK, CQES = 5, 6, 7, 8
 N_FREE = 9  # slots that aren't in flight; their numbers stand in slots[:N_FREE, FREE]
 N_QUEUED = 10  # requests in the submission queue that the kernel hasn't taken yet
 BROKEN = 11  # errno with which the ring itself failed, or 0
-CONTROL_WORDS = 12
+# Of the batch that is on its way:
+NEXT = 12  # entries of page_ids that have been queued
+PENDING = 13  # requests in flight
+N_READS = 14  # operations so far
+ERROR = 15  # errno of the first request that failed, or 0
+ERROR_OFFSET = 16  # its byte in the file
+CONTROL_WORDS = 17
 
 # Columns of `slots`: what is left to read of a request.
-ADDRESS, OFFSET, LEFT, FILE, BATCH, RETRIES, FREE = 0, 1, 2, 3, 4, 5, 6
-SLOT_WORDS = 7
-
-# Columns of `batches`.
-NEXT = 0  # entries of page_ids that have been queued
-PENDING = 1  # requests in flight
-N_READS = 2  # operations so far
-ERROR = 3  # errno of the first request that failed, or 0
-ERROR_OFFSET = 4  # its byte in the file
-BATCH_WORDS = 5
+ADDRESS, OFFSET, LEFT, FILE, RETRIES, FREE = 0, 1, 2, 3, 4, 5
+SLOT_WORDS = 6
 
 
 class Ring(NamedTuple):
@@ -159,16 +154,13 @@ class Ring(NamedTuple):
     Attributes
     ----------
     control : (CONTROL_WORDS,) int64
-        Addresses in the shared memory, and counters.
+        Addresses in the shared memory, counters, and how far the batch is.
     slots : (n_slots, SLOT_WORDS) int64
         Requests in flight.
-    batches : (BATCHES, BATCH_WORDS) int64
-        Progress of each batch.
     """
 
     control: npt.NDArray[np.int64]
     slots: npt.NDArray[np.int64]
-    batches: npt.NDArray[np.int64]
 
 
 @kernel
@@ -195,7 +187,6 @@ def _queue(ring: Ring, slot: int) -> None:
 @kernel
 def _fill(
     ring: Ring,
-    batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
     places: npt.NDArray[np.int64],
@@ -205,10 +196,10 @@ def _fill(
     pages_per_read: int,
 ) -> None:
     """Queue as much of a batch as there are free slots."""
-    control, slots, batches = ring.control, ring.slots, ring.batches
+    control, slots = ring.control, ring.slots
     page_bytes = np.int64(frames.shape[1])
     base = np.int64(frames.ctypes.data)
-    i = batches[batch, NEXT]
+    i = control[NEXT]
     while i < n and control[N_FREE] > 0:
         run = _run_length(page_ids, places, i, n, pages_per_read)
         control[N_FREE] -= 1
@@ -217,13 +208,12 @@ def _fill(
         slots[slot, OFFSET] = data_offset + np.int64(page_ids[i]) * page_bytes
         slots[slot, LEFT] = run * page_bytes
         slots[slot, FILE] = fd
-        slots[slot, BATCH] = batch
         slots[slot, RETRIES] = 0
         _queue(ring, slot)
-        batches[batch, PENDING] += 1
-        batches[batch, N_READS] += 1
+        control[PENDING] += 1
+        control[N_READS] += 1
         i += run
-    batches[batch, NEXT] = i
+    control[NEXT] = i
 
 
 @kernel
@@ -261,7 +251,7 @@ def uring_reap(ring: Ring) -> int:
     int
         Completions taken.
     """
-    control, slots, batches = ring.control, ring.slots, ring.batches
+    control, slots = ring.control, ring.slots
     head = load_acquire(control[CQ_HEAD])
     tail = load_acquire(control[CQ_TAIL])
     n_taken = 0
@@ -273,7 +263,6 @@ def uring_reap(ring: Ring) -> int:
         head = np.uint32(head + np.uint32(1))
         store_release(control[CQ_HEAD], head)
         n_taken += 1
-        batch = slots[slot, BATCH]
         if got > 0:
             slots[slot, ADDRESS] += got
             slots[slot, OFFSET] += got
@@ -287,10 +276,10 @@ def uring_reap(ring: Ring) -> int:
                 slots[slot, RETRIES] += 1
                 _queue(ring, slot)
                 continue
-            if batches[batch, ERROR] == 0:
-                batches[batch, ERROR] = error
-                batches[batch, ERROR_OFFSET] = slots[slot, OFFSET]
-        batches[batch, PENDING] -= 1
+            if control[ERROR] == 0:
+                control[ERROR] = error
+                control[ERROR_OFFSET] = slots[slot, OFFSET]
+        control[PENDING] -= 1
         slots[control[N_FREE], FREE] = slot
         control[N_FREE] += 1
     return n_taken
@@ -299,7 +288,6 @@ def uring_reap(ring: Ring) -> int:
 @kernel
 def uring_start(
     ring: Ring,
-    batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
     places: npt.NDArray[np.int64],
@@ -313,9 +301,7 @@ def uring_start(
     Parameters
     ----------
     ring : Ring  # IN, OUT
-        The calling thread's own.
-    batch : int
-        0 … BATCHES − 1; not in flight.
+        None of its own is on its way.
     fd : int
         The file; for direct reads frames and offsets are aligned.
     page_ids : (≥ n,) uint32  # IN
@@ -336,15 +322,14 @@ def uring_start(
     int
         0, or −errno if the ring itself failed.
     """
-    ring.batches[batch, :] = 0
-    _fill(ring, batch, fd, page_ids, places, n, frames, data_offset, pages_per_read)
+    ring.control[NEXT:CONTROL_WORDS] = 0
+    _fill(ring, fd, page_ids, places, n, frames, data_offset, pages_per_read)
     return -_enter(ring, 0)
 
 
 @kernel
 def uring_finish(
     ring: Ring,
-    batch: int,
     fd: int,
     page_ids: npt.NDArray[np.uint32],
     places: npt.NDArray[np.int64],
@@ -358,21 +343,21 @@ def uring_finish(
     Returns
     -------
     int
-        Operations, or −errno (−`END_OF_FILE`); ``batches[batch, ERROR_OFFSET]`` says at which byte. Nothing
+        Operations, or −errno (−`END_OF_FILE`); ``control[ERROR_OFFSET]`` says at which byte. Nothing
         of the batch is in flight any more, unless ``control[BROKEN]``.
     """
-    batches = ring.batches
+    control = ring.control
     while True:
-        if batches[batch, ERROR] == 0:
-            _fill(ring, batch, fd, page_ids, places, n, frames, data_offset, pages_per_read)
-        pending = batches[batch, PENDING]
+        if control[ERROR] == 0:
+            _fill(ring, fd, page_ids, places, n, frames, data_offset, pages_per_read)
+        pending = control[PENDING]
         if pending == 0:
-            if batches[batch, ERROR] != 0:
-                return -batches[batch, ERROR]
-            if batches[batch, NEXT] >= n:
-                return batches[batch, N_READS]
+            if control[ERROR] != 0:
+                return -control[ERROR]
+            if control[NEXT] >= n:
+                return control[N_READS]
         # A last stretch is waited for whole; before, a quarter is enough to send more.
-        waiting_to_go = batches[batch, ERROR] == 0 and batches[batch, NEXT] < n
+        waiting_to_go = control[ERROR] == 0 and control[NEXT] < n
         error = _enter(ring, max(1, pending // 4) if waiting_to_go else pending)
         if error != 0:
             return -error

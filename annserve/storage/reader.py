@@ -5,8 +5,8 @@ All readers pass one conformance suite and differ in speed alone:
 =========  ====================================================  ======================================
 name       how                                                   when
 =========  ====================================================  ======================================
-``uring``  io_uring, the whole batch in flight, one ring a       Linux ≥ 5.6 where containers allow it
-           thread; past the page cache (O_DIRECT)
+``uring``  io_uring, the whole batch in flight on a ring of its  Linux ≥ 5.6 where containers allow it
+           own; past the page cache (O_DIRECT)
 ``pread``  a pool of threads; O_DIRECT, or through the page      no io_uring, or a file system without
            cache where the file system refuses that              O_DIRECT
 ``mmap``   the mapped page cache                                 nothing else works
@@ -24,12 +24,11 @@ import numpy.typing as npt
 
 from annserve.errors import InputError, ReadError
 from annserve.storage.direct import PreadReader
-from annserve.storage.kernels import BATCHES as BATCHES_MAX
 from annserve.storage.mmap import MmapReader
 from annserve.storage.pagefile import PageFile, aligned_frames
 from annserve.storage.uring import UringReader
 
-__all__ = ["BATCHES_MAX", "KINDS", "PageReader", "PendingRead", "aligned_frames", "open_reader"]
+__all__ = ["KINDS", "PageReader", "PendingRead", "aligned_frames", "open_reader"]
 
 #: What `open_reader` accepts.
 KINDS = ("auto", "uring", "pread", "mmap")
@@ -100,8 +99,8 @@ class PageReader(Protocol):
         Returns
         -------
         PendingRead
-            Must be finished, once, by the thread that started it. A thread may have `BATCHES_MAX` on their way,
-            and finish them in any order.
+            Must be finished, once, by the thread that started it. A thread may have several on their way, and finish
+            them in any order.
 
         Raises
         ------

@@ -2,9 +2,9 @@
 
 Invariants
 ----------
-- One ring per thread and reader, made at the thread's first read; a ring never crosses a fork.
+- One ring for each batch in flight, used again for later ones of whichever thread; a ring never crosses a fork.
 - Ring and file live as long as anyone uses them; ``close`` only lets go.
-- A ring that failed as such is dropped, and the next read makes a new one.
+- A ring that failed as such is dropped, and another read makes a new one.
 
 Absent on purpose: registered buffers (pinned memory is limited to a few MiB by default), SQPOLL (burns a
 core) and IOPOLL (needs polling queues).
@@ -16,24 +16,25 @@ import ctypes
 import errno
 import mmap
 import os
-import threading
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import ReadError
+from annserve.spares import Spares
 from annserve.storage import kernels
 from annserve.storage.pagefile import PageFile, instead_of
 
 #: Requests that one ring keeps in flight: a virtual disk gave 52 k reads a second at 32, 60 k at 128 and 78 k at
-#: 512. What doesn't fit waits for the thread to come by, so there is room for two batches of some hundred pages.
-DEPTH = 1_024
+#: 512. What doesn't fit waits for the thread to come by.
+DEPTH = 512
 
 _IO_URING_SETUP = 425
 _SINGLE_MMAP = 1 << 0
 _MAP_SQES = 0x1000_0000
-# Completions are delivered when the thread asks for them, not by interrupting it (Linux 6.1).
-_SINGLE_ISSUER, _DEFER_TASKRUN = 1 << 12, 1 << 13
+# Completions are delivered when the thread enters Linux next, not by interrupting it (Linux 5.19). Rings of a single
+# thread, which can put them off until it asks (DEFER_TASKRUN, 6.1), cost a query as much, alone and in a batch.
+_COOP_TASKRUN = 1 << 8
 
 _PARAMS = np.dtype(
     [
@@ -71,11 +72,9 @@ class OwnedRing:
     Attributes
     ----------
     arrays : kernels.Ring
-        What kernels take. Valid while this object lives, for the thread that made it.
+        What kernels take. Valid while this object lives, for one thread at a time.
     pid : int
         Process that made it.
-    free_batches : list of int
-        Numbers of batches that aren't in flight.
 
     Raises
     ------
@@ -85,7 +84,6 @@ class OwnedRing:
 
     def __init__(self, depth: int = DEPTH) -> None:
         self.pid = os.getpid()
-        self.free_batches = list(range(kernels.BATCHES))
         self._fd, params = _setup(depth)
         queues_bytes = max(
             int(params["sq"]["array"]) + 4 * int(params["sq_entries"]),
@@ -113,9 +111,9 @@ class UringReader:
         self.depth = depth
         self._path = file.path
         self._file: PageFile | None = file
-        self._rings = threading.local()
+        self._rings = Spares(lambda: OwnedRing(self.depth))
         # Fails here, not at the first read, where there is no io_uring.
-        self.ring()
+        self.give_ring(self.take_ring())
 
     def start(
         self,
@@ -126,7 +124,7 @@ class UringReader:
         """Begin to fill ``frames[places[i]]`` with page ``page_ids[i]``."""
         file = self.file()
         page_ids, places = file.check_request(page_ids, frames, places)
-        return UringRead(self, self.ring(), file, page_ids, places, frames)
+        return UringRead(self, file, page_ids, places, frames)
 
     def read(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> int:
         """Fill ``frames[i]`` with page ``page_ids[i]``."""
@@ -145,27 +143,25 @@ class UringReader:
             raise ReadError(f"the reader of {self._path} is closed; open it anew", path=self._path)
         return file
 
-    def ring(self) -> OwnedRing:
-        """Give the calling thread's ring, for this thread and this process alone."""
-        owned: OwnedRing | None = getattr(self._rings, "ring", None)
-        if owned is None or owned.pid != os.getpid():
-            owned = OwnedRing(self.depth)
-            self._rings.ring = owned
+    def take_ring(self) -> OwnedRing:
+        """Give a ring of this process that nobody uses."""
+        while (owned := self._rings.take()).pid != os.getpid():
+            pass
         return owned
 
-    def drop_ring(self) -> None:
-        """Let the calling thread's ring go; its next read makes a new one."""
-        self._rings.ring = None
+    def give_ring(self, owned: OwnedRing) -> None:
+        """Take back a ring on which nothing is in flight."""
+        self._rings.give(owned)
 
     def describe(self) -> str:
         """Say in a line how pages are read."""
         way = "past the page cache (O_DIRECT)" if self.direct else "through the page cache"
-        return f"io_uring, {self.depth} reads in flight a thread, {way}{instead_of(self.passed_over)}"
+        return f"io_uring, {self.depth} reads in flight, {way}{instead_of(self.passed_over)}"
 
     def close(self) -> None:
-        """Let the file and the rings of all threads go."""
+        """Let the file and the rings that nobody uses go."""
         self._file = None
-        self._rings = threading.local()
+        self._rings = Spares(lambda: OwnedRing(self.depth))
 
 
 class UringRead:
@@ -174,48 +170,43 @@ class UringRead:
     def __init__(
         self,
         reader: UringReader,
-        owned: OwnedRing,
         file: PageFile,
         page_ids: npt.NDArray[np.uint32],
         places: npt.NDArray[np.int64],
         frames: npt.NDArray[np.uint8],
     ) -> None:
-        assert owned.free_batches, f"{kernels.BATCHES} batches are in flight in this thread already"
         self._reader = reader
-        self._owned = owned
+        self._owned = reader.take_ring()
         self._file = file
-        self._batch = owned.free_batches.pop()
         self._request = page_ids, places, len(page_ids), frames, file.data_offset, file.pages_per_read
-        self._check(kernels.uring_start(owned.arrays, self._batch, file.fd, *self._request))
+        self._check(kernels.uring_start(self._owned.arrays, file.fd, *self._request))
 
     def finish(self) -> int:
         """Wait until every page is in its frame; give the operations."""
-        owned, batch = self._owned, self._batch
-        status = self._check(kernels.uring_finish(owned.arrays, batch, self._file.fd, *self._request))
-        owned.free_batches.append(batch)
+        status = self._check(kernels.uring_finish(self._owned.arrays, self._file.fd, *self._request))
+        self._reader.give_ring(self._owned)
         return status
 
     def _check(self, status: int) -> int:
         if status >= 0:
             return int(status)
-        path, ring = self._file.path, self._owned.arrays
-        if ring.control[kernels.BROKEN]:
-            # Its batches stay taken for good: Linux may still be writing into their frames.
-            self._reader.drop_ring()
+        path, control = self._file.path, self._owned.arrays.control
+        if control[kernels.BROKEN]:
             raise ReadError(
                 f"the io_uring that reads {path} failed: {os.strerror(-status).lower()}; "
                 "try again, or choose the reader 'pread'",
                 path=path,
             )
-        self._owned.free_batches.append(self._batch)
-        raise self._file.failure(-status, int(ring.batches[self._batch, kernels.ERROR_OFFSET]))
+        offset = int(control[kernels.ERROR_OFFSET])
+        self._reader.give_ring(self._owned)
+        raise self._file.failure(-status, offset)
 
 
 def _setup(depth: int) -> tuple[int, npt.NDArray[np.void]]:
     """Ask the kernel for a ring; give its descriptor and the parameters that it filled in."""
     libc = ctypes.CDLL(None, use_errno=True)
     # A kernel that doesn't know the flags answers EINVAL.
-    for flags in (_SINGLE_ISSUER | _DEFER_TASKRUN, 0):
+    for flags in (_COOP_TASKRUN, 0):
         params = np.zeros(1, _PARAMS)
         params["flags"] = flags
         fd = libc.syscall(_IO_URING_SETUP, ctypes.c_uint(depth), ctypes.c_void_p(params.ctypes.data))
@@ -267,4 +258,4 @@ def _ring_over(
     control[kernels.N_FREE] = n_slots
     slots = np.zeros((n_slots, kernels.SLOT_WORDS), np.int64)
     slots[:, kernels.FREE] = np.arange(n_slots)
-    return kernels.Ring(control, slots, np.zeros((kernels.BATCHES, kernels.BATCH_WORDS), np.int64))
+    return kernels.Ring(control, slots)

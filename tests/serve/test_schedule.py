@@ -123,6 +123,32 @@ def test_calls_that_wait_become_one_batch_and_each_gets_its_own_rows(bench):
     held.result(5)
 
 
+def test_the_first_caller_of_a_batch_searches_for_all_even_where_its_own_time_is_over(bench):
+    """Its thread is woken, and finds its deadline passed; those beside it get their answers all the same."""
+    b = bench()
+    held = b.hold()
+    late = b.ask(1, deadline=Deadline(time.monotonic() + 60))
+    b.wait_for(1)
+    beside = [b.ask(2), b.ask(3)]
+    b.wait_for(3)
+    b.scheduler._queues["a"].waiting[0].deadline.at = time.monotonic()
+    b.engine().gate.set()
+    assert isinstance(late.exception(5), DeadlineError)
+    assert [call.result(5).ids[0, 0] for call in beside] == [2, 3]
+    assert b.engine().batches[1] == [2, 3]
+    held.result(5)
+
+
+def test_no_thread_searches_but_those_of_callers(bench):
+    before = set(threading.enumerate())
+    b = bench(3)
+    assert set(threading.enumerate()) == before
+    searched: list[str] = []
+    b.engine().search = lambda *a, **kw: searched.append(threading.current_thread().name) or 1 / 0
+    assert isinstance(b.ask(1).exception(5), ZeroDivisionError)
+    assert searched[0].startswith("ThreadPoolExecutor")
+
+
 def test_only_calls_that_ask_alike_share_a_batch_and_none_grows_beyond_its_bound(bench):
     b = bench()
     b.hold()

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class PlayedDevice:
         control[kernels.N_FREE] = DEPTH
         slots = np.zeros((DEPTH, kernels.SLOT_WORDS), np.int64)
         slots[:, kernels.FREE] = np.arange(DEPTH)
-        self.ring = kernels.Ring(control, slots, np.zeros((kernels.BATCHES, kernels.BATCH_WORDS), np.int64))
+        self.ring = kernels.Ring(control, slots)
         self.taken = 0
         self.waiting: list[np.ndarray] = []
 
@@ -77,11 +78,11 @@ class PlayedDevice:
 
 def play(device: PlayedDevice, page_ids: np.ndarray, frames: np.ndarray, script) -> None:
     """Carry a batch to its end: `script` gives (which waiting request, its result) for each answer."""
-    batch = device.ring.batches[0]
-    batch[:] = 0
+    batch = device.ring.control
+    batch[kernels.NEXT : kernels.CONTROL_WORDS] = 0
     while True:
         if batch[kernels.ERROR] == 0:
-            kernels._fill(device.ring, 0, 5, page_ids, np.arange(len(page_ids)), len(page_ids), frames, OFFSET, 4)
+            kernels._fill(device.ring, 5, page_ids, np.arange(len(page_ids)), len(page_ids), frames, OFFSET, 4)
         device.take()
         if batch[kernels.PENDING] == 0:
             break
@@ -123,7 +124,7 @@ def test_short_and_interrupted_reads_are_completed(content, page_ids, choices, w
         return which % n_waiting, result
 
     play(device, ids, frames, script)
-    batch = device.ring.batches[0]
+    batch = device.ring.control
     assert batch[kernels.ERROR] == 0
     assert batch[kernels.N_READS] == oracle.count_reads(ids, 4)
     assert np.array_equal(frames, pages_of(content)[ids])
@@ -147,7 +148,7 @@ def test_a_failed_read_is_told_with_its_byte_and_the_rest_is_drained(content, fa
         return 0, result
 
     play(device, ids, frames, script)
-    batch = device.ring.batches[0]
+    batch = device.ring.control
     assert (batch[kernels.ERROR], batch[kernels.ERROR_OFFSET]) == (told, offsets[0])
     assert batch[kernels.NEXT] < len(ids)
     play(device, ids, frames, lambda n_waiting: (n_waiting - 1, 10**6))
@@ -158,13 +159,13 @@ def test_the_byte_that_is_told_is_behind_what_a_short_read_gave(content):
     device = PlayedDevice(content)
     results = iter([10, -errno.EIO])
     play(device, np.array([5], np.uint32), np.zeros((1, PAGE), np.uint8), lambda _: (0, next(results)))
-    assert device.ring.batches[0, kernels.ERROR_OFFSET] == OFFSET + 5 * PAGE + 10
+    assert device.ring.control[kernels.ERROR_OFFSET] == OFFSET + 5 * PAGE + 10
 
 
 def test_a_device_that_only_ever_says_again_is_an_error(content):
     device = PlayedDevice(content)
     play(device, np.array([5], np.uint32), np.zeros((1, PAGE), np.uint8), lambda _: (0, -errno.EAGAIN))
-    assert device.ring.batches[0, kernels.ERROR] == errno.EAGAIN
+    assert device.ring.control[kernels.ERROR] == errno.EAGAIN
 
 
 @pytest.fixture(scope="module")
@@ -179,48 +180,60 @@ def uring(tmp_path_factory):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("n", [1, 20, 100, 700])
-def test_batches_in_flight_together_end_apart(uring, n, rng):
-    """Up to four batches share the ring's slots; they are finished in another order than started."""
+@pytest.mark.parametrize("n", [1, 20, 100, 2_000])
+def test_a_ring_is_used_again_by_whichever_thread_comes_next(uring, rng, n):
+    """Each batch has a ring of its own while it is in flight; there are never more rings than batches were at once."""
     reader, pages = uring
-    ring, file = reader.ring().arrays, reader.file()
-    ids = [rng.integers(0, 3_000, n).astype(np.uint32) for _ in range(kernels.BATCHES)]
-    frames = [aligned_frames(n, 4_096) for _ in ids]
-    for batch in range(kernels.BATCHES):
-        status = kernels.uring_start(ring, batch, file.fd, ids[batch], np.arange(n), n, frames[batch], 0, 16)
-        assert status == 0
-    for batch in (2, 0, 3, 1):
-        status = kernels.uring_finish(ring, batch, file.fd, ids[batch], np.arange(n), n, frames[batch], 0, 16)
-        assert status == oracle.count_reads(ids[batch], 16)
-        assert np.array_equal(frames[batch], pages[ids[batch]])
-    assert ring.control[kernels.N_FREE] == len(ring.slots)
+
+    def read_two() -> None:
+        ids = rng.integers(0, 3_000, (2, n)).astype(np.uint32)
+        frames = [aligned_frames(n, 4_096) for _ in ids]
+        pending = [reader.start(which, into) for which, into in zip(ids, frames)]
+        for one, which, into in zip(pending, ids, frames):
+            assert one.finish() == oracle.count_reads(which, 16)
+            assert np.array_equal(into, pages[which])
+
+    read_two()
+    rings = {reader.take_ring(), reader.take_ring()}
+    for ring in rings:
+        assert ring.arrays.control[kernels.N_FREE] == len(ring.arrays.slots)
+        reader.give_ring(ring)
+    for _ in range(3):
+        thread = threading.Thread(target=read_two)
+        thread.start()
+        thread.join()
+    assert {reader.take_ring(), reader.take_ring()} == rings
+    for ring in rings:
+        reader.give_ring(ring)
 
 
-def test_a_failing_batch_leaves_the_others_alone(uring, rng):
+def test_a_batch_that_fails_gives_its_ring_back(uring, rng):
     reader, pages = uring
-    ring, file = reader.ring().arrays, reader.file()
+    ring, file = reader.take_ring(), reader.file()
     good, bad = rng.integers(0, 3_000, 50).astype(np.uint32), np.array([7, 5_000, 9], np.uint32)
     frames, other = aligned_frames(50, 4_096), aligned_frames(3, 4_096)
-    assert kernels.uring_start(ring, 0, file.fd, good, np.arange(50), 50, frames, 0, 16) == 0
-    assert kernels.uring_start(ring, 1, file.fd, bad, np.arange(3), 3, other, 0, 16) == 0
-    assert kernels.uring_finish(ring, 1, file.fd, bad, np.arange(3), 3, other, 0, 16) == -kernels.END_OF_FILE
-    assert ring.batches[1, kernels.ERROR_OFFSET] == 5_000 * 4_096
-    assert kernels.uring_finish(ring, 0, file.fd, good, np.arange(50), 50, frames, 0, 16) == oracle.count_reads(
-        good, 16
-    )
+    assert kernels.uring_start(ring.arrays, file.fd, bad, np.arange(3), 3, other, 0, 16) == 0
+    assert kernels.uring_finish(ring.arrays, file.fd, bad, np.arange(3), 3, other, 0, 16) == -kernels.END_OF_FILE
+    assert ring.arrays.control[kernels.ERROR_OFFSET] == 5_000 * 4_096
+    reader.give_ring(ring)
+    assert reader.read(good, frames) == oracle.count_reads(good, 16)
     assert np.array_equal(frames, pages[good])
+    assert reader.take_ring() is ring
+    reader.give_ring(ring)
 
 
 def test_a_broken_ring_is_told_and_replaced(uring):
     reader, pages = uring
     frames = aligned_frames(2, 4_096)
     ids = np.array([1, 2], np.uint32)
-    ring = reader.ring().arrays
-    kept = int(ring.control[kernels.RING_FD])
-    ring.control[kernels.RING_FD] = reader.file().fd
+    broken = reader.take_ring()
+    reader.give_ring(broken)
+    kept = int(broken.arrays.control[kernels.RING_FD])
+    broken.arrays.control[kernels.RING_FD] = reader.file().fd
     with pytest.raises(OSError, match=r"io_uring .* failed"):
         reader.read(ids, frames)
-    ring.control[kernels.RING_FD] = kept
+    broken.arrays.control[kernels.RING_FD] = kept
+    assert reader.take_ring() is not broken
     reader.read(ids, frames)
     assert np.array_equal(frames, pages[ids])
 
