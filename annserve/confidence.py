@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil, exp, floor, lgamma, log, log1p
 from typing import Any
 
@@ -87,49 +87,77 @@ class RecallBounds:
     confidence: float
 
 
-def recall_bounds(hits: npt.NDArray[Any], wanted: npt.NDArray[Any], confidence: float = 0.95) -> RecallBounds:
-    """Bound the recall of all queries by that of a sample.
+@dataclass(frozen=True)
+class RecallSums:
+    """What bounds of a recall take of a sample of queries: sums, so that those of several samples add up to one.
 
-    Parameters
+    Attributes
     ----------
-    hits : (n,) integers
-        True neighbours that each query found, n ≥ 1.
-    wanted : (n,) integers
-        Those that it was to find, each at least 1.
-    confidence : float
-        How often both bounds are to be right.
-
-    Returns
-    -------
-    RecallBounds
-
-    Notes
-    -----
-    A query's hits aren't independent: one that misses a neighbour tends to miss others. So the sample counts for fewer
-    trials than it has neighbours, by as much as the recalls of its queries differ more than independent hits would
-    (the design effect), and Clopper's and Pearson's bounds are taken for these.
-
-    References
-    ----------
-    [1] Kish, "Survey Sampling", 1965, section 8.2.
-    [2] Korn, Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
-        from survey data", Survey Methodology 24 (1998).
+    queries : int
+    hits, wanted : int
+        True neighbours that the queries found, and those that they were to find.
+    hits_squared, hits_wanted, wanted_squared : int
+        Sums over the queries of the products.
     """
-    n_queries, trials = len(hits), int(wanted.sum())
-    recall = float(hits.sum()) / trials
-    effective = max(floor(trials / _design_effect(hits, wanted, recall)), 1)
-    error_rate = (1 - confidence) / 2
-    low, _ = clopper_pearson(floor(recall * effective + 1e-9), effective, error_rate)
-    _, high = clopper_pearson(ceil(recall * effective - 1e-9), effective, error_rate)
-    return RecallBounds(n_queries, recall, low, high, confidence)
+
+    queries: int = 0
+    hits: int = 0
+    wanted: int = 0
+    hits_squared: int = 0
+    hits_wanted: int = 0
+    wanted_squared: int = 0
+
+    @classmethod
+    def of(cls, hits: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> RecallSums:
+        """Add up a sample: (n,) integers of either, each of the latter at least 1."""
+        h, w = hits.astype(np.int64), wanted.astype(np.int64)
+        return cls(len(h), int(h.sum()), int(w.sum()), int(h @ h), int(h @ w), int(w @ w))
+
+    def __add__(self, other: RecallSums) -> RecallSums:
+        return RecallSums(*(one + more for one, more in zip(astuple(self), astuple(other))))
+
+    def bounds(self, confidence: float = 0.95) -> RecallBounds:
+        """Bound the recall of all queries by that of these, one at least.
+
+        Parameters
+        ----------
+        confidence : float
+            How often both bounds are to be right.
+
+        Returns
+        -------
+        RecallBounds
+
+        Notes
+        -----
+        A query's hits aren't independent: one that misses a neighbour tends to miss others. So the sample counts for
+        fewer trials than it has neighbours, by as much as the recalls of its queries differ more than independent hits
+        would (the design effect), and Clopper's and Pearson's bounds are taken for these.
+
+        References
+        ----------
+        [1] Kish, "Survey Sampling", 1965, section 8.2.
+        [2] Korn, Graubard, "Confidence intervals for proportions with small expected number of positive counts
+            estimated from survey data", Survey Methodology 24 (1998).
+        """
+        recall = self.hits / self.wanted
+        effective = max(floor(self.wanted / self._design_effect()), 1)
+        error_rate = (1 - confidence) / 2
+        low, _ = clopper_pearson(floor(recall * effective + 1e-9), effective, error_rate)
+        _, high = clopper_pearson(ceil(recall * effective - 1e-9), effective, error_rate)
+        return RecallBounds(self.queries, recall, low, high, confidence)
+
+    def _design_effect(self) -> float:
+        """Give how many times the variance is that of independent hits; 1 at least, and where none is seen."""
+        n, hits, wanted = self.queries, self.hits, self.wanted
+        if n < 2 or hits in (0, wanted):
+            return 1.0
+        # Σ (h − recall · w)² · wanted², in whole numbers: nothing cancels.
+        residuals = wanted**2 * self.hits_squared - 2 * hits * wanted * self.hits_wanted + hits**2 * self.wanted_squared
+        independent = hits * (wanted - hits) * wanted
+        return max(n / (n - 1) * residuals / independent, 1.0)
 
 
-def _design_effect(hits: npt.NDArray[Any], wanted: npt.NDArray[Any], recall: float) -> float:
-    """Give how many times the variance is that of as many independent hits; 1 at least, and where none is seen."""
-    n_queries, trials = len(hits), int(wanted.sum())
-    independent = recall * (1 - recall) / trials
-    if n_queries < 2 or independent <= 0:
-        return 1.0
-    residuals = hits - recall * wanted
-    seen = n_queries / (n_queries - 1) * float(np.square(residuals).sum()) / trials**2
-    return max(seen / independent, 1.0)
+def recall_bounds(hits: npt.NDArray[Any], wanted: npt.NDArray[Any], confidence: float = 0.95) -> RecallBounds:
+    """Bound the recall of all queries by that of a sample, see ``RecallSums``."""
+    return RecallSums.of(hits, wanted).bounds(confidence)

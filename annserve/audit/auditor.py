@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from annserve.audit.effort import Effort
 from annserve.audit.exact import SCAN_QUERIES, Measurable, hits_of
+from annserve.audit.findings import Finding
 from annserve.audit.ledger import Ledger
 from annserve.audit.reservoir import Reservoir, Sample
-from annserve.confidence import RecallBounds
 from annserve.errors import AnnserveError
 from annserve.results import SearchResult
 
@@ -48,24 +48,6 @@ class _StoppedError(Exception):
     """The server stops; the round is given up."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is known of a collection's recall.
-
-    Attributes
-    ----------
-    recall_target : float
-        What callers asked for.
-    asked_target : float
-        What the index is asked for in its place.
-    bounds : RecallBounds
-    """
-
-    recall_target: float
-    asked_target: float
-    bounds: RecallBounds
-
-
 @dataclass
 class _Watched:
     """What is kept of one collection."""
@@ -77,7 +59,7 @@ class _Watched:
     snapshot: int = -1
 
 
-def ignore(collection: str, bounds: RecallBounds, audited: int) -> None:
+def ignore(collection: str, audited: int) -> None:
     """Be a listener that does nothing."""
 
 
@@ -94,11 +76,8 @@ class Auditor:
         Of the time, that audits may take, 0 … 1; nothing is sampled at 0.
     adjust : bool
         Whether more is asked of an index that falls short.
-    confidence : float
-        Of all bounds.
     on_found : callable
-        Told by the auditor's own thread of a collection, what is known of all its queries together, and of how many
-        more that is than before.
+        Told by the auditor's own thread of a collection, and of how many more of its queries something is known.
     """
 
     def __init__(
@@ -108,12 +87,11 @@ class Auditor:
         give_way: Callable[[float], bool] = lambda seconds: True,
         share: float = 0.1,
         adjust: bool = False,
-        confidence: float = 0.95,
-        on_found: Callable[[str, RecallBounds, int], None] = ignore,
+        on_found: Callable[[str, int], None] = ignore,
     ) -> None:
         self._share = share
         self._pin, self._searches_rest, self._adjust = pin, give_way, adjust
-        self._confidence, self._on_found = confidence, on_found
+        self._on_found = on_found
         self._watched: dict[str, _Watched] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="annserve-audit", daemon=True)
@@ -138,12 +116,10 @@ class Auditor:
         watched = self._watched.get(collection)
         if watched is None:
             return []
-        findings = []
-        for target in watched.ledger.targets():
-            bounds = watched.ledger.bounds(target, self._confidence)
-            if bounds is not None:
-                findings.append(Finding(target, watched.effort.asked(target), bounds))
-        return findings
+        return [
+            Finding(watched.snapshot, target, watched.effort.asked(target), watched.ledger.sums(target))
+            for target in watched.ledger.targets()
+        ]
 
     def live_queries(self, collection: str, count: int) -> list[npt.NDArray[Any]]:
         """Give the newest of the queries that were sampled, `count` at most."""
@@ -194,11 +170,8 @@ class Auditor:
         k, target = len(group[0].ids), group[0].recall_target
         if not watched.ledger.add(target, ((int(n), k) for n in hits)):
             return 0
-        bounds = watched.ledger.bounds(target, self._confidence)
-        assert bounds is not None
-        pooled = watched.ledger.bounds(None, self._confidence)
-        assert pooled is not None
-        self._on_found(collection, pooled, len(group))
+        bounds = watched.ledger.sums(target).bounds()
+        self._on_found(collection, len(group))
         if self._adjust and watched.effort.heed(target, bounds):
             watched.ledger.forget(target)
             LOG.warning(

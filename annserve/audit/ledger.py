@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from annserve.confidence import RecallBounds, recall_bounds
+from annserve.confidence import RecallSums
 
 #: Audited queries of a recall target that count; older ones are forgotten, as the queries of users change.
 WINDOW_QUERIES = 2_000
@@ -43,12 +43,11 @@ class Ledger:
         with self._lock:
             self._found.pop(recall_target, None)
 
-    def bounds(self, recall_target: float | None, confidence: float = 0.95) -> RecallBounds | None:
-        """Give what is known of a target's recall, or of that of all together; None where nothing is."""
+    def sums(self, recall_target: float) -> RecallSums:
+        """Give what was found of a target, added up."""
         with self._lock:
-            wanted = list(self._found) if recall_target is None else [recall_target]
-            found = np.array([one for target in wanted for one in self._found.get(target, ())], np.int64)
-        return recall_bounds(found[:, 0], found[:, 1], confidence) if len(found) else None
+            found = np.array(self._found.get(recall_target, ()), np.int64).reshape(-1, 2)
+        return RecallSums.of(found[:, 0], found[:, 1])
 
     def targets(self) -> list[float]:
         """Give the recall targets of which something is known, ascending."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from annserve.audit import Auditor
+from annserve.audit import Finding
 from annserve.rpc import admin_pb2
 from annserve.serve.catalog import Catalog, Standing
 from annserve.serve.convert import index_of
@@ -46,17 +47,22 @@ class AdminService(Forwarded):
     facts : Facts
     manager : Manager
         Answers what is passed on.
-    auditor : Auditor
-        Knows what recall is delivered.
+    found : callable
+        Gives what is known of a collection's recall.
     publisher : Publisher
         Has new versions served.
     """
 
     def __init__(
-        self, catalog: Catalog, facts: Facts, manager: Manager, auditor: Auditor, publisher: Publisher
+        self,
+        catalog: Catalog,
+        facts: Facts,
+        manager: Manager,
+        found: Callable[[str], Iterable[Finding]],
+        publisher: Publisher,
     ) -> None:
         super().__init__(manager)
-        self._catalog, self._auditor, self._publisher = catalog, auditor, publisher
+        self._catalog, self._found, self._publisher = catalog, found, publisher
         started = Timestamp()
         started.GetCurrentTime()
         self._info = admin_pb2.GetServerInfoResponse(
@@ -128,5 +134,5 @@ class AdminService(Forwarded):
             reason=standing.reason,
             index=index_of(standing.name, standing.version.info) if standing.version else None,
             managed=self._publisher.is_managed(standing.name),
-            audits=[estimate_of(0, one.recall_target, one.bounds) for one in self._auditor.found(standing.name)],
+            audits=[estimate_of(0, one.recall_target, one.bounds) for one in self._found(standing.name)],
         )

@@ -54,6 +54,9 @@ class Searchable(Protocol):
     def info(self) -> dict[str, Any]:
         """Give the facts of the index as plain values."""
 
+    def cache_counts(self) -> Mapping[str, int]:
+        """Give what its cache did since it was opened; nothing without one."""
+
     def close(self) -> None:
         """Let its files and threads go."""
 

@@ -36,7 +36,7 @@ class Health(health.HealthServicer):
         told = meter(standing.name)
         if standing.gone:
             self.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-            told.state("")
+            told.gone()
             return
         self.set(service, _SERVING if standing.state is State.READY else _NOT_SERVING)
         if standing.state is State.READY and standing.version is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from annserve.audit import Auditor
+from annserve.audit import Auditor, Finding
 from annserve.errors import ConflictError
 from annserve.guard.admit import ROLE_OF, Admission
 from annserve.guard.listen import Address, check_free, parse_address
@@ -164,6 +164,8 @@ class Server:
         publisher: Publisher | None = None,
         manager: Manager | None = None,
         auditor: Auditor | None = None,
+        *,
+        found: Callable[[str], Sequence[Finding]] | None = None,
         workers: int = 1,
     ) -> None:
         """Answer calls for the collections of a catalog, which may change.
@@ -177,6 +179,8 @@ class Server:
             Answers what changes the server; by default it is refused.
         auditor : Auditor, optional
             Of these collections; by default nothing is audited.
+        found : callable, optional
+            Gives what is known of a collection's recall; by default what this auditor found.
         workers : int
             Processes that this server has, to be told.
         """
@@ -187,7 +191,7 @@ class Server:
             catalog,
             Facts(self._limits, workers),
             manager or NoManager(),
-            auditor,
+            found or auditor.found,
             publisher or Publisher(catalog, look=lambda: None, named=catalog.names()),
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)

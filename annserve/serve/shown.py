@@ -10,11 +10,13 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from annserve.audit import Finding, of_all_targets
 from annserve.config import ServeConfig
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import certificates_of
 from annserve.jobs import Job
+from annserve.serve.auditing import found_by_all
 from annserve.watch.board import Board, Sources
 from annserve.watch.web import StatusServer
 
@@ -102,7 +104,15 @@ def collections_of(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
         for name, standing in worker.get("collections", {}).items():
             if name not in found or _badness(standing) > _badness(found[name]):
                 found[name] = standing
-    return [{"name": name, **_collection_facts(one)} for name, one in sorted(found.items())]
+    return [
+        {"name": name, **_collection_facts(one), "recall": _recall_facts(found_by_all(workers, name))}
+        for name, one in sorted(found.items())
+    ]
+
+
+def _recall_facts(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    bounds = of_all_targets(findings)
+    return {"low": bounds.low, "recall": bounds.recall, "queries": bounds.queries} if bounds else None
 
 
 def _badness(standing: Mapping[str, Any]) -> tuple[int, bool]:

@@ -16,9 +16,11 @@ from queue import Empty
 from typing import Any
 
 from annserve import collection
+from annserve.audit import Finding
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
-from annserve.serve.auditing import auditor_of
+from annserve.serve.auditing import auditor_of, found_by_all, written
+from annserve.serve.cache_watch import CacheWatch
 from annserve.serve.catalog import Catalog, Searchable, Standing
 from annserve.serve.control import control_channel
 from annserve.serve.follow import Follower
@@ -81,10 +83,20 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             limits=limits,
             grace_seconds=config.grace_seconds,
         )
-        auditor = auditor_of(catalog, server.scheduler, share=config.audit, adjust=config.hold_recall)
+        caches = CacheWatch(catalog)
+        auditor = auditor_of(
+            catalog, server.scheduler, share=config.audit, adjust=config.hold_recall, on_found=told.audited
+        )
         publisher = Publisher(catalog, follower.look, lambda: told_by_all(run, config.workers), config.collections)
         with server:
-            server.start(catalog, publisher, manager, auditor, config.workers)
+            server.start(
+                catalog,
+                publisher,
+                manager,
+                auditor,
+                found=lambda name: found_by_all(told_by_all(run, config.workers), name),
+                workers=config.workers,
+            )
             follower.start()
             auditor.start()
             told.state = "serving"
@@ -92,6 +104,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             while os.getppid() == parent:
                 for name, (calls, _) in server.scheduler.load().items():
                     meter(name).waiting(calls)
+                caches.look()
                 try:
                     stop_signal.get(timeout=PARENT_SECONDS)
                     break
@@ -126,14 +139,24 @@ class Told:
             self._standings.pop(standing.name, None)
             self.tell()
             return
+        before = self._standings.get(standing.name, {})
+        snapshot = version.snapshot if version else 0
         self._standings[standing.name] = {
             "state": standing.state.name,
             "reason": standing.reason,
             "error": type(standing.error).__name__ if standing.error else "",
-            "snapshot": version.snapshot if version else 0,
+            "snapshot": snapshot,
             "info": version.info if version else None,
+            "findings": before["findings"] if before and before["snapshot"] == snapshot else [],
         }
         self.tell()
+
+    def audited(self, name: str, findings: list[Finding]) -> None:
+        """Take in what the auditor found of a collection, and tell."""
+        standing = self._standings.get(name)
+        if standing is not None:
+            standing["findings"] = written(one for one in findings if one.snapshot == standing["snapshot"])
+            self.tell()
 
     def tell(self) -> None:
         """Tell all."""

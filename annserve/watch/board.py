@@ -33,8 +33,8 @@ class Sources:
     Attributes
     ----------
     collections : callable
-        Gives for each collection a mapping of ``name``, ``state``, ``reason``, and ``info`` (as ``Collection.info``, or
-        None where no version is open).
+        Gives for each collection a mapping of ``name``, ``state``, ``reason``, ``info`` (as ``Collection.info``, or
+        None where no version is open) and ``recall`` (``low``, ``recall``, ``queries``; None where none was audited).
     jobs : callable
         Gives for each job a mapping of ``job_id``, ``collection``, ``kind``, ``state``, ``stage``, ``done``, ``total``,
         ``unit``, ``seconds`` and ``outcome``, newest first.
@@ -83,7 +83,7 @@ class Board(Collector):
                 "restarts": sources.restarts(),
             },
             "collections": [
-                {**facts, "points": _finite(self._history.points(facts["name"]))} for facts in sources.collections()
+                {**facts, "points": _shortened(self._history.points(facts["name"]))} for facts in sources.collections()
             ],
             "jobs": list(sources.jobs())[:_JOBS_SHOWN],
         }
@@ -93,7 +93,7 @@ class Board(Collector):
         return exposition(self._sources.folder, self)
 
     def collect(self) -> Iterator[Metric]:
-        """Give the series that are of no one call: processes, jobs, faults of collections."""
+        """Give the series that are of no one process: processes, jobs, faults and recall of collections."""
         sources = self._sources
         info = GaugeMetricFamily("annserve_info", "Version of the server.", labels=["version"])
         info.add_metric([__version__], 1)
@@ -112,13 +112,19 @@ class Board(Collector):
         faults = GaugeMetricFamily(
             "annserve_collection_fault", "1 where the newest version can't be served.", labels=["collection"]
         )
+        recall = GaugeMetricFamily(
+            "annserve_recall_lower_bound",
+            "Lower bound of the recall of live queries, of all workers; NaN before it is measured.",
+            labels=["collection"],
+        )
         for facts in sources.collections():
             faults.add_metric([facts["name"]], float(bool(facts["reason"]) and facts["state"] != "opening"))
+            recall.add_metric([facts["name"]], facts["recall"]["low"] if facts["recall"] else math.nan)
         jobs = GaugeMetricFamily("annserve_jobs", "Jobs by state.", labels=["state"])
         states = [job["state"] for job in sources.jobs()]
         for state in ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted"):
             jobs.add_metric([state], states.count(state))
-        yield from (faults, jobs)
+        yield from (faults, recall, jobs)
 
     def describe(self) -> list[Metric]:
         """Give nothing, so that registering asks nobody."""
@@ -159,12 +165,12 @@ def _cpu_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def _finite(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _shortened(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write floats short: the page draws some hundred points of each collection."""
-    return [
-        {
-            name: float(f"{value:.5g}") if isinstance(value, float) and name != "at" else value
-            for name, value in one.items()
-        }
-        for one in points
-    ]
+
+    def short(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: short(one) for name, one in value.items()}
+        return float(f"{value:.5g}") if isinstance(value, float) else value
+
+    return [{name: value if name == "at" else short(value) for name, value in one.items()} for one in points]

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -25,9 +25,10 @@ _WANTED = {
     "annserve_rejected_total": "rejected",
     "annserve_search_seconds_count": "calls",
     "annserve_queue_calls": "queue",
-    "annserve_recall_lower_bound": "recall",
-    "annserve_audited_queries_total": "audited",
+    "annserve_cache_pages_saved_total": "saved",
+    "annserve_cache_evictions_total": "evicted",
 }
+_GRADED = "annserve_cache_answers_total"
 _BUCKET = "annserve_search_seconds_bucket"
 
 
@@ -45,10 +46,11 @@ class Point:
     pages_per_query, cached_per_query : float or None
     queue_calls : float
         That wait, at the moment.
-    recall_lower_bound : float or None
-        As the auditor last told it.
-    audited_queries : float
-        That it rests on.
+    saved_per_query : float or None
+        Pages that answers and proofs of the cache made needless.
+    evictions_per_second : float
+    cache_shares : dict or None
+        Share of the answers in which the cache took part in a way, by its grade; None where none did.
     """
 
     at: float
@@ -60,17 +62,19 @@ class Point:
     pages_per_query: float | None
     cached_per_query: float | None
     queue_calls: float
-    recall_lower_bound: float | None
-    audited_queries: float
+    saved_per_query: float | None
+    evictions_per_second: float
+    cache_shares: dict[str, float] | None
 
 
 @dataclass
 class _Look:
-    """Counters of one collection at a moment, and its cumulative histogram: upper bound → calls."""
+    """Counters of one collection at a moment, answers by grade, and its cumulative histogram: upper bound → calls."""
 
     at: float
-    counts: dict[str, float]
-    buckets: dict[float, float]
+    counts: dict[str, float] = field(default_factory=dict)
+    grades: dict[str, float] = field(default_factory=dict)
+    buckets: dict[float, float] = field(default_factory=dict)
 
 
 class History:
@@ -107,12 +111,15 @@ def _read(metrics: Iterable[Metric], now: float) -> dict[str, _Look]:
         for sample in metric.samples:
             name, labels, value = sample.name, sample.labels, sample.value
             wanted = _WANTED.get(name)
-            if wanted or name == _BUCKET:
-                look = looks.setdefault(labels["collection"], _Look(now, {}, {}))
-                if wanted:
-                    look.counts[wanted] = look.counts.get(wanted, 0.0) + value
-                else:
-                    look.buckets[float(labels["le"])] = value
+            if not wanted and name not in (_GRADED, _BUCKET):
+                continue
+            look = looks.setdefault(labels["collection"], _Look(now))
+            if wanted:
+                look.counts[wanted] = look.counts.get(wanted, 0.0) + value
+            elif name == _GRADED:
+                look.grades[labels["grade"]] = value
+            else:
+                look.buckets[float(labels["le"])] = value
     return looks
 
 
@@ -124,7 +131,8 @@ def _between(before: _Look, after: _Look) -> Point:
 
     queries = grown("queries")
     calls = {bound: count - before.buckets.get(bound, 0.0) for bound, count in after.buckets.items()}
-    recall = after.counts.get("recall", math.nan)
+    graded = {grade: count - before.grades.get(grade, 0.0) for grade, count in after.grades.items()}
+    answers = sum(graded.values())
     return Point(
         at=round(after.at, 1),
         queries_per_second=queries / seconds,
@@ -135,8 +143,9 @@ def _between(before: _Look, after: _Look) -> Point:
         pages_per_query=grown("pages") / queries if queries else None,
         cached_per_query=grown("cached") / queries if queries else None,
         queue_calls=after.counts.get("queue", 0.0),
-        recall_lower_bound=None if math.isnan(recall) else recall,
-        audited_queries=after.counts.get("audited", 0.0),
+        saved_per_query=grown("saved") / queries if queries else None,
+        evictions_per_second=grown("evicted") / seconds,
+        cache_shares={grade: count / answers for grade, count in graded.items()} if answers > 0 else None,
     )
 
 

@@ -69,19 +69,17 @@ _COUNTS = {
     "rows_scored": _counter("rows_scored", "Rows whose exact distance was computed."),
 }
 _GRADES = _counter("cache_answers", "Answers by how the lookaside cache took part; none without one.", "grade")
+_SAVED = _counter("cache_pages_saved", "Pages that answers and proofs of a cache made needless.")
+_EVICTED = _counter("cache_evictions", "What made room in a cache.", "kind")
+_CACHE_BYTES = _gauge("cache_bytes", "Memory of caches, of all workers together.", mode="livesum")
 _PARTIAL = _counter("partial_answers", "Calls answered in part, at their deadline.")
 _REJECTED = _counter("rejected", "Searches that weren't answered for want of time or room.", "reason")
 _QUEUE = _gauge("queue_calls", "Searches that wait.", mode="livesum")
-_RECALL = _gauge(
-    "recall_lower_bound",
-    "Lower bound of the recall of live queries; NaN before it is measured.",
-    mode="livemostrecent",
-)
 _AUDITED = _counter("audited_queries", "Live queries held against all rows.")
 _STATE = _gauge("collection_workers", "Workers to which a collection is in a state.", "state", mode="livesum")
 _ROWS = _gauge("rows", "Rows that can be found.")
 _VERSION = _gauge("index_version", "Version that is open.")
-_RAM = _gauge("ram_bytes", "Memory of an index, which workers share.", "tier")
+_RAM = _gauge("ram_bytes", "Memory of an index; but for its cache, which each has, workers share it.", "tier")
 _DISK = _gauge("disk_bytes", "Bytes of an index on the device.")
 
 
@@ -95,12 +93,13 @@ class Meter:
         self._stages = {stage: _STAGE.labels(collection, stage) for stage in STAGES}
         self._counts = [(name, counter.labels(collection)) for name, counter in _COUNTS.items()]
         self._grades = [_GRADES.labels(collection, grade) for grade in GRADES[1:]]
+        self._saved = _SAVED.labels(collection)
+        self._evicted = {kind: _EVICTED.labels(collection, kind) for kind in ("answer", "page")}
         self._partial = _PARTIAL.labels(collection)
         self._rejected = {reason: _REJECTED.labels(collection, reason) for reason in REASONS}
         self._queue = _QUEUE.labels(collection)
         self._audited = _AUDITED.labels(collection)
         self._tiers: set[str] = set()
-        self.recall(float("nan"))
         self.state("opening")
 
     def searched(
@@ -141,15 +140,25 @@ class Meter:
         """Tell how many searches wait in this process."""
         self._queue.set(calls)
 
-    def recall(self, lower_bound: float, audited: int = 0) -> None:
-        """Tell the lower bound of live recall, and of how many more queries it is."""
-        _RECALL.labels(self._name).set(lower_bound)
-        self._audited.inc(audited)
+    def audited(self, queries: int) -> None:
+        """Count queries that were held against all rows."""
+        self._audited.inc(queries)
+
+    def cache_did(self, *, pages_saved: int, answers_evicted: int, pages_evicted: int) -> None:
+        """Count what a cache did since it was last asked."""
+        self._saved.inc(pages_saved)
+        self._evicted["answer"].inc(answers_evicted)
+        self._evicted["page"].inc(pages_evicted)
 
     def state(self, state: str) -> None:
-        """Tell the state of the collection in this process, one of `STATES`; empty once it is gone."""
+        """Tell the state of the collection in this process, one of `STATES`."""
         for one in STATES:
             _STATE.labels(self._name, one).set(one == state)
+
+    def gone(self) -> None:
+        """Tell that the collection is served no longer, and holds nothing."""
+        self.state("")
+        self._holds(rows=0, disk_bytes=0, tiers={})
 
     def opened(self, info: Mapping[str, Any]) -> None:
         """Tell of the version that was opened.
@@ -159,14 +168,17 @@ class Meter:
         info : mapping
             As ``Collection.info``.
         """
-        _ROWS.labels(self._name).set(info["count"])
         _VERSION.labels(self._name).set(info["snapshot"])
-        _DISK.labels(self._name).set(info["disk_bytes"])
-        tiers = dict.fromkeys(self._tiers, 0) | info["ram_tiers"]
-        for tier, n_bytes in tiers.items():
-            _RAM.labels(self._name, tier).set(n_bytes)
-        self._tiers = set(tiers)
+        self._holds(rows=info["count"], disk_bytes=info["disk_bytes"], tiers=info["ram_tiers"])
         self.state("ready")
+
+    def _holds(self, *, rows: int, disk_bytes: int, tiers: Mapping[str, int]) -> None:
+        _ROWS.labels(self._name).set(rows)
+        _DISK.labels(self._name).set(disk_bytes)
+        _CACHE_BYTES.labels(self._name).set(tiers.get("cache", 0))
+        for tier, n_bytes in (dict.fromkeys(self._tiers, 0) | dict(tiers)).items():
+            _RAM.labels(self._name, tier).set(n_bytes)
+        self._tiers |= set(tiers)
 
 
 @cache

@@ -86,7 +86,7 @@ def test_a_spoilt_calibration_is_seen_and_left_alone(spoilt, serve):
     assert true < 0.93
     assert finding.bounds.low <= true <= finding.bounds.high < 0.95
     assert finding.asked_target == 0.95
-    assert told[-1] == ("notes", finding.bounds, 32)
+    assert told[-1] == ("notes", 32)
 
 
 def test_a_spoilt_calibration_is_cured_where_that_is_wanted(spoilt, serve, caplog):
@@ -299,12 +299,12 @@ class TestLedger:
         ledger = Ledger(window=3)
         ledger.add(0.9, [(0, 10)] * 3)
         ledger.add(0.9, [(10, 10)] * 3)
-        assert (ledger.bounds(0.9).recall, ledger.bounds(0.9).queries) == (1.0, 3)
+        assert (ledger.sums(0.9).hits, ledger.sums(0.9).queries) == (30, 3)
 
     def test_a_hostile_number_of_targets_takes_no_memory(self):
         ledger = Ledger()
         kept = [ledger.add(0.8 + i / 1_000, [(9, 10)]) for i in range(100)]
         assert sum(kept) == len(ledger.targets()) == 8
-        assert ledger.bounds(0.899) is None
+        assert ledger.sums(0.899).queries == 0
         ledger.forget(0.8)
         assert ledger.add(0.899, [(9, 10)])

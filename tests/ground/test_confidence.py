@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annserve.confidence import clopper_pearson, recall_bounds
+from annserve.confidence import RecallSums, clopper_pearson, recall_bounds
 
 
 @given(trials=st.integers(1, 60), data=st.data())
@@ -73,3 +73,13 @@ def test_hits_that_come_together_count_for_less():
 def test_the_smallest_samples_have_bounds(hits, wanted):
     bounds = recall_bounds(np.array(hits), np.array(wanted))
     assert 0 <= bounds.low <= bounds.recall <= bounds.high <= 1
+
+
+def test_sums_of_two_samples_bound_as_one_sample_of_both():
+    rng = np.random.default_rng(3)
+    wanted = rng.integers(1, 30, 200)
+    hits = rng.binomial(wanted, 0.9)
+    parts = [
+        RecallSums.of(hits[part], wanted[part]) for part in (slice(0, 1), slice(1, 80), slice(80, 80), slice(80, 200))
+    ]
+    assert sum(parts, RecallSums()).bounds(0.9) == recall_bounds(hits, wanted, 0.9)

@@ -105,6 +105,9 @@ class FakeCollection:
             "raw_rows": None,
         }
 
+    def cache_counts(self):
+        return {}
+
     def close(self):
         self.closed = True
 

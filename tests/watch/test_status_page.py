@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from annserve.errors import AccessError
-from annserve.results import SearchStats
+from annserve.results import CERTIFIED, DELTA, MISS, REPEAT, SearchStats
 from annserve.watch import web
 from annserve.watch.board import Board, Sources
 from annserve.watch.metrics import meter
@@ -26,12 +26,16 @@ INFO = {
     "snapshot": 7, "count": 500_000, "dim": 128, "row_type": "uint8", "metric": "l2", "io": "uring",
     "ram_bytes": 16_000_000, "ram_tiers": {"heads": 3_000_000, "row_codes": 13_000_000}, "disk_bytes": 85_000_000,
 }  # fmt: skip
+CACHED = INFO | {"ram_tiers": INFO["ram_tiers"] | {"cache": 64 << 20}}
+RECALL = {"low": 0.9472, "recall": 0.951, "queries": 1_800}
 COLLECTIONS = [
-    {"name": "page-photos", "state": "ready", "reason": "", "info": INFO},
-    {"name": "page-articles", "state": "ready", "reason": "version 4: checksum mismatch at byte 8192", "info": INFO},
-    {"name": "page-contracts", "state": "quarantined", "reason": "codes.bin was <b>cut</b> & lost", "info": None},
-    {"name": "page-tickets", "state": "opening", "reason": "", "info": None},
-]
+    {"name": "page-photos", "state": "ready", "reason": "", "info": CACHED, "recall": RECALL},
+    {"name": "page-articles", "state": "ready", "reason": "version 4: checksum mismatch at byte 8192", "info": INFO,
+     "recall": None},
+    {"name": "page-contracts", "state": "quarantined", "reason": "codes.bin was <b>cut</b> & lost", "info": None,
+     "recall": None},
+    {"name": "page-tickets", "state": "opening", "reason": "", "info": None, "recall": None},
+]  # fmt: skip
 JOBS = [
     {"job_id": "2", "collection": "page-tickets", "kind": "build", "state": "running", "stage": "refine", "done": 30,
      "total": 120, "unit": "rows", "seconds": 84.0, "outcome": ""},
@@ -90,6 +94,8 @@ def test_metrics_tell_of_faults_jobs_and_processes(port):
         'annserve_collection_fault{collection="page-tickets"} 0.0',
         'annserve_jobs{state="running"} 1.0',
         'annserve_jobs{state="waiting"} 0.0',
+        'annserve_recall_lower_bound{collection="page-photos"} 0.9472',
+        'annserve_recall_lower_bound{collection="page-articles"} NaN',
         "annserve_worker_restarts_total 0.0",
     ):
         assert line in text
@@ -140,13 +146,15 @@ def test_silent_and_noisy_visitors_keep_nobody_out(board, monkeypatch):
 
 def test_the_page_shows_collections_jobs_and_faults_in_light_and_dark(port, browser):
     told = meter("page-photos")
-    told.recall(0.947, 1_800)
+    grades = np.repeat(np.array([MISS, REPEAT, CERTIFIED, DELTA], np.uint8), [20, 10, 4, 6])
     browser.go_online()
     grounds, pictures = [], []
     for scheme in ("light", "dark"):
         browser.prefer(scheme)
         browser.show(f"http://127.0.0.1:{port}/")
-        told.searched(SearchStats(pages_read=np.full(40, 10)), 0.0013)
+        counts = {"pages_read": np.full(40, 10), "pages_cached": np.full(40, 3)}
+        told.searched(SearchStats(**counts, grades=grades), 0.0013)
+        told.cache_did(pages_saved=20, answers_evicted=1, pages_evicted=2)
         browser.wait_for("parseFloat(document.querySelector('[data-collection=page-photos] b')?.textContent) > 0")
         grounds.append(browser.value("getComputedStyle(document.body).backgroundColor"))
         pictures.append(browser.picture())
@@ -162,6 +170,11 @@ def test_the_page_shows_collections_jobs_and_faults_in_light_and_dark(port, brow
     assert texts(".reason") == [one["reason"] for one in COLLECTIONS if one["reason"]], "markup is text"
     figures = texts("[data-collection=page-photos] .figures b")
     assert (figures[3], figures[4]) == ("10", "≥ 0.947")
+    caches = "[data-collection=page-photos] .cache"
+    assert texts(f"{caches} [data-grade]") == ["repeat 25 %", "certified 10 %", "delta 15 %", "miss 50 %"]
+    assert texts(f"{caches} .legend > span")[0] == "cache 64.0 MiB a worker"
+    assert "3 pages a query from RAM, 0.5 needless" in texts(f"{caches} .legend > span")
+    assert texts("[data-collection=page-articles] .cache") == []
     assert texts(".wide")[0].startswith("refine")
     assert "30 of 120 rows" in texts(".wide")[0]
     assert browser.value("document.querySelector('.done i').style.width") == "25%"
