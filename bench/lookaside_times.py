@@ -18,8 +18,8 @@ import numpy as np
 
 from annserve import collection
 from annserve.lookaside.lookaside import Lookaside, ScoredPages
-from annserve.lookaside.near_kernels import BITS_NEAR, find_near
-from annserve.metric import METRIC_CODES
+from annserve.lookaside.near_kernels import BITS_NEAR, find_similar
+from annserve.lookaside.store_kernels import NEAR_KEPT
 from annserve.pages.rows import quantize_queries
 from annserve.vectors.formats import read_matrix
 
@@ -63,19 +63,19 @@ def looked_up(spec: object, queries: np.ndarray, places: int) -> dict[str, float
     scored = ScoredPages(np.arange(6, dtype=np.uint32), np.array([0, 6]), np.linspace(0.1, 0.6, 6))
     ids, distances = np.arange(K, dtype=np.uint64)[None], np.linspace(0.1, 0.5, K)[None]
     random = np.random.default_rng(1)
-    store = cache._store
-    assert len(store.sketches) >= places, len(store.sketches)
+    store = cache.store
+    first, stop = len(store.sketches) // 2, len(store.sketches)
+    assert stop - first >= places, stop - first
     for i in range(places):
         query = queries[i % len(queries)][None] + random.normal(0, 0.02, queries.shape[1]).astype(np.float32)
         asked = cache.ask(query, K, 0.95)
-        store.totals[3] = 0  # every one is kept whole
+        store.totals[NEAR_KEPT] = 0  # every one is kept whole
         asked.remember(quantize_queries(query), ids, distances, one, one, scored)
-    metric = METRIC_CODES[spec.metric]  # type: ignore[attr-defined]
-    spent, out = [], (np.empty(4, np.int64), np.empty(4))
+    spent, out = [], (np.empty(K, np.uint64), np.empty(K, np.float32))
     for query in queries[:2_000]:
         quantized = quantize_queries(query[None])
-        arguments = (store, quantized.elements[0], quantized.scales[0], quantized.norms[0], cache._lots, asked.scope)
-        spent.append(timed(lambda a=arguments: find_near(*a, 0, places, K, metric, BITS_NEAR, *out)))
+        arguments = (cache.memory, quantized.elements[0], quantized.scales[0], quantized.norms[0], asked.kind.marks)
+        spent.append(timed(lambda a=arguments: find_similar(*a, first, first + places, K, 1e-9, BITS_NEAR, *out)))
     return told(spent)
 
 

@@ -16,8 +16,8 @@ approximate    the request allows it, and a recent     the answer to that query:
 Invariants
 ----------
 - Memory never exceeds the bound that was given, whatever is asked, and by how many sessions.
-- An answer serves the same tenant, k, recall target and bytes of a query alone: keys are BLAKE2b, under a secret of
-  this cache. What is proven of pages, and approximate answers, stay within a session besides.
+- An answer serves the same tenant, k, recall target and bytes of a query alone: keys are SipHash, under a secret of
+  this cache and of the kind of request. What is proven of pages, and approximate answers, stay within a session too.
 - A cache belongs to one open version of an index. A new version is opened with a new one.
 - Nobody waits: see ``store_kernels``.
 """
@@ -25,22 +25,24 @@ Invariants
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from math import acos, pi, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.lookaside import near_kernels, store_kernels
+from annserve.lookaside.gather_kernels import gather_pages
 from annserve.lookaside.near_kernels import RING
-from annserve.lookaside.store import BYTES_LEAST, bytes_of_store, empty_store
-from annserve.metric import METRIC_CODES
+from annserve.lookaside.store import empty_store
+from annserve.lookaside.store_kernels import Store
 from annserve.pages.rows import QuantizedQueries, quantize_queries
-from annserve.results import APPROXIMATE, DELTA
+from annserve.results import APPROXIMATE
 from annserve.spec import IndexSpec
+from annserve.storage.cache import Absent, PageCache
 
 #: Entries that a proof may take from: the nearest ones.
 _ENTRIES = 4
@@ -80,25 +82,21 @@ class Lookaside:
     """
 
     def __init__(self, n_bytes: int, spec: IndexSpec, norm_max: float = 0.0) -> None:
-        assert n_bytes >= BYTES_LEAST, n_bytes
-        self._metric = METRIC_CODES[spec.metric]
-        # Stored rows are projections of those that were given, but for the rounding of their scale.
-        self._norm_max = norm_max * (1 + 1e-6)
         self._secret = secrets.token_bytes(32)
-        self._lots = np.random.default_rng(1).integers(0, spec.dim, (64, 8), dtype=np.uint16)
         # Requests of one kind come in long rows.
-        self._about = lru_cache(_KINDS_KEPT)(self._hashed)
-        self._store = empty_store(n_bytes - self._lots.nbytes, spec.dim)
+        self._kind = lru_cache(_KINDS_KEPT)(self._kind_of)
+        self.memory = empty_store(n_bytes, spec, norm_max)
+        self.store: Store = store_kernels.opened.py_func(self.memory)
 
     @property
     def ram_bytes(self) -> int:
         """Bytes in RAM."""
-        return self._lots.nbytes + bytes_of_store(self._store)
+        return self.memory.nbytes
 
     @property
     def counts(self) -> dict[str, int]:
         """What it did so far: ``pages_saved`` by answers and proofs, and answers that made room."""
-        totals = self._store.totals
+        totals = self.store.totals
         return {
             "repeats": int(totals[store_kernels.REPEATS]),
             "pages_saved": int(totals[store_kernels.PAGES_SAVED]),
@@ -130,30 +128,23 @@ class Lookaside:
         approximate_cosine : float, optional
             Valid (``spec.check_cosine``).
         """
-        keyed, scope = self._about(tenant, session, k, recall_target, queries.dtype.str)
-        digests = [b""]
-        for query in queries:
-            one = keyed.copy()
-            one.update(query)
-            digests.append(one.digest())
-        n_queries = len(queries)
-        keys = np.frombuffer(b"".join(digests), np.uint64).reshape(n_queries, 2)
-        asked = Asked(self, keys, scope, bool(session), k, np.empty(n_queries, np.uint8))
-        asked.found = np.empty(n_queries, np.bool_)
-        asked.ids = np.empty((n_queries, k), np.uint64)
-        asked.distances = np.empty((n_queries, k), np.float32)
-        asked.n_found = store_kernels.find_answers(
-            self._store, keys, k, asked.ids, asked.distances, asked.found, asked.grades
+        kind = self._kind(tenant, session, k, recall_target, queries.dtype.char)
+        asked = Asked.of(kind, len(queries))
+        asked.n_found, asked.proofs_pay = store_kernels.find_answers(
+            self.memory, queries, kind.marks, k, asked.keys, asked.ids, asked.distances, asked.found, asked.grades
         )
-        if approximate_cosine is not None and asked.n_found < n_queries:
+        if approximate_cosine is not None and asked.n_found < len(queries):
             self._find_similar(queries, asked, approximate_cosine)
         return asked
 
-    def _hashed(self, tenant: bytes, session: bytes, k: int, recall_target: float, dtype: str) -> tuple[Any, np.uint64]:
-        """Give what keys of such queries begin with, and the scope of their session."""
+    def _kind_of(self, tenant: bytes, session: bytes, k: int, recall_target: float, dtype: str) -> Kind:
         about = repr((tenant, k, recall_target, dtype)).encode()
+        secret = blake2b(about, digest_size=16, key=self._secret).digest()
         scope = blake2b(about + session, digest_size=8, key=self._secret, person=b"scope").digest()
-        return blake2b(about, digest_size=16, key=self._secret), np.uint64(int.from_bytes(scope, "little"))
+        n_near = len(self.store.sketches)
+        first = RING * (int.from_bytes(scope, "little") % (n_near // 2 // RING))
+        places = (first, first + RING) if session else (n_near // 2, n_near)
+        return Kind(self.memory, np.frombuffer(bytearray(secret + scope), np.uint64), places, k)
 
     def _find_similar(self, queries: npt.NDArray[Any], asked: Asked, cosine: float) -> None:
         """Answer the open queries by those of recent ones that are similar enough."""
@@ -161,18 +152,15 @@ class Lookaside:
         angle = acos(min(cosine, 1.0))
         share = angle / pi
         bits = int(64 * share + _BITS_SPREAD * sqrt(64 * share * (1 - share))) + 2
-        first, stop = self._places(asked)
         for i in np.flatnonzero(~asked.found).tolist():
             if near_kernels.find_similar(
-                self._store,
+                self.memory,
                 quantized.elements[i],
                 quantized.scales[i],
                 quantized.norms[i],
-                self._lots,
-                asked.scope,
-                first,
-                stop,
-                asked.k,
+                asked.kind.marks,
+                *asked.kind.places,
+                asked.kind.k,
                 angle,
                 bits,
                 asked.ids[i],
@@ -181,153 +169,129 @@ class Lookaside:
                 asked.found[i], asked.grades[i] = True, APPROXIMATE
                 asked.n_found += 1
 
-    def _places(self, asked: Asked) -> tuple[int, int]:
-        """Give the places of the recent queries that may serve: a session's ring, or all."""
-        n_places = len(self._store.sketches)
-        if not asked.of_session:
-            return 0, n_places
-        first = RING * (int(asked.scope) % (n_places // RING))
-        return first, first + RING
-
-    def prove(
-        self,
-        asked: Asked,
-        queries: QuantizedQueries,
-        page_ids: npt.NDArray[np.uint32],
-        offsets: npt.NDArray[np.int64],
-        held: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.bool_] | None:
-        """Find pages that hold none of the k nearest; see ``Asked.prove``."""
-        first, stop = self._places(asked)
-        if not self._pays():
-            return None
-        needless = np.empty(len(page_ids), np.bool_)
-        proven = np.empty(len(queries.norms), np.int64)
-        if not near_kernels.prove_needless(
-            self._store,
-            queries.elements,
-            queries.scales,
-            queries.norms,
-            self._lots,
-            asked.scope,
-            first,
-            stop,
-            asked.k,
-            self._metric,
-            page_ids,
-            offsets,
-            held,
-            np.empty(_ENTRIES, np.int64),
-            np.empty(_ENTRIES),
-            needless,
-            proven,
-        ):
-            return None
-        asked.grades[proven > 0] = DELTA
-        return needless
-
-    def _pays(self) -> bool:
-        """Say whether to look for proofs: where they are rare, in some calls only, so that a change is noticed."""
-        kept, paid = (int(self._store.totals[i]) for i in (store_kernels.NEAR_KEPT, store_kernels.NEAR_PAID))
-        return kept < near_kernels.TRIALS or paid * near_kernels.PAYS >= kept or kept % near_kernels.SPARED == 0
-
-    def remember(
-        self,
-        asked: Asked,
-        queries: QuantizedQueries,
-        ids: npt.NDArray[np.uint64],
-        distances: npt.NDArray[np.float64],
-        pages_read: npt.NDArray[np.int64],
-        pages_cached: npt.NDArray[np.int64],
-        scored: ScoredPages | None,
-    ) -> None:
-        """Keep answers; see ``Asked.remember``."""
-        if scored is None:
-            scored = ScoredPages(_NO_PAGES, np.zeros(len(ids) + 1, np.int64), _NO_DISTANCES)
-        near_kernels.remember(
-            self._store,
-            asked.keys,
-            asked.scope,
-            self._places(asked)[0] if asked.of_session else -1,
-            queries.elements,
-            queries.scales,
-            queries.norms,
-            self._lots,
-            self._metric,
-            self._norm_max,
-            ids,
-            distances,
-            pages_read,
-            pages_cached,
-            scored.page_ids,
-            scored.offsets,
-            scored.nearest,
-            asked.grades,
-        )
-
 
 _NO_PAGES, _NO_DISTANCES = np.zeros(0, np.uint32), np.zeros(0)
 
 
-@dataclass
+class Kind(NamedTuple):
+    """What queries have in common that may share answers.
+
+    Attributes
+    ----------
+    memory : (b,) uint8
+        Of the cache.
+    marks : (3,) uint64
+        Secret of their keys; and their scope: that of recent queries that may prove something for these.
+    places : (int, int)
+        First place of those queries, and where they stop.
+    k : int
+    """
+
+    memory: npt.NDArray[np.uint8]
+    marks: npt.NDArray[np.uint64]
+    places: tuple[int, int]
+    k: int
+
+
+@dataclass(slots=True)
 class Asked:
     """A call's queries, or some of them, as the cache knows them.
 
     Attributes
     ----------
-    cache : Lookaside
+    kind : Kind
     keys : (nq, 2) uint64
-    scope : uint64
-        Whose recent queries may prove something for these.
-    of_session : bool
-    k : int
     grades : (nq,) uint8
         See ``results.GRADES``.
     found : (nq,) bool
         Queries that are answered; `n_found` of them.
     ids, distances : (nq, k) uint64, float32
         Answers, where found.
+    proofs_pay : bool
+        Whether to look for proofs.
     """
 
-    cache: Lookaside
+    kind: Kind
     keys: npt.NDArray[np.uint64]
-    scope: np.uint64
-    of_session: bool
-    k: int
     grades: npt.NDArray[np.uint8]
+    found: npt.NDArray[np.bool_]
+    ids: npt.NDArray[np.uint64]
+    distances: npt.NDArray[np.float32]
     n_found: int = 0
-    found: npt.NDArray[np.bool_] = field(init=False)
-    ids: npt.NDArray[np.uint64] = field(init=False)
-    distances: npt.NDArray[np.float32] = field(init=False)
+    proofs_pay: bool = True
+
+    @classmethod
+    def of(cls, kind: Kind, n_queries: int) -> Asked:
+        """Make room for so many queries."""
+        return cls(
+            kind,
+            np.empty((n_queries, 2), np.uint64),
+            np.empty(n_queries, np.uint8),
+            np.empty(n_queries, np.bool_),
+            np.empty((n_queries, kind.k), np.uint64),
+            np.empty((n_queries, kind.k), np.float32),
+        )
 
     def take(self, which: Any) -> Asked:
-        """Give some of the queries, to be searched for; of a slice, the grades are those of the whole."""
-        return Asked(self.cache, self.keys[which], self.scope, self.of_session, self.k, self.grades[which])
+        """Give some of the queries, to be searched for; of a slice, all are those of the whole."""
+        keys, grades, found = self.keys[which], self.grades[which], self.found[which]
+        return Asked(self.kind, keys, grades, found, self.ids[which], self.distances[which], 0, self.proofs_pay)
 
-    def prove(
+    def gather(
         self,
+        cache: PageCache,
         queries: QuantizedQueries,
         page_ids: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.int64],
-        held: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.bool_] | None:
-        """Find pages that need not be read, and grade the queries.
+        frames: npt.NDArray[np.uint8],
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], Absent]:
+        """Copy planned pages that are in RAM, leave out those that are proven needless, and grade the queries.
 
         Parameters
         ----------
+        cache : PageCache
         queries : QuantizedQueries
         page_ids : (p,) uint32
             Planned, ascending for each query.
         offsets : (nq + 1,) int64
-        held : (p,) bool
-            Pages that are in RAM.
+            Query i plans ``page_ids[offsets[i] : offsets[i + 1]]``.
+        frames : (≥ p, page_bytes) uint8
 
         Returns
         -------
-        (p,) bool or None
-            Pages that aren't held and hold none of the k nearest of all rows on planned pages; None for none.
+        left, left_offsets : (l,) uint32, (nq + 1,) int64
+            Pages to look at. The others hold none of the k nearest of all rows on planned pages.
+        absent : Absent
+            Pages to read, and the frames for them; the other pages that are left are in theirs.
         """
-        return self.cache.prove(self, queries, page_ids, offsets, held)
+        kind, n_pages, n_offsets = self.kind, len(page_ids), len(offsets)
+        left, absent = np.empty((2, n_pages), np.uint32)
+        left_offsets, absent_offsets = np.empty((2, n_offsets), np.int64)
+        places = np.empty(n_pages, np.int64)
+        n_left, n_absent = gather_pages(
+            kind.memory,
+            *cache.views,
+            queries.elements,
+            queries.scales,
+            queries.norms,
+            kind.marks,
+            *kind.places,
+            kind.k,
+            page_ids,
+            offsets,
+            frames,
+            np.empty(n_pages, np.bool_),
+            np.empty(n_pages, np.bool_),
+            np.empty(_ENTRIES, np.int64),
+            np.empty(_ENTRIES),
+            left,
+            left_offsets,
+            absent,
+            absent_offsets,
+            places,
+            self.grades,
+        )
+        return left[:n_left], left_offsets, Absent(absent[:n_absent], absent_offsets, places[:n_absent])
 
     def remember(
         self,
@@ -350,4 +314,22 @@ class Asked:
         scored : ScoredPages, optional
             What was learned of pages.
         """
-        self.cache.remember(self, queries, ids, distances, pages_read, pages_cached, scored)
+        scored = scored or ScoredPages(_NO_PAGES, np.zeros(len(ids) + 1, np.int64), _NO_DISTANCES)
+        kind = self.kind
+        near_kernels.remember(
+            kind.memory,
+            self.keys,
+            kind.marks,
+            *kind.places,
+            queries.elements,
+            queries.scales,
+            queries.norms,
+            ids,
+            distances,
+            pages_read,
+            pages_cached,
+            scored.page_ids,
+            scored.offsets,
+            scored.nearest,
+            self.grades,
+        )

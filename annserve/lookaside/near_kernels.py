@@ -26,11 +26,10 @@ import numpy as np
 
 from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.memory import try_lock
 from annserve.lookaside.store_kernels import (
-    CURSOR,
     HOT,
     IDS,
+    METRIC,
     NEAR,
     NEAR_GAP,
     NEAR_KEPT,
@@ -42,11 +41,16 @@ from annserve.lookaside.store_kernels import (
     NEAR_TURN,
     PAGES,
     PAGES_SAVED,
+    PAYS,
     RECENT,
     SCOPE,
+    SPARED,
+    TRIALS,
     append,
+    lock,
     near_offset,
     near_words,
+    opened,
     place_of,
     seen_before,
     still_there,
@@ -60,8 +64,6 @@ _L2, _IP, _COSINE = 0, 1, 2
 BITS_NEAR = 8
 #: Room for rounding: float64 makes lengths of which squares cancel wrong by 2e-8 of the vectors' own at most.
 _SLACK = 1e-7
-#: Near parts are kept of one query in `SPARED` where not one in `PAYS` served, once `TRIALS` were kept.
-SPARED, PAYS, TRIALS = 8, 256, 1_024
 
 
 @inline_kernel
@@ -117,7 +119,6 @@ def _find_near(  # type: ignore[no-untyped-def]
     query,  # IN (dim,) int16
     scale,
     norm,  # squared, of the integers
-    lots,
     scope,  # uint64
     first,  # of the places to look at
     stop,
@@ -128,7 +129,7 @@ def _find_near(  # type: ignore[no-untyped-def]
     out_moved,  # OUT (m,) float64: how far they lie away at most
 ):
     """Find the recent queries of a scope that lie nearest; give how many were found."""
-    sketch = sketch_of(query, lots)
+    sketch = sketch_of(query, store.lots)
     found = 0
     dim = len(query)
     offset = near_offset(k)
@@ -168,12 +169,11 @@ def _find_near(  # type: ignore[no-untyped-def]
 
 @kernel
 def find_similar(  # type: ignore[no-untyped-def]
-    store,  # IN, OUT Store
+    memory,  # IN, OUT (b,) uint8
     query,
     scale,
     norm,
-    lots,
-    scope,
+    marks,  # IN (3,) uint64: the last is the scope
     first,
     stop,
     k,
@@ -183,9 +183,10 @@ def find_similar(  # type: ignore[no-untyped-def]
     out_distances,  # OUT (k,) float32
 ):
     """Copy the answer to the recent query at the smallest angle, if that is at most `angle_most`; say whether."""
+    store = opened(memory)
     position = np.empty(1, np.int64)
     moved = np.empty(1, np.float64)
-    found = _find_near(store, query, scale, norm, lots, scope, first, stop, k, _COSINE, bits_most, position, moved)
+    found = _find_near(store, query, scale, norm, marks[2], first, stop, k, _COSINE, bits_most, position, moved)
     if found == 0 or moved[0] > angle_most:
         return False
     at = place_of(store, RECENT, position[0])
@@ -201,7 +202,7 @@ def find_similar(  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _prove_by(store, position, offset, dim, moved, page_ids, first, stop, held, needless):  # type: ignore[no-untyped-def]
+def _prove_by(store, position, offset, dim, moved, page_ids, held, needless):  # type: ignore[no-untyped-def]
     """Mark the absent pages of a query that one entry proves needless; give how many were marked anew."""
     at = place_of(store, RECENT, position)
     near = at + offset
@@ -211,7 +212,7 @@ def _prove_by(store, position, offset, dim, moved, page_ids, first, stop, held, 
         return 0
     reach = store.doubles[near + NEAR_REACH]
     # The k-th nearest is bounded only if the pages of the entry's answer are all looked at again.
-    planned = first
+    planned, stop = 0, len(page_ids)
     for j in range(n_known):
         if np.float64(store.floats[2 * (pages + j)]) > reach:
             continue
@@ -221,7 +222,7 @@ def _prove_by(store, position, offset, dim, moved, page_ids, first, stop, held, 
         if planned == stop or page_ids[planned] != number:
             return 0
     marked = 0
-    planned = first
+    planned = 0
     for j in range(n_known):
         nearest = np.float64(store.floats[2 * (pages + j)])
         number = store.numbers[2 * (pages + j) + 1]
@@ -236,55 +237,39 @@ def _prove_by(store, position, offset, dim, moved, page_ids, first, stop, held, 
     return marked
 
 
-@kernel
+@inline_kernel
 def prove_needless(  # type: ignore[no-untyped-def]
     store,  # IN, OUT Store
-    queries,  # IN (nq, dim) int16
-    scales,  # IN (nq,) float64
-    norms,  # IN (nq,) float64
-    lots,
+    query,  # IN (dim,) int16
+    scale,
+    norm,
     scope,
-    first,
+    first,  # of the places of recent queries
     stop,
     k,
-    metric,
-    page_ids,  # IN (p,) uint32: ascending for each query
-    offsets,  # IN (nq + 1,) int64
+    page_ids,  # IN (p,) uint32: ascending
     held,  # IN (p,) bool: pages in RAM, which need no proof
     positions,  # SCRATCH (m,) int64
     moved,  # SCRATCH (m,) float64
     needless,  # OUT (p,) bool
-    out_proven,  # OUT (nq,) int64: pages of each query that need not be read
 ):
-    """Find the pages that recent queries prove to hold none of the k nearest; give how many there are."""
-    total = 0
+    """Find absent pages of a query that recent ones prove to hold none of its k nearest; give how many."""
     needless[:] = False
-    for i in range(queries.shape[0]):
-        out_proven[i] = 0
-        begin, end = offsets[i], offsets[i + 1]
-        absent = 0
-        for j in range(begin, end):
-            absent += int(not held[j])
-        if absent == 0:
-            continue
-        found = _find_near(
-            store, queries[i], scales[i], norms[i], lots, scope, first, stop, k, metric, BITS_NEAR, positions, moved
-        )
-        for e in range(found):
-            before = out_proven[i]
-            marked = _prove_by(
-                store, positions[e], near_offset(k), queries.shape[1], moved[e], page_ids, begin, end, held, needless
-            )
-            out_proven[i] = before + marked
-            if marked > 0 and not still_there(store, RECENT, positions[e]):
-                # What was read may be torn: nothing of this query is believed.
-                needless[begin:end] = False
-                out_proven[i] = 0
-                break
-        total += out_proven[i]
-        store.totals[NEAR_PAID] += int(out_proven[i] > 0)
-        store.totals[PAGES_SAVED] += out_proven[i]
-    return total
+    found = _find_near(
+        store, query, scale, norm, scope, first, stop, k, store.header[METRIC], BITS_NEAR, positions, moved
+    )
+    proven = 0
+    for e in range(found):
+        marked = _prove_by(store, positions[e], near_offset(k), len(query), moved[e], page_ids, held, needless)
+        proven += marked
+        if marked > 0 and not still_there(store, RECENT, positions[e]):
+            # What was read may be torn: nothing of this query is believed.
+            needless[:] = False
+            proven = 0
+            break
+    store.totals[NEAR_PAID] += int(proven > 0)
+    store.totals[PAGES_SAVED] += proven
+    return proven
 
 
 @inline_kernel
@@ -322,16 +307,14 @@ def _write_near(store, at, offset, query, scale, norm, metric, norm_max, reach, 
 
 @kernel
 def remember(  # type: ignore[no-untyped-def]
-    store,  # IN, OUT Store
+    memory,  # IN, OUT (b,) uint8
     keys,  # IN (nq, 2) uint64
-    scope,
-    ring_first,  # of the session's ring; −1 for queries of no session
+    marks,  # IN (3,) uint64: the last is the scope
+    first,  # of the places of recent queries
+    stop,
     queries,  # IN (nq, dim) int16
     scales,
     norms,
-    lots,
-    metric,
-    norm_max,
     ids,  # IN (nq, k) uint64
     distances,  # IN (nq, k) float64
     pages_read,  # IN (nq,) int64: from the device
@@ -342,13 +325,15 @@ def remember(  # type: ignore[no-untyped-def]
     grades,  # IN, OUT (nq,) uint8
 ):
     """Grade queries; keep answers, and what is known of pages, and say whether nobody else was writing."""
+    store, scope = opened(memory), marks[2]
     for i in range(keys.shape[0]):
         if pages_read[i] == 0:
             grades[i] = CERTIFIED
         elif pages_cached[i] > 0:
             grades[i] = DELTA
-    if not try_lock(np.int64(store.lock.ctypes.data)):
+    if not lock(store):
         return False
+    metric, norm_max = store.header[METRIC], store.norm_max[0]
     k, dim = ids.shape[1], queries.shape[1]
     totals = store.totals
     for i in range(keys.shape[0]):
@@ -381,16 +366,11 @@ def remember(  # type: ignore[no-untyped-def]
             nearest[begin:end],
         )
         store.words[at + NEAR] = end - begin
-        place = ring_first
-        if ring_first < 0:
-            place = totals[CURSOR] % len(store.sketches)
-            totals[CURSOR] += 1
-        else:
-            ring = ring_first // RING
-            place += store.near_next[ring] % RING
-            store.near_next[ring] += 1
+        turn = first // RING
+        place = first + store.near_next[turn] % (stop - first)
+        store.near_next[turn] += 1
         store.near_positions[place] = position
         store.near_scopes[place] = scope
-        store.sketches[place] = sketch_of(queries[i], lots)
+        store.sketches[place] = sketch_of(queries[i], store.lots)
     unlock(store)
     return True

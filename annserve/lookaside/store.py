@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from annserve.lookaside import store_kernels
 from annserve.lookaside.near_kernels import RING
 from annserve.lookaside.store_kernels import Store
+from annserve.metric import METRIC_CODES
+from annserve.spec import IndexSpec
 
 #: Less than this and pages are the better use of it.
-BYTES_LEAST = 16_384
+BYTES_LEAST = 24_576
 #: Of the bytes, in sixteenths: answers that were asked for twice, queries of late; the rest are tables.
 _HOT_SHARE, _RECENT_SHARE = 9, 4
 #: Bytes of an answer of ten, and of a place in the table.
@@ -20,48 +23,54 @@ _RINGS_MAX = 256
 _PAGES_TYPICAL = 8
 
 
-def empty_store(n_bytes: int, dim: int) -> Store:
+def empty_store(n_bytes: int, spec: IndexSpec, norm_max: float) -> npt.NDArray[np.uint8]:
     """Deal out `n_bytes` among answers, queries of late and the tables that find them.
 
     Parameters
     ----------
     n_bytes : int
-    dim : int
+        At least `BYTES_LEAST`.
+    spec : IndexSpec
+    norm_max : float
+        Largest norm of a row.
+
+    Returns
+    -------
+    (at most n_bytes,) uint8
+        What ``store_kernels.opened`` opens.
     """
+    assert n_bytes >= BYTES_LEAST, n_bytes
+    lots = np.random.default_rng(1).integers(0, spec.dim, store_kernels.LOTS, dtype=np.uint16)
+    n_bytes -= 8 * store_kernels.HEADER + lots.nbytes
     hot_words = n_bytes * _HOT_SHARE // 16 // 8
     recent_words = n_bytes * _RECENT_SHARE // 16 // 8
-    entry_bytes = _ANSWER_BYTES + 8 * (store_kernels.NEAR_QUERY + -(-dim // 8) + _PAGES_TYPICAL)
+    entry_bytes = _ANSWER_BYTES + 8 * (store_kernels.NEAR_QUERY + -(-spec.dim // 8) + _PAGES_TYPICAL)
     n_rings = min(max(8 * recent_words // entry_bytes // RING, 1), _RINGS_MAX)
-    left = n_bytes - 8 * (hot_words + recent_words) - n_rings * (RING * _NEAR_PLACE_BYTES + 8) - 256
+    # A ring for a session, or for several that share it; and one as large as all of them for queries of no session.
+    n_near = 2 * n_rings * RING
+    near_bytes = n_near * _NEAR_PLACE_BYTES + 8 * (n_rings + 1)
+    left = n_bytes - 8 * (hot_words + recent_words) - near_bytes
     n_places = 8 * (hot_words + recent_words) // _ANSWER_BYTES
     n_places = max(min(n_places, left * 3 // 4 // _PLACE_BYTES) // store_kernels.WAYS, 1) * store_kernels.WAYS
     n_ghosts = max(min(left - n_places * _PLACE_BYTES, 32 * n_places) // 4, 1)
-    words = np.zeros(hot_words + recent_words, np.int64)
-    state = np.zeros((2, store_kernels.STATE_WORDS), np.int64)
-    state[store_kernels.RECENT, store_kernels.LENGTH] = recent_words
-    state[store_kernels.HOT, store_kernels.BASE] = recent_words
-    state[store_kernels.HOT, store_kernels.LENGTH] = hot_words
-    return Store(
-        words=words,
-        floats=words.view(np.float32),
-        doubles=words.view(np.float64),
-        numbers=words.view(np.uint32),
-        bytes=words.view(np.int8),
-        keys=np.zeros(n_places, np.uint64),
-        positions=np.full(n_places, -1, np.int64),
-        asked=np.zeros(n_places, np.uint8),
-        ghosts=np.zeros(n_ghosts, np.uint32),
-        sketches=np.zeros(n_rings * RING, np.uint64),
-        near_positions=np.full(n_rings * RING, -1, np.int64),
-        near_scopes=np.zeros(n_rings * RING, np.uint64),
-        near_next=np.zeros(n_rings, np.int64),
-        state=state,
-        totals=np.zeros(store_kernels.TOTALS, np.int64),
-        lock=np.zeros(1, np.uint32),
-    )
-
-
-def bytes_of_store(store: Store) -> int:
-    """Give the bytes of its arrays, each memory once."""
-    views = ("floats", "doubles", "numbers", "bytes")
-    return sum(array.nbytes for name, array in store._asdict().items() if name not in views)
+    sizes = {
+        store_kernels.N_WORDS: hot_words + recent_words,
+        store_kernels.N_PLACES: n_places,
+        store_kernels.N_NEAR: n_near,
+        store_kernels.N_RINGS: n_rings + 1,
+        store_kernels.N_GHOSTS: n_ghosts,
+    }
+    sections = 8 * (hot_words + recent_words) + near_bytes + n_places * _PLACE_BYTES + 4 * n_ghosts
+    memory = np.zeros(8 * store_kernels.HEADER + lots.nbytes + sections, np.uint8)
+    header = memory[: 8 * store_kernels.HEADER].view(np.int64)
+    header[list(sizes)] = list(sizes.values())
+    header[store_kernels.METRIC] = METRIC_CODES[spec.metric]
+    store: Store = store_kernels.opened.py_func(memory)
+    # Stored rows are projections of those that were given, but for the rounding of their scale.
+    store.norm_max[0] = norm_max * (1 + 1e-6)
+    store.lots[:] = lots
+    store.positions[:] = store.near_positions[:] = -1
+    store.state[store_kernels.RECENT, store_kernels.LENGTH] = recent_words
+    store.state[store_kernels.HOT, store_kernels.BASE] = recent_words
+    store.state[store_kernels.HOT, store_kernels.LENGTH] = hot_words
+    return memory

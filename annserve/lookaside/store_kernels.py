@@ -9,6 +9,9 @@ A ring is written at its head; what stands at its tail makes room. Positions onl
 and then finds the tail not beyond it has read it whole. Who writes must hold the only key (`LOCK`), and goes without
 where somebody else has it.
 
+All of it lies in one array of bytes, which ``opened`` takes apart within a kernel: handing over sixteen arrays takes
+two microseconds a call.
+
 `RECENT` holds every query of late, first in, first out. `HOT` holds answers that were asked for twice; one that was
 asked for again since it was written goes round once more.
 """
@@ -24,6 +27,7 @@ import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import fence, store_release, try_lock
+from annserve.lookaside.key_kernels import write_key
 from annserve.results import MISS, REPEAT
 
 RECENT, HOT = 0, 1
@@ -42,8 +46,20 @@ BASE, LENGTH, HEAD, TAIL = 0, 1, 2, 3
 STATE_WORDS = 4
 
 # Places of `totals`.
-REPEATS, PAGES_SAVED, EVICTIONS, NEAR_KEPT, NEAR_PAID, CURSOR = 0, 1, 2, 3, 4, 5
-TOTALS = 6
+REPEATS, PAGES_SAVED, EVICTIONS, NEAR_KEPT, NEAR_PAID = 0, 1, 2, 3, 4
+TOTALS = 5
+
+# Words at the beginning: `state`, `totals`, the key of those who write, and how much there is of what.
+_TOTALS_AT = 2 * STATE_WORDS
+LOCK = _TOTALS_AT + TOTALS
+METRIC, NORM_MAX, N_WORDS, N_PLACES, N_NEAR, N_RINGS, N_GHOSTS = (LOCK + 1 + i for i in range(7))
+HEADER = LOCK + 8
+
+#: Near parts are kept, and looked through, of one query in `SPARED` where not one in `PAYS` served, once `TRIALS` were
+#: kept.
+SPARED, PAYS, TRIALS = 8, 256, 1_024
+#: Coordinates that each bit of a sketch takes.
+LOTS = (64, 8)
 
 
 class Store(NamedTuple):
@@ -63,12 +79,18 @@ class Store(NamedTuple):
         Whether it was asked for since it was written.
     ghosts : (g,) uint32
         Part of the key of queries that were asked once.
-    sketches, near_positions, near_scopes : (r · 64,) uint64, int64, uint64
-        Rings of recent queries, 64 for each: see ``near_kernels``.
-    near_next : (r,) int64
+    sketches, near_positions, near_scopes : (2r · 64,) uint64, int64, uint64
+        Recent queries, see ``near_kernels``: a ring of 64 for each session, or for several that share it; then one
+        ring as large as all of them, for queries of no session.
+    near_next : (r + 1,) int64
+        Queries that each ring took.
+    lots : (64, 8) uint16
+        Coordinates that the bits of a sketch take: some are added, the others taken away.
+    header : (HEADER,) int64
     state : (2, STATE_WORDS) int64
     totals : (TOTALS,) int64
-    lock : (1,) uint32
+    norm_max : (1,) float64
+        Largest norm of a row; used under inner product only.
     """
 
     words: npt.NDArray[np.int64]
@@ -84,9 +106,54 @@ class Store(NamedTuple):
     near_positions: npt.NDArray[np.int64]
     near_scopes: npt.NDArray[np.uint64]
     near_next: npt.NDArray[np.int64]
+    lots: npt.NDArray[np.uint16]
+    header: npt.NDArray[np.int64]
     state: npt.NDArray[np.int64]
     totals: npt.NDArray[np.int64]
-    lock: npt.NDArray[np.uint32]
+    norm_max: npt.NDArray[np.float64]
+
+
+@inline_kernel
+def opened(memory):  # type: ignore[no-untyped-def]
+    """Give what lies in a store's bytes end to end: a header that says how much of each, and the arrays.
+
+    Parameters
+    ----------
+    memory : (b,) uint8
+        As ``store.empty_store`` makes it.
+    """
+    header = memory[: 8 * HEADER].view(np.int64)
+    words = 8 * HEADER
+    keys = words + 8 * header[N_WORDS]
+    positions = keys + 8 * header[N_PLACES]
+    sketches = positions + 8 * header[N_PLACES]
+    near_positions = sketches + 8 * header[N_NEAR]
+    near_scopes = near_positions + 8 * header[N_NEAR]
+    near_next = near_scopes + 8 * header[N_NEAR]
+    ghosts = near_next + 8 * header[N_RINGS]
+    lots = ghosts + 4 * header[N_GHOSTS]
+    asked = lots + 2 * LOTS[0] * LOTS[1]
+    rings = memory[words:keys]
+    return Store(
+        rings.view(np.int64),
+        rings.view(np.float32),
+        rings.view(np.float64),
+        rings.view(np.uint32),
+        rings.view(np.int8),
+        memory[keys:positions].view(np.uint64),
+        memory[positions:sketches].view(np.int64),
+        memory[asked : asked + header[N_PLACES]],
+        memory[ghosts:lots].view(np.uint32),
+        memory[sketches:near_positions].view(np.uint64),
+        memory[near_positions:near_scopes].view(np.int64),
+        memory[near_scopes:near_next].view(np.uint64),
+        memory[near_next:ghosts].view(np.int64),
+        memory[lots:asked].view(np.uint16).reshape(LOTS),
+        header,
+        header[:_TOTALS_AT].reshape((2, STATE_WORDS)),
+        header[_TOTALS_AT:LOCK],
+        header[NORM_MAX : NORM_MAX + 1].view(np.float64),
+    )
 
 
 @inline_kernel
@@ -123,18 +190,22 @@ def still_there(store, ring, position):  # type: ignore[no-untyped-def]
 
 @kernel
 def find_answers(  # type: ignore[no-untyped-def]
-    store,  # IN, OUT Store
-    keys,  # IN (nq, 2) uint64
+    memory,  # IN, OUT (b,) uint8
+    queries,  # IN (nq, dim) uint8, int8 or float32
+    marks,  # IN (3,) uint64: the secret of keys, and a scope
     k,
+    keys,  # OUT (nq, 2) uint64
     out_ids,  # OUT (nq, k) uint64: where found
     out_distances,  # OUT (nq, k) float32: where found
     out_found,  # OUT (nq,) bool
     out_grades,  # OUT (nq,) uint8
 ):
-    """Find the answers to queries that were asked before, to the bit; give how many were."""
+    """Find the answers to queries that were asked before, to the bit; give how many, and whether to try proofs."""
+    store, data = opened(memory), queries.view(np.uint8)
     size = near_offset(k)
     n_found = 0
-    for i in range(keys.shape[0]):
+    for i in range(queries.shape[0]):
+        write_key(data[i], marks, keys[i])
         out_found[i] = False
         out_grades[i] = MISS
         first = _set_of(store, keys[i, 0])
@@ -161,17 +232,30 @@ def find_answers(  # type: ignore[no-untyped-def]
             store.asked[slot] = np.uint8(1)
             store.totals[REPEATS] += 1
             store.totals[PAGES_SAVED] += pages
-            if ring == RECENT and try_lock(np.int64(store.lock.ctypes.data)):
+            if ring == RECENT and lock(store):
                 append(store, HOT, keys[i], np.uint64(0), pages, out_ids[i], out_distances[i], 0)
                 unlock(store)
             break
-    return n_found
+    return n_found, proofs_pay(store)
+
+
+@inline_kernel
+def proofs_pay(store):  # type: ignore[no-untyped-def]
+    """Say whether to look for proofs: where they are rare, at some queries only, so that a change is noticed."""
+    kept, paid = store.totals[NEAR_KEPT], store.totals[NEAR_PAID]
+    return kept < TRIALS or paid * PAYS >= kept or kept % SPARED == 0
+
+
+@inline_kernel
+def lock(store):  # type: ignore[no-untyped-def]
+    """Become the one who writes, and say whether nobody else is."""
+    return try_lock(np.int64(store.header.ctypes.data) + 8 * LOCK)
 
 
 @inline_kernel
 def unlock(store):  # type: ignore[no-untyped-def]
     """Let others write."""
-    store_release(np.int64(store.lock.ctypes.data), np.uint32(0))
+    store_release(np.int64(store.header.ctypes.data) + 8 * LOCK, np.uint32(0))
 
 
 @inline_kernel

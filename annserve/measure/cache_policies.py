@@ -167,13 +167,12 @@ def counts(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     n_pages = max(asked, default=0) + 1
     cache = PageCache.of_slots(size, _FRAME_BYTES, n_pages)
     frame = np.zeros((1, _FRAME_BYTES), np.uint8)
-    first = np.zeros(1, np.int64)
+    offsets = np.arange(2)
     misses = 0
     for page in asked:
-        one = np.array([page], np.uint32)
-        if not cache.fetch(one, frame)[0]:
-            misses += 1
-            cache.keep(one, first, frame)
+        absent = cache.fetch(np.array([page], np.uint32), offsets, frame)
+        misses += len(absent.places)
+        cache.keep(absent.page_ids, absent.places, frame)
     return misses
 
 

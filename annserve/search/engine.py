@@ -39,7 +39,7 @@ from annserve.search.overlap import Journey, Pause, carried, no_pause, overlappe
 from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import PageSelection
 from annserve.spares import Spares
-from annserve.storage.cache import CachePart, PageCache
+from annserve.storage.cache import PageCache
 from annserve.storage.reader import PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
@@ -88,7 +88,7 @@ class Engine:
         reader: PageReader,
         norm_max: float,
         chooser: Chooser | None = None,
-        cache: PageCache | CachePart | None = None,
+        cache: PageCache | None = None,
         raw_reader: PageReader | None = None,
     ) -> None:
         self.segment = segment
@@ -274,10 +274,13 @@ class Engine:
             frames = self._take_frames(len(selection.page_ids))
             to_read, places = selection, None
             if self.cache is not None:
-                held = self.cache.fetch(selection.page_ids, frames.memory)
-                if asked is not None:
-                    selection, held = _without_needless(selection, held, frames, quantized, asked)
-                to_read, places = selection.only(~held), np.flatnonzero(~held)
+                if asked is None or not asked.proofs_pay:
+                    absent = self.cache.fetch(selection.page_ids, selection.offsets, frames.memory)
+                else:
+                    chosen, memory = (selection.page_ids, selection.offsets), frames.memory
+                    left, offsets, absent = asked.gather(self.cache, quantized, *chosen, memory)
+                    selection = PageSelection(left, offsets)
+                to_read, places = PageSelection(absent.page_ids, absent.offsets), absent.places
             pending = self.reader.start(to_read.page_ids, frames.memory, places)
         try:
             yield
@@ -332,19 +335,3 @@ class Engine:
     def _make_frames(self, count: int) -> Frames:
         layout = self.segment.layout
         return Frames(aligned_frames(count, layout.page_bytes), layout)
-
-
-def _without_needless(
-    selection: PageSelection,
-    held: npt.NDArray[np.bool_],
-    frames: Frames,
-    queries: QuantizedQueries,
-    asked: Asked,
-) -> tuple[PageSelection, npt.NDArray[np.bool_]]:
-    """Leave out absent pages that recent queries prove to hold none of the nearest; frames of the others move up."""
-    needless = None if held.all() else asked.prove(queries, selection.page_ids, selection.offsets, held)
-    if needless is None:
-        return selection, held
-    kept = np.flatnonzero(~needless)
-    frames.memory[: len(kept)] = frames.memory[kept]
-    return selection.only(~needless), held[kept]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ from annserve.search.count_kernels import count_costs
 from annserve.storage.pagefile import pages_per_read
 
 
-@dataclass(frozen=True)
-class PageSelection:
+class PageSelection(NamedTuple):
     """Pages of a block of queries, end to end.
 
     Attributes
@@ -28,11 +26,6 @@ class PageSelection:
 
     page_ids: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
-
-    def only(self, wanted: npt.NDArray[np.bool_]) -> PageSelection:
-        """Give the selection of some of these pages."""
-        counts = np.concatenate(([0], np.cumsum(wanted)))
-        return PageSelection(self.page_ids[wanted], counts[self.offsets])
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

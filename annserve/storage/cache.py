@@ -19,7 +19,8 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,24 @@ from annserve.storage.pagefile import aligned_frames
 #: and none at all loses a tenth. Questions that hop miss 47 % of a small cache with 0.1, 32 % where it may grow.
 _WINDOW_LEAST, _WINDOW_MOST = 0.1, 0.9
 _SLOTS_MIN = 2
-#: Tables: a slot, a count and a turn for each page of the index; a page, a version, its part and two places for each
-#: slot.
-_BYTES_PER_PAGE, _BYTES_PER_SLOT = 7, 17
-_BYTES_AT_LEAST = 4 + 8 * cache_kernels.STATE_WORDS
+
+
+class Absent(NamedTuple):
+    """Pages that a cache doesn't hold, of those that some queries asked for.
+
+    Attributes
+    ----------
+    page_ids : (p,) uint32
+        In the order in which they were asked for.
+    offsets : (nq + 1,) int64
+        Query i lacks ``page_ids[offsets[i] : offsets[i + 1]]``.
+    places : (p,) int64
+        Frame of each.
+    """
+
+    page_ids: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
 
 
 class PageCache:
@@ -56,100 +71,90 @@ class PageCache:
     """
 
     def __init__(self, n_bytes: int, page_bytes: int, n_pages: int) -> None:
-        tables = _BYTES_PER_PAGE * n_pages + _BYTES_AT_LEAST
-        n_slots = (n_bytes - tables) // (page_bytes + _BYTES_PER_SLOT)
-        if n_slots < _SLOTS_MIN:
-            least = tables + _SLOTS_MIN * (page_bytes + _BYTES_PER_SLOT)
+        least = _bytes_of(_SLOTS_MIN, page_bytes, n_pages)
+        if n_bytes < least:
             raise InputError(
                 f"a cache of {n_bytes} bytes is too small for {n_pages} pages of {page_bytes}; give at least "
                 f"{least} bytes, or none",
                 field="cache_bytes",
             )
+        n_slots = (n_bytes - _bytes_of(0, 0, n_pages)) // (page_bytes + cache_kernels.SLOT_BYTES)
         n_slots = max(min(n_slots, n_pages), _SLOTS_MIN)
-        state = np.zeros(cache_kernels.STATE_WORDS, np.int64)
+        self._memory = aligned_frames(n_slots, page_bytes)
+        self._bytes = np.zeros(_bytes_of(n_slots, 0, n_pages), np.uint8)
+        self._state = state = self._bytes[: cache_kernels.STATE_BYTES].view(np.int64)
+        state[cache_kernels.N_SLOTS], state[cache_kernels.N_PAGES] = n_slots, n_pages
         state[cache_kernels.TURN] = cache_kernels.TURN_FIRST
-        least = max(int(_WINDOW_LEAST * n_slots), 1)
+        least, most = (max(int(share * n_slots), 1) for share in (_WINDOW_LEAST, _WINDOW_MOST))
         state[cache_kernels.WINDOW_WANTED] = state[cache_kernels.WINDOW_LEAST] = least
-        state[cache_kernels.WINDOW_MOST] = max(int(_WINDOW_MOST * n_slots), 1)
-        self._tables = cache_kernels.Tables(
-            memory=aligned_frames(n_slots, page_bytes),
-            page_of=np.zeros(n_slots, np.uint32),
-            versions=np.zeros(n_slots + 1, np.uint32),
-            slot_of=np.full(n_pages, cache_kernels.ABSENT, np.int32),
-            counts=np.zeros(n_pages, np.uint8),
-            turns=np.zeros(n_pages, np.uint16),
-            in_window=np.zeros(n_slots, np.uint8),
-            window=np.zeros(n_slots, np.int32),
-            main=np.zeros(n_slots, np.int32),
-            state=state,
-        )
+        state[cache_kernels.WINDOW_MOST] = most
+        cache_kernels.opened.py_func(self._memory, self._bytes).slot_of[:] = cache_kernels.ABSENT
+        #: Number of a segment's page 0 among the pages of the index.
+        self._first = 0
 
     @classmethod
     def of_slots(cls, n_slots: int, page_bytes: int, n_pages: int) -> PageCache:
         """Make one that holds so many pages, two at least."""
-        tables = _BYTES_PER_PAGE * n_pages + _BYTES_AT_LEAST
-        return cls(tables + max(n_slots, _SLOTS_MIN) * (page_bytes + _BYTES_PER_SLOT), page_bytes, n_pages)
+        return cls(_bytes_of(max(n_slots, _SLOTS_MIN), page_bytes, n_pages), page_bytes, n_pages)
+
+    def part(self, first: int) -> PageCache:
+        """Give the same cache as a segment sees it whose page 0 is page `first` of the index."""
+        part = copy(self)
+        part._first = first
+        return part
 
     @property
     def ram_bytes(self) -> int:
         """Bytes in RAM once it is full, tables included."""
-        return sum(table.nbytes for table in self._tables)
+        return self._memory.nbytes + self._bytes.nbytes
 
     @property
     def n_held(self) -> int:
         """Pages that it holds now."""
-        return int(self._tables.state[cache_kernels.N_USED])
+        return int(self._state[cache_kernels.N_USED])
 
     @property
     def evictions(self) -> int:
         """Pages that made room so far."""
-        return int(self._tables.state[cache_kernels.EVICTIONS])
+        return int(self._state[cache_kernels.EVICTIONS])
 
-    def part(self, first: int) -> CachePart:
-        """Give the cache to a segment whose page 0 is page `first` of the index."""
-        return CachePart(self, first)
+    @property
+    def views(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], int]:
+        """The cache as kernels take it: what ``cache_kernels.opened`` opens, and what to add to a page's number."""
+        return self._memory, self._bytes, self._first
 
-    def fetch(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    def fetch(
+        self, page_ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
+    ) -> Absent:
         """Copy what is held of `page_ids`, and count all of them as asked for.
 
         Parameters
         ----------
         page_ids : (p,) uint32
-            Pages of the index.
+        offsets : (nq + 1,) int64
+            Query i asks for ``page_ids[offsets[i] : offsets[i + 1]]``.
         frames : (≥ p, page_bytes) uint8
             Frame i is filled where page i is held; others may have changed too.
 
         Returns
         -------
-        (p,) bool
-            Where it is.
+        Absent
+            The others.
         """
-        held = np.empty(len(page_ids), np.bool_)
-        page_ids = np.require(page_ids, requirements=("C", "W"))
-        cache_kernels.fetch_pages(self._tables, page_ids, frames, held)
-        return held
+        absent = np.empty(len(page_ids), np.uint32)
+        places = np.empty(len(page_ids), np.int64)
+        absent_offsets = np.empty(len(offsets), np.int64)
+        n_absent = cache_kernels.fetch_pages(*self.views, page_ids, offsets, frames, absent, places, absent_offsets)
+        return Absent(absent[:n_absent], absent_offsets, places[:n_absent])
 
     def keep(
         self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
     ) -> None:
         """Take in pages that were proven, unless another thread is at it; page i lies in frame ``places[i]``."""
-        page_ids = np.require(page_ids, requirements=("C", "W"))
-        cache_kernels.keep_pages(self._tables, page_ids, places, frames)
+        cache_kernels.keep_pages(*self.views, page_ids, places, frames)
 
 
-@dataclass(frozen=True)
-class CachePart:
-    """A page cache as one segment of several sees it: its pages are numbered from 0, the bound is that of all."""
-
-    whole: PageCache
-    first: int
-
-    def fetch(self, page_ids: npt.NDArray[np.uint32], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """As ``PageCache.fetch``."""
-        return self.whole.fetch(page_ids + np.uint32(self.first), frames)
-
-    def keep(
-        self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
-    ) -> None:
-        """As ``PageCache.keep``."""
-        self.whole.keep(page_ids + np.uint32(self.first), places, frames)
+def _bytes_of(n_slots: int, page_bytes: int, n_pages: int) -> int:
+    """Give the bytes of so many slots and the tables for them and for the pages of an index."""
+    tables = cache_kernels.STATE_BYTES + cache_kernels.SLOT_BYTES * n_slots + cache_kernels.PAGE_BYTES * n_pages
+    return n_slots * page_bytes + tables

@@ -4,6 +4,9 @@ Threads share the tables and none ever waits for another. Who takes pages in mus
 without where somebody else has it: a page that isn't kept is read again. Who looks pages up holds nothing: a slot's
 version is odd while it is written, and has changed where it was written meanwhile, so that a torn copy is found and
 counts as absent. Counts that two threads raise at once may lose one: they only guess at the future.
+
+Tables are handed over as one array of bytes, and taken apart by ``opened`` within a kernel: handing over ten of them
+takes two microseconds a call.
 """
 
 # Compiled callees have no types that mypy knows; the kernels' contracts are held by their oracles.
@@ -16,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.memory import fence, load_acquire, store_release, try_lock
+from annserve.kernels.memory import copy_bytes, fence, load_acquire, store_release, try_lock
 
 #: A page that isn't held.
 ABSENT = -1
@@ -39,7 +42,11 @@ N_ASKED = 5  # pages asked for since counts were halved
 TURN, TURN_ASKED = 6, 7  # number of the turn; pages asked for in it
 EVICTIONS = 8  # pages that made room
 WINDOW_WANTED, WINDOW_LEAST, WINDOW_MOST = 9, 10, 11  # slots that the window should have, and its bounds
-STATE_WORDS = 12
+N_SLOTS, N_PAGES = 12, 13  # slots in all; pages of the index
+KEY = 14  # of those who write: 1 while it is held
+STATE_BYTES = 8 * 15
+#: Bytes of tables for a slot, and for a page of the index.
+SLOT_BYTES, PAGE_BYTES = 17, 7
 
 #: Slots that the window gains by a miss that it would have held, and loses by a hit that only counts explain.
 _WINDOW_STEP = 2
@@ -56,8 +63,8 @@ class Tables(NamedTuple):
         A page in each slot.
     page_of : (s,) uint32
         Page in a slot.
-    versions : (s + 1,) uint32
-        Of each slot, odd while it is written; the last is the key of those who write, 1 while it is held.
+    versions : (s,) uint32
+        Of each slot, odd while it is written.
     slot_of : (n_pages,) int32
         Slot of a page, or `ABSENT`.
     counts : (n_pages,) uint8
@@ -67,7 +74,7 @@ class Tables(NamedTuple):
     in_window : (s,) uint8
     window, main : (s,) int32
         Slots of the two parts, the first a ring.
-    state : (STATE_WORDS,) int64
+    state : (STATE_BYTES / 8,) int64
     """
 
     memory: npt.NDArray[np.uint8]
@@ -83,57 +90,139 @@ class Tables(NamedTuple):
 
 
 @inline_kernel
+def opened(memory, tables):  # type: ignore[no-untyped-def]
+    """Give the tables that lie end to end in bytes: the state, then four bytes an entry, then two, then one.
+
+    Parameters
+    ----------
+    memory : (s, page_bytes) uint8
+    tables : (STATE_BYTES + SLOT_BYTES · s + PAGE_BYTES · n_pages,) uint8
+    """
+    state = tables[:STATE_BYTES].view(np.int64)
+    s, n_pages = state[N_SLOTS], state[N_PAGES]
+    versions = STATE_BYTES + 4 * s
+    slot_of = versions + 4 * s
+    window = slot_of + 4 * n_pages
+    main = window + 4 * s
+    turns = main + 4 * s
+    counts = turns + 2 * n_pages
+    in_window = counts + n_pages
+    return Tables(
+        memory,
+        tables[STATE_BYTES:versions].view(np.uint32),
+        tables[versions:slot_of].view(np.uint32),
+        tables[slot_of:window].view(np.int32),
+        tables[counts:in_window],
+        tables[turns:counts].view(np.uint16),
+        tables[in_window : in_window + s],
+        tables[window:main].view(np.int32),
+        tables[main:turns].view(np.int32),
+        state,
+    )
+
+
+@inline_kernel
 def _version_at(tables, slot):  # type: ignore[no-untyped-def]
     return np.int64(tables.versions.ctypes.data) + 4 * np.int64(slot)
 
 
-@kernel
-def fetch_pages(
-    tables: Tables,
-    page_ids: npt.NDArray[np.uint32],
-    frames: npt.NDArray[np.uint8],
-    held: npt.NDArray[np.bool_],
-) -> None:
-    """Count pages as asked for, and copy those that are held.
-
-    Parameters
-    ----------
-    tables : Tables  # IN, OUT
-    page_ids : (p,) uint32  # IN
-    frames : (≥ p, page_bytes) uint8  # OUT
-        Frame i where page i is held; others may have changed too.
-    held : (p,) bool  # OUT
-    """
-    counts, slot_of, state = tables.counts, tables.slot_of, tables.state
+@inline_kernel
+def ask_for(tables, page):  # type: ignore[no-untyped-def]
+    """Count a page as asked for; say whether it is held, as far as one can tell without copying it."""
+    state = tables.state
     turn = np.uint16(state[TURN])
-    for i in range(len(page_ids)):
-        page = np.int64(page_ids[i])
-        if counts[page] < _COUNT_MAX:
-            counts[page] += np.uint8(1)
-        now = tables.turns[page] == turn
-        tables.turns[page] = turn
-        held[i] = False
-        slot = slot_of[page]
-        if slot == ABSENT:
-            if now:
-                state[WINDOW_WANTED] = min(state[WINDOW_WANTED] + _WINDOW_STEP, state[WINDOW_MOST])
-            continue
-        if not now and tables.in_window[slot] == 0:
-            state[WINDOW_WANTED] = max(state[WINDOW_WANTED] - _WINDOW_STEP, state[WINDOW_LEAST])
-        before = load_acquire(_version_at(tables, slot))
-        if before & np.uint32(1) == 0 and tables.page_of[slot] == page_ids[i]:
-            frames[i, :] = tables.memory[slot]
-            fence()
-            held[i] = load_acquire(_version_at(tables, slot)) == before
-    state[TURN_ASKED] += len(page_ids)
+    if tables.counts[page] < _COUNT_MAX:
+        tables.counts[page] += np.uint8(1)
+    now = tables.turns[page] == turn
+    tables.turns[page] = turn
+    slot = tables.slot_of[page]
+    if slot == ABSENT:
+        if now:
+            state[WINDOW_WANTED] = min(state[WINDOW_WANTED] + _WINDOW_STEP, state[WINDOW_MOST])
+        return False
+    if not now and tables.in_window[slot] == 0:
+        state[WINDOW_WANTED] = max(state[WINDOW_WANTED] - _WINDOW_STEP, state[WINDOW_LEAST])
+    return True
+
+
+@inline_kernel
+def asked_for(tables, n_pages):  # type: ignore[no-untyped-def]
+    """Let time pass: so many pages were asked for."""
+    state, counts = tables.state, tables.counts
+    state[TURN_ASKED] += n_pages
     if state[TURN_ASKED] >= len(tables.page_of):
         state[TURN_ASKED] = 0
         state[TURN] = (state[TURN] + 1) & ((1 << _TURN_BITS) - 1)
-    state[N_ASKED] += len(page_ids)
+    state[N_ASKED] += n_pages
     if state[N_ASKED] >= _FADE_AFTER * len(counts):
         state[N_ASKED] = 0
         for page in range(len(counts)):
             counts[page] >>= np.uint8(1)
+
+
+@inline_kernel
+def _copy_page(target, source):  # type: ignore[no-untyped-def]
+    copy_bytes(np.int64(target.ctypes.data), np.int64(source.ctypes.data), len(source))
+
+
+@inline_kernel
+def copy_out(tables, page, frame):  # type: ignore[no-untyped-def]
+    """Copy a page to a frame, and say whether it was held, and whole; otherwise the frame may have changed too."""
+    slot = tables.slot_of[page]
+    if slot == ABSENT:
+        return False
+    before = load_acquire(_version_at(tables, slot))
+    if before & np.uint32(1) or tables.page_of[slot] != np.uint32(page):
+        return False
+    _copy_page(frame, tables.memory[slot])
+    fence()
+    return load_acquire(_version_at(tables, slot)) == before
+
+
+@kernel
+def fetch_pages(
+    memory: npt.NDArray[np.uint8],
+    bytes_: npt.NDArray[np.uint8],
+    first: int,
+    page_ids: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    frames: npt.NDArray[np.uint8],
+    absent: npt.NDArray[np.uint32],
+    places: npt.NDArray[np.int64],
+    absent_offsets: npt.NDArray[np.int64],
+) -> int:
+    """Count pages as asked for, copy those that are held, and give how many aren't.
+
+    Parameters
+    ----------
+    memory, bytes_ : see ``opened``  # IN, OUT
+    first : int
+        Added to page ids.
+    page_ids : (p,) uint32  # IN
+    offsets : (nq + 1,) int64  # IN
+        Pages of query i: ``offsets[i] … offsets[i + 1] - 1``.
+    frames : (≥ p, page_bytes) uint8  # OUT
+        Frame i where page i is held; others may have changed too.
+    absent : (p,) uint32  # OUT
+        Pages that aren't held, in their order,
+    places : (p,) int64  # OUT
+        the frame of each,
+    absent_offsets : (nq + 1,) int64  # OUT
+        and how they belong to queries.
+    """
+    tables = opened(memory, bytes_)
+    n_absent = 0
+    absent_offsets[0] = 0
+    for query in range(len(offsets) - 1):
+        for i in range(offsets[query], offsets[query + 1]):
+            page = np.int64(page_ids[i]) + first
+            if not (ask_for(tables, page) and copy_out(tables, page, frames[i])):
+                absent[n_absent] = page_ids[i]
+                places[n_absent] = i
+                n_absent += 1
+        absent_offsets[query + 1] = n_absent
+    asked_for(tables, len(page_ids))
+    return n_absent
 
 
 @inline_kernel
@@ -212,7 +301,9 @@ def _make_room(tables):  # type: ignore[no-untyped-def]
 
 @kernel
 def keep_pages(
-    tables: Tables,
+    memory: npt.NDArray[np.uint8],
+    bytes_: npt.NDArray[np.uint8],
+    first: int,
     page_ids: npt.NDArray[np.uint32],
     places: npt.NDArray[np.int64],
     frames: npt.NDArray[np.uint8],
@@ -221,25 +312,28 @@ def keep_pages(
 
     Parameters
     ----------
-    tables : Tables  # IN, OUT
+    memory, bytes_ : see ``opened``  # IN, OUT
+    first : int
+        Added to page ids.
     page_ids : (p,) uint32  # IN
         Repeats, and pages that another thread took in meanwhile, are passed over.
     places : (p,) int64  # IN
         Frame of each.
     frames : (f, page_bytes) uint8  # IN
     """
-    key = _version_at(tables, len(tables.page_of))
+    tables = opened(memory, bytes_)
+    key = np.int64(tables.state.ctypes.data) + 8 * KEY
     if not try_lock(key):
         return False
     for i in range(len(page_ids)):
-        page = np.int64(page_ids[i])
+        page = np.int64(page_ids[i]) + first
         if tables.slot_of[page] != ABSENT:
             continue
         slot = _make_room(tables)
         version = load_acquire(_version_at(tables, slot))
         store_release(_version_at(tables, slot), np.uint32(version + np.uint32(1)))
         fence()
-        tables.memory[slot, :] = frames[places[i]]
+        _copy_page(tables.memory[slot], frames[places[i]])
         tables.page_of[slot] = np.uint32(page)
         store_release(_version_at(tables, slot), np.uint32(version + np.uint32(2)))
         tables.slot_of[page] = slot

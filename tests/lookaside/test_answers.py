@@ -131,18 +131,18 @@ def test_sixteen_threads_never_see_half_an_answer():
         thread.join()
     assert wrong == []
     assert min(hits) > 0
-    assert cache._store.lock[0] == 0
+    assert cache.store.header[store_kernels.LOCK] == 0
 
 
 def test_who_finds_the_key_taken_goes_without_and_does_not_wait():
     cache = Lookaside(100_000, SPEC)
     query = np.ones((1, 4), np.float32)
-    cache._store.lock[0] = 1
+    cache.store.header[store_kernels.LOCK] = 1
     keep(cache, query, 10)
     assert cache.ask(query, 10, 0.95).n_found == 0
-    cache._store.lock[0] = 0
+    cache.store.header[store_kernels.LOCK] = 0
     keep(cache, query, 10)
-    cache._store.lock[0] = 1
+    cache.store.header[store_kernels.LOCK] = 1
     assert cache.ask(query, 10, 0.95).n_found == 1
 
 
