@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
-from itertools import chain
-from operator import itemgetter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, at_current
 from annserve.lookaside.lookaside import Asked
-from annserve.results import SearchResult, SearchStats
+from annserve.results import SearchResult
 from annserve.search.aside import answered_aside, open_cache
-from annserve.search.block import BlockResult
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Deadline
 from annserve.search.engine import Engine
@@ -33,6 +26,7 @@ from annserve.search.page_model import expected_reading, workload_of
 from annserve.search.queries import suspect
 from annserve.search.rerank import Rerank
 from annserve.search.segments import Engines
+from annserve.search.shares import Shares, one_result
 from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
@@ -98,8 +92,7 @@ class Collection:
             self._close_readers()
             raise
         self._engine = engines[0] if len(engines) == 1 else Engines(engines)
-        self._n_threads = threads
-        self._pool = ThreadPoolExecutor(threads, "annserve-search") if threads > 1 else None
+        self._shares = Shares(self._engine, threads)
 
     def _open_engines(self, io: str) -> list[Engine]:
         """Open the files of all segments that are read page by page."""
@@ -193,48 +186,13 @@ class Collection:
         name, cosine = check_session(session), check_cosine(approximate_cosine)
         cache = self._lookaside
         if cache is None or bypass_cache or rerank is not None:
-            return self._answer(vectors, k, recall_target, rerank, deadline, begun)
+            return self._shares.search(vectors, k, recall_target, rerank, deadline, begun)
         asked = cache.ask(vectors, k, recall_target, session=name, tenant=_bytes(tenant), approximate_cosine=cosine)
 
         def answer(which: npt.NDArray[Any], left: Asked) -> SearchResult:
-            return self._answer(which, k, recall_target, None, deadline, begun, left)
+            return self._shares.search(which, k, recall_target, None, deadline, begun, left)
 
         return answered_aside(asked, vectors, answer, begun)
-
-    def _answer(
-        self,
-        vectors: npt.NDArray[Any],
-        k: int,
-        recall_target: float,
-        rerank: Rerank | None,
-        deadline: Deadline,
-        begun: float,
-        asked: Asked | None = None,
-    ) -> SearchResult:
-        """Search for valid queries, in blocks that threads share."""
-        share, wanted = max(-(-len(vectors) // self._n_threads), 1), rerank.candidates if rerank else k
-        size = self._engine.block_queries(share, wanted, recall_target)
-        if 0 < len(vectors) <= size:
-            alone = self._engine.search(vectors, k, recall_target, rerank=rerank, deadline=deadline, asked=asked)
-            return _merge([alone], k, time.perf_counter() - begun, asked.grades if asked else None)
-        blocks = deque((start, vectors[start : start + size]) for start in range(0, len(vectors), size))
-
-        def answer() -> list[tuple[int, BlockResult]]:
-            try:
-                search = self._engine.search_blocks
-                return list(search(_taken(blocks), k, recall_target, rerank=rerank, deadline=deadline, asked=asked))
-            except BaseException:
-                blocks.clear()  # nobody needs the rest
-                raise
-
-        if self._pool is None or not blocks:
-            shares = [answer()]
-        else:
-            jobs = [self._pool.submit(answer) for _ in range(min(self._n_threads, len(blocks)))]
-            wait(jobs)  # after an error too: none may go on behind the caller's back
-            shares = [job.result() for job in jobs]
-        answers = [result for _, result in sorted(chain(*shares), key=itemgetter(0))]
-        return _merge(answers, k, time.perf_counter() - begun, asked.grades if asked else None)
 
     def search_exact(
         self, queries: npt.ArrayLike, k: int = 10, *, between: Callable[[], None] = no_pause
@@ -266,7 +224,7 @@ class Collection:
         begun = time.perf_counter()
         vectors, k = check_vectors(queries, self.spec), check_k(k, self.n_rows)
         answers = [self._engine.search(vectors, k, 1.0, between=between)] if len(vectors) else []
-        return _merge(answers, k, time.perf_counter() - begun)
+        return one_result(answers, k, begun)
 
     def _rerank(self, n_queries: int, k: int, queries: npt.ArrayLike | None, candidates: int | None) -> Rerank | None:
         """Check what is to be ranked anew."""
@@ -389,8 +347,7 @@ class Collection:
 
     def close(self) -> None:
         """Let threads and files go."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._shares.close()
         self._close_readers()
 
     def _close_readers(self) -> None:
@@ -412,13 +369,6 @@ def _bytes(name: str | bytes) -> bytes:
     return name.encode() if isinstance(name, str) else bytes(name)
 
 
-def _taken(blocks: deque[tuple[int, npt.NDArray[Any]]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Take blocks one by one until none is left; threads may share them."""
-    with suppress(IndexError):
-        while True:
-            yield blocks.popleft()
-
-
 def _told(raw: RawFile | None) -> dict[str, Any] | None:
     """Say what raw rows an index keeps."""
     if raw is None:
@@ -426,25 +376,3 @@ def _told(raw: RawFile | None) -> dict[str, Any] | None:
     layout, spec = raw.layout, raw.layout.spec
     facts = {"dim": spec.dim, "row_type": spec.row_type, "metric": spec.metric, "own": layout.own}
     return {**facts, "settle_above": layout.settle_above} if layout.own else facts
-
-
-def _merge(
-    answers: Sequence[BlockResult], k: int, seconds: float, grades: npt.NDArray[np.uint8] | None = None
-) -> SearchResult:
-    """Make one result of the answers to a call's blocks, in their order."""
-    if not answers:
-        return SearchResult(np.zeros((0, k), np.uint64), np.zeros((0, k), np.float32), SearchStats())
-    if len(answers) == 1:
-        (answer,) = answers
-        ids, distances, counts, stages = answer.ids, answer.distances, answer.counts, answer.seconds
-        truncated = answer.truncated
-    else:
-        ids = np.concatenate([answer.ids for answer in answers])
-        distances = np.concatenate([answer.distances for answer in answers])
-        counts = np.concatenate([answer.counts for answer in answers], axis=1)
-        truncated = np.concatenate([answer.truncated for answer in answers])
-        stages = {}
-        for answer in answers:
-            for name, spent in answer.seconds.items():
-                stages[name] = stages.get(name, 0.0) + spent
-    return SearchResult(ids, distances.astype(np.float32), SearchStats.of(counts, stages, seconds, grades), truncated)
