@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         fuzzing = {"ANNSERVE_FUZZ": "1", "ANNSERVE_FUZZ_EXAMPLES": str(options.examples), "ANNSERVE_FUZZ_TALLY": folder}
-        command = [sys.executable, "-m", "pytest", "-q", "--timeout=3000", "tests/serve/test_fuzz.py"]
+        command = [sys.executable, "-m", "pytest", "--timeout=3000", "tests/serve/test_fuzz.py"]
         begun = time.monotonic()
         ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **fuzzing}, capture_output=True, text=True)
         seconds = time.monotonic() - begun

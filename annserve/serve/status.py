@@ -58,8 +58,8 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     admission : Admission
         Who may call what.
     log_calls : str
-        Calls that are logged: ``changes``, ``failed`` ones too, or ``all``. What strangers send makes no line by
-        default, for they could fill a disk.
+        Calls that are logged: ``none``, ``changes``, ``failed`` ones too, or ``all``. What strangers send makes no line
+        by default, for they could fill a disk.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         self._pools = pools
         self._refusing = AtOnce()
         self._admission = admission or Admission()
-        self._when_refused = {"changes": "never", "failed": "failed", "all": "always"}[log_calls]
+        self._when_refused = {"none": "never", "changes": "never", "failed": "failed", "all": "always"}[log_calls]
+        self._when_changing = "never" if log_calls == "none" else "always"
 
     def intercept_service(
         self,
@@ -113,7 +114,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         return grpc.stream_stream_rpc_method_handler(behavior)
 
     def _when(self, method: str) -> str:
-        return "always" if ROLE_OF.get(method) in CHANGING else self._when_refused
+        return self._when_changing if ROLE_OF.get(method) in CHANGING else self._when_refused
 
 
 def _answer(handler: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.ServicerContext], Any]:

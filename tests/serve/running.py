@@ -31,6 +31,11 @@ class RunningServer:
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
+    def status_url(self) -> str:
+        """Read where its status page is, once, which it says after it serves."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().removeprefix("status at ").strip()
+
     def rss_bytes(self) -> int:
         """Give the resident memory of all its processes."""
         server = psutil.Process(self.process.pid)

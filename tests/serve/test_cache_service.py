@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from annserve.client import Client
 from annserve.design.options import BuildOptions
 from annserve.errors import InputError
 from annserve.guard.keys import new_key
+from annserve.update.append import append
 
 N, DIM = 600, 16
 
@@ -55,3 +59,38 @@ def test_a_server_without_a_cache_says_nothing_of_one(index):
     with serving(index, engine="real", options=("--workers", "1")) as server, Client(server.address) as client:
         assert client.search(query, session="s").stats.cache == ()
         assert client.search(query, session="s").stats.cache == ()
+
+
+def test_what_caches_save_is_told_and_goes_on_over_versions(index, tmp_path):
+    """A new version has a new cache, which counts anew; a counter of the server never falls."""
+    shutil.copytree(index, tmp_path / "copy")
+    queries = np.random.default_rng(4).normal(size=(8, DIM)).astype(np.float32)
+    options = ("--cache", "300KiB", "--workers", "1", "--http-listen", "127.0.0.1:0")
+    with serving(tmp_path / "copy", engine="real", options=options) as server, Client(server.address) as client:
+        url = server.status_url()
+        for _ in range(5):
+            client.search(queries)
+        saved = until(lambda: counted(url, "annserve_cache_pages_saved_total"))
+        assert counted(url, 'annserve_cache_answers_total{collection="copy",grade="repeat"}') >= 16
+        assert 16 << 10 < counted(url, "annserve_cache_bytes") <= 300 << 10
+        append(tmp_path / "copy", index.parent / "rows.npy")
+        until(lambda: client.info()["count"] == 2 * N)
+        for _ in range(5):
+            client.search(queries)
+        assert until(lambda: counted(url, "annserve_cache_pages_saved_total") > saved)
+
+
+def counted(url: str, series: str) -> float:
+    """Give the sum of the series whose line begins like this."""
+    with urllib.request.urlopen(url + "metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(series))
+
+
+def until(ask):
+    """Give what `ask` gives once it gives something."""
+    deadline = time.monotonic() + 10
+    while not (given := ask()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return given

@@ -44,6 +44,8 @@ def test_a_collection_is_made_built_searched_and_removed_through_any_worker(tmp_
                 raise AssertionError("it is served still")
         code, log = server.stop()
     assert code == 0, log
+    for method in ("CreateCollection", "StartJob", "DeleteCollection"):
+        assert log.count(f"method=/annserve.v1.AdminService/{method} ") == 1, "a change is one line of the log"
 
 
 def test_without_a_data_folder_changes_are_refused_with_the_reason(photos):

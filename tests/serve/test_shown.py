@@ -53,9 +53,7 @@ def damage(file: Path, kind: str) -> None:
 def shown(*folders: Path, engine: str = "real", options: tuple[str, ...] = ()):
     """A server with its page on a free port; gives it and the page's address."""
     with serving(*folders, engine=engine, options=("--http-listen", "127.0.0.1:0", *options)) as server:
-        assert server.process.stdout is not None
-        line = server.process.stdout.readline()
-        yield server, line.removeprefix("status at ").strip()
+        yield server, server.status_url()
 
 
 def read(url: str) -> bytes:

@@ -37,8 +37,8 @@ COLLECTIONS = [
     {"name": "page-tickets", "state": "opening", "reason": "", "info": None, "recall": None},
 ]  # fmt: skip
 JOBS = [
-    {"job_id": "2", "collection": "page-tickets", "kind": "build", "state": "running", "stage": "refine", "done": 30,
-     "total": 120, "unit": "rows", "seconds": 84.0, "outcome": ""},
+    {"job_id": "20261122t050305686892z-a89f35", "collection": "page-tickets", "kind": "build", "state": "running",
+     "stage": "refine", "done": 30, "total": 120, "unit": "rows", "seconds": 84.0, "outcome": ""},
     {"job_id": "1", "collection": "page-photos", "kind": "verify", "state": "failed", "stage": "", "done": 0,
      "total": 0, "unit": "", "seconds": 3.0, "outcome": "<i>page</i> 2 is damaged"},
 ]  # fmt: skip
@@ -172,8 +172,8 @@ def test_the_page_shows_collections_jobs_and_faults_in_light_and_dark(port, brow
     assert (figures[3], figures[4]) == ("10", "≥ 0.947")
     caches = "[data-collection=page-photos] .cache"
     assert texts(f"{caches} [data-grade]") == ["repeat 25 %", "certified 10 %", "delta 15 %", "miss 50 %"]
-    assert texts(f"{caches} .legend > span")[0] == "cache 64.0 MiB a worker"
-    assert "3 pages a query from RAM, 0.5 needless" in texts(f"{caches} .legend > span")
+    assert texts(f"{caches} .legend > b") == ["cache 64.0 MiB a worker"]
+    assert "3 pages a query from RAM, 0.5 not needed" in texts(f"{caches} .legend > span")
     assert texts("[data-collection=page-articles] .cache") == []
     assert texts(".wide")[0].startswith("refine")
     assert "30 of 120 rows" in texts(".wide")[0]
