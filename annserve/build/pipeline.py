@@ -31,7 +31,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from annserve.build.heap import keep_nothing_freed
 from annserve.build.packing import STAGED, pack_staged
 from annserve.build.postings import Stored
 from annserve.build.raw_rows import plan_raw_rows
@@ -45,6 +44,7 @@ from annserve.design.memory import plan_memory
 from annserve.design.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, ignore
+from annserve.heap import keep_nothing_freed
 from annserve.index import names
 from annserve.index.manifest import Manifest, SegmentEntry
 from annserve.index.publish import describe_segment, publish

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from annserve.build.heap import return_what_is_free
 from annserve.design.options import BuildOptions
 from annserve.errors import ConflictError
 from annserve.events import Listener, StageFinished, StageStarted
+from annserve.heap import return_what_is_free
 from annserve.index.sealed import read_sealed, write_sealed
 from annserve.storage.container import ContainerWriter, open_container
 from annserve.vectors.fingerprint import fingerprint, fingerprint_of_file, what_changed

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from annserve.errors import AnnserveError
+from annserve.heap import return_what_is_free
 from annserve.index.names import CURRENT
 from annserve.serve.catalog import Catalog, Searchable, State
 
@@ -86,6 +87,7 @@ class Follower:
                 # A version that was closed since lies in cycles of references, which nobody else looks for in a while.
                 n_closed = self._n_changes
                 gc.collect()
+                return_what_is_free()
             try:
                 self.look()
             except Exception:  # the next look may fare better; the thread must live

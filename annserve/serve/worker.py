@@ -19,6 +19,7 @@ from annserve import collection
 from annserve.audit import Finding
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
+from annserve.heap import keep_nothing_freed
 from annserve.serve.auditing import auditor_of, found_by_all, written
 from annserve.serve.cache_watch import CacheWatch
 from annserve.serve.catalog import Catalog, Searchable, Standing
@@ -30,15 +31,16 @@ from annserve.serve.places import places_of
 from annserve.serve.publish import Publisher
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.server import Server, stop_signals
-from annserve.watch.metrics import meter
+from annserve.watch.metrics import meter, write_counts
 from annserve.watch.tracing import start_tracing
 
 LOG = logging.getLogger("annserve.serve")
 
 #: Signals that end a server; the process that makes workers has them wait.
 HEEDED = (signal.SIGINT, signal.SIGTERM)
-#: Seconds between two looks at whether the parent lives.
-PARENT_SECONDS = 0.5
+#: Seconds between two looks at whether the parent lives, after which counts are written: few at a time, for whoever
+#: writes them holds the interpreter.
+LOOK_SECONDS = 0.1
 
 
 def threads_of(config: ServeConfig) -> int:
@@ -58,6 +60,7 @@ def opener_of(config: ServeConfig, threads: int) -> Callable[[Path], Searchable]
 
 def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None:
     """Be worker `number` until a signal says stop; arguments as of ``Supervisor``."""
+    keep_nothing_freed()
     threads, parent = threads_of(config), os.getppid()
     if config.trace_endpoint:
         start_tracing(config.trace_endpoint)
@@ -105,8 +108,9 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
                 for name, (calls, _) in server.scheduler.load().items():
                     meter(name).waiting(calls)
                 caches.look()
+                write_counts()
                 try:
-                    stop_signal.get(timeout=PARENT_SECONDS)
+                    stop_signal.get(timeout=LOOK_SECONDS)
                     break
                 except Empty:
                     continue
@@ -115,6 +119,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             auditor.stop()
             follower.stop()
     catalog.close()
+    write_counts()
 
 
 def told_by_all(run: RunFolder, workers: int) -> list[dict[str, Any]]:

@@ -3,21 +3,30 @@
 Series are there from the start, at 0, so that a rate has a beginning. Durations are seconds, sizes bytes, labels few
 and never a caller's words. Where ``PROMETHEUS_MULTIPROC_DIR`` was set before this module was loaded, a process writes
 its counts to files in that folder, and `exposition` adds up those of all processes.
+
+What searches and calls count is taken note of at once and written to the series later, many at a time (`write_counts`):
+written one by one, it was the dearest step of a call beside the search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import Collector
 
 from annserve.results import GRADES, SearchStats
 
+T = TypeVar("T")
+
 REGISTRY = CollectorRegistry()
+#: Searches of a collection, and calls, that are noted before whoever adds one writes them.
+_NOTED_MOST = 4_096
 #: Seconds; five a decade, so that a quantile read off between two of them is within some 10 %.
 _SECONDS = (*(round(m * 10.0**e, 6) for e in range(-4, 1) for m in (1, 1.6, 2.5, 4, 6.3)), 10.0, 30.0)
 _STAGE_SECONDS = (*(round(m * 10.0**e, 6) for e in range(-5, 0) for m in (1, 2.5, 5)), 1.0, 10.0)
@@ -32,9 +41,22 @@ _CODES = (
     "FAILED_PRECONDITION", "ABORTED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 
+
+class _Histogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Observe each of these."""
+        if amounts:
+            self._sum.inc(sum(amounts))
+            counts = np.bincount(np.searchsorted(self._upper_bounds, amounts), minlength=len(self._buckets))
+            for i in np.flatnonzero(counts).tolist():
+                self._buckets[i].inc(int(counts[i]))
+
+
 _METHOD = ("grpc_service", "grpc_method")
 _CALLS = Counter("grpc_server_handled", "Calls that ended, by status.", (*_METHOD, "grpc_code"), registry=REGISTRY)
-_CALL_SECONDS = Histogram(
+_CALL_SECONDS = _Histogram(
     "grpc_server_handling_seconds", "From arrival to status.", _METHOD, registry=REGISTRY, buckets=_SECONDS
 )
 
@@ -50,10 +72,10 @@ def _gauge(name: str, text: str, *labels: str, mode: Any = "livemax") -> Gauge:
 
 
 _QUERIES = _counter("queries", "Queries answered.")
-_SEARCH_SECONDS = Histogram(
+_SEARCH_SECONDS = _Histogram(
     "annserve_search_seconds", "A search call, waiting included.", _ONE, registry=REGISTRY, buckets=_SECONDS
 )
-_STAGE = Histogram(
+_STAGE = _Histogram(
     "annserve_stage_seconds",
     "A query's share of a stage of its call.",
     (*_ONE, "stage"),
@@ -99,6 +121,7 @@ class Meter:
         self._rejected = {reason: _REJECTED.labels(collection, reason) for reason in REASONS}
         self._queue = _QUEUE.labels(collection)
         self._audited = _AUDITED.labels(collection)
+        self._noted: deque[tuple[SearchStats, float, float, bool]] = deque()
         self._tiers: set[str] = set()
         self.state("opening")
 
@@ -118,19 +141,29 @@ class Meter:
         partial : bool
             Whether the answer is declared to be partial.
         """
-        n_queries = len(stats.pages_read)
-        self._queries.inc(n_queries)
-        self._seconds.observe(seconds)
-        self._stages["queue"].observe(queued_seconds)
-        for stage, spent in stats.stage_seconds.items():
-            if spent and stage in self._stages:
-                self._stages[stage].observe(spent / max(n_queries, 1))
+        self._noted.append((stats, seconds, queued_seconds, partial))
+        if len(self._noted) >= _NOTED_MOST:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was noted of searches to the series."""
+        noted = list(_taken(self._noted))
+        if not noted:
+            return
+        searches, seconds, queued, partial = zip(*noted)
+        self._seconds.observe_all(seconds)
+        self._stages["queue"].observe_all(queued)
+        self._partial.inc(sum(partial))
+        sizes = [len(stats.pages_read) for stats in searches]
+        self._queries.inc(sum(sizes))
+        for stage in STAGES[1:]:
+            spent = [(stats.stage_seconds.get(stage, 0.0), max(size, 1)) for stats, size in zip(searches, sizes)]
+            self._stages[stage].observe_all([all_of_it / size for all_of_it, size in spent if all_of_it])
         for name, counter in self._counts:
-            counter.inc(int(getattr(stats, name).sum()))
-        for grade, counter in zip(range(1, len(GRADES)), self._grades if len(stats.grades) else ()):
-            counter.inc(int((stats.grades == grade).sum()))
-        if partial:
-            self._partial.inc()
+            counter.inc(int(np.concatenate([getattr(stats, name) for stats in searches]).sum()))
+        grades = np.bincount(np.concatenate([stats.grades for stats in searches]), minlength=len(GRADES))
+        for count, counter in zip(grades[1:].tolist(), self._grades):
+            counter.inc(count)
 
     def rejected(self, reason: str) -> None:
         """Count a search that wasn't answered for want of time or room; `reason` is one of `REASONS`."""
@@ -181,14 +214,16 @@ class Meter:
         self._tiers |= set(tiers)
 
 
-@cache
+_METERS: dict[str, Meter] = {}
+
+
 def meter(collection: str) -> Meter:
     """Give the series of a collection, which are there from now on."""
-    return Meter(collection)
+    return _METERS.get(collection) or _METERS.setdefault(collection, Meter(collection))
 
 
 @cache
-def _call_series(method: str, code: str) -> tuple[Counter, Histogram]:
+def _call_series(method: str, code: str) -> tuple[Counter, _Histogram]:
     service, _, name = method.lstrip("/").partition("/")
     return _CALLS.labels(service, name, code), _CALL_SECONDS.labels(service, name)
 
@@ -202,9 +237,38 @@ def declare_methods(methods: tuple[str, ...]) -> None:
 
 def count_call(method: str, code: str, seconds: float) -> None:
     """Count a call that ended with a status, ``OK`` or another."""
-    calls, durations = _call_series(method, code)
-    calls.inc()
-    durations.observe(seconds)
+    _CALLS_NOTED.append((method, code, seconds))
+    if len(_CALLS_NOTED) >= _NOTED_MOST:
+        _write_calls()
+
+
+_CALLS_NOTED: deque[tuple[str, str, float]] = deque()
+
+
+def _write_calls() -> None:
+    by_series: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for method, code, seconds in _taken(_CALLS_NOTED):
+        by_series[method, code].append(seconds)
+    for (method, code), durations in by_series.items():
+        calls, histogram = _call_series(method, code)
+        calls.inc(len(durations))
+        histogram.observe_all(durations)
+
+
+def write_counts() -> None:
+    """Write what this process has noted to the series. Threads may do so side by side: each count is written once."""
+    for one in list(_METERS.values()):
+        one.write()
+    _write_calls()
+
+
+def _taken(noted: deque[T]) -> Iterator[T]:
+    """Take what is there, while others may add to it."""
+    for _ in range(len(noted)):
+        try:
+            yield noted.popleft()
+        except IndexError:  # another thread was faster
+            return
 
 
 def exposition(folder: Path | None, *further: Collector) -> bytes:
@@ -221,7 +285,8 @@ def exposition(folder: Path | None, *further: Collector) -> bytes:
 
 
 def registry_of(folder: Path | None, *further: Collector) -> CollectorRegistry:
-    """Give a registry to read series from, see `exposition`."""
+    """Give a registry to read series from, see `exposition`; what this process has noted is written first."""
+    write_counts()
     registry = CollectorRegistry()
     if folder is None:
         registry.register(REGISTRY)

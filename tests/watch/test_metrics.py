@@ -93,14 +93,32 @@ def test_a_search_is_counted_by_its_queries_and_its_stages_by_a_querys_share():
 def test_threads_lose_no_count():
     told = meter("threads")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: told.searched(stats(2), 0.01), range(400)))
+        list(pool.map(lambda i: told.write() if i % 5 == 0 else told.searched(stats(2), 0.01), range(500)))
     assert series(exposition(None))["annserve_queries_total", "threads"] == 800
+
+
+def test_what_nobody_writes_is_written_before_it_is_much():
+    told = meter("unwritten")
+    for _ in range(5_000):
+        told.searched(stats(1), 0.01)
+    assert len(told._noted) < 4_096
+
+
+def test_many_observations_fall_where_each_one_would():
+    told, one_by_one, edges = meter("many"), meter("one by one"), [0.0, 1e-4, 1.0001e-4, 0.025, 0.03, 30.0, 31.0]
+    for seconds in edges:
+        told.searched(stats(1), seconds)
+        one_by_one._seconds.observe(seconds)
+    there = series(exposition(None))
+    buckets = {key[1:]: value for key, value in there.items() if key[0] == "annserve_search_seconds_bucket"}
+    assert [v for k, v in buckets.items() if "many" in k] == [v for k, v in buckets.items() if "one by one" in k]
+    assert there["annserve_search_seconds_sum", "many"] == pytest.approx(sum(edges))
 
 
 WORKER = """
 import os, sys, numpy as np
 from annserve.results import DELTA, MISS, REPEAT, SearchStats
-from annserve.watch.metrics import count_call, meter
+from annserve.watch.metrics import count_call, meter, write_counts
 told = meter("shared")
 told.state("ready")
 told.waiting(int(sys.argv[1]))
@@ -108,6 +126,7 @@ told.audited(50)
 told.opened({"count": 1, "snapshot": 1, "disk_bytes": 1, "ram_tiers": {"cache": 100}})
 told.searched(SearchStats(pages_read=np.full(int(sys.argv[1]), 2)), 0.01)
 count_call("/annserve.v1.SearchService/Search", "OK", 0.01)
+write_counts()
 print(os.getpid())
 """
 

@@ -1,4 +1,4 @@
-"""What is freed goes back to the system: a build's steps follow each other, and so should their peaks."""
+"""What is freed goes back to the system: a build's steps follow each other, and so do a server's versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def keep_nothing_freed() -> None:
     """Tell the C library to give large arrays back to the system when they are freed, instead of keeping them.
 
     It learns from arrays that are freed to keep ever larger ones (mallopt(3), M_MMAP_THRESHOLD), in a heap for each
-    thread: a build would hold what its largest steps took until it ends. Libraries without the switch are left alone.
+    thread: a process would hold what its largest steps took until it ends. Libraries without the switch are left alone.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
