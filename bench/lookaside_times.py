@@ -18,7 +18,7 @@ import numpy as np
 
 from annserve import collection
 from annserve.lookaside.lookaside import Lookaside, ScoredPages
-from annserve.lookaside.near_kernels import BITS_NEAR, find_similar
+from annserve.lookaside.near_kernels import BITS_NEAR, RING, find_similar
 from annserve.lookaside.store_kernels import NEAR_KEPT
 from annserve.pages.rows import quantize_queries
 from annserve.vectors.formats import read_matrix
@@ -58,13 +58,13 @@ def main() -> None:
 
 def looked_up(spec: object, queries: np.ndarray, places: int) -> dict[str, float]:
     """Fill so many places with queries, and look for others."""
-    cache = Lookaside(max(places * 3_600, 1 << 20), spec)  # type: ignore[arg-type]
+    cache = Lookaside(max(places * 6_000, 1 << 20), spec)  # type: ignore[arg-type]
     one = np.ones(1, np.int64)
     scored = ScoredPages(np.arange(6, dtype=np.uint32), np.array([0, 6]), np.linspace(0.1, 0.6, 6))
     ids, distances = np.arange(K, dtype=np.uint64)[None], np.linspace(0.1, 0.5, K)[None]
     random = np.random.default_rng(1)
     store = cache.store
-    first, stop = len(store.sketches) // 2, len(store.sketches)
+    first, stop = RING * (len(store.near_next) - 1), len(store.sketches)
     assert stop - first >= places, stop - first
     for i in range(places):
         query = queries[i % len(queries)][None] + random.normal(0, 0.02, queries.shape[1]).astype(np.float32)

@@ -141,9 +141,9 @@ class Lookaside:
         about = repr((tenant, k, recall_target, dtype)).encode()
         secret = blake2b(about, digest_size=16, key=self._secret).digest()
         scope = blake2b(about + session, digest_size=8, key=self._secret, person=b"scope").digest()
-        n_near = len(self.store.sketches)
-        first = RING * (int.from_bytes(scope, "little") % (n_near // 2 // RING))
-        places = (first, first + RING) if session else (n_near // 2, n_near)
+        n_rings = len(self.store.near_next) - 1
+        first = RING * (int.from_bytes(scope, "little") % n_rings)
+        places = (first, first + RING) if session else (RING * n_rings, len(self.store.sketches))
         return Kind(self.memory, np.frombuffer(bytearray(secret + scope), np.uint64), places, k)
 
     def _find_similar(self, queries: npt.NDArray[Any], asked: Asked, cosine: float) -> None:

@@ -12,7 +12,7 @@ from annserve.metric import METRIC_CODES
 from annserve.spec import IndexSpec
 
 #: Less than this and pages are the better use of it.
-BYTES_LEAST = 24_576
+BYTES_LEAST = 16_384
 #: Of the bytes, in sixteenths: answers that were asked for twice, queries of late; the rest are tables.
 _HOT_SHARE, _RECENT_SHARE = 9, 4
 #: Bytes of an answer of ten, and of a place in the table.
@@ -45,9 +45,10 @@ def empty_store(n_bytes: int, spec: IndexSpec, norm_max: float) -> npt.NDArray[n
     hot_words = n_bytes * _HOT_SHARE // 16 // 8
     recent_words = n_bytes * _RECENT_SHARE // 16 // 8
     entry_bytes = _ANSWER_BYTES + 8 * (store_kernels.NEAR_QUERY + -(-spec.dim // 8) + _PAGES_TYPICAL)
-    n_rings = min(max(8 * recent_words // entry_bytes // RING, 1), _RINGS_MAX)
-    # A ring for a session, or for several that share it; and one as large as all of them for queries of no session.
-    n_near = 2 * n_rings * RING
+    n_recent = max(8 * recent_words // entry_bytes, 1)
+    # A ring for a session, or for several that share it; and one for queries of no session.
+    n_rings = min(max(n_recent // RING, 1), _RINGS_MAX)
+    n_near = n_rings * RING + min(n_recent, _RINGS_MAX * RING)
     near_bytes = n_near * _NEAR_PLACE_BYTES + 8 * (n_rings + 1)
     left = n_bytes - 8 * (hot_words + recent_words) - near_bytes
     n_places = 8 * (hot_words + recent_words) // _ANSWER_BYTES

@@ -79,9 +79,9 @@ class Store(NamedTuple):
         Whether it was asked for since it was written.
     ghosts : (g,) uint32
         Part of the key of queries that were asked once.
-    sketches, near_positions, near_scopes : (2r · 64,) uint64, int64, uint64
-        Recent queries, see ``near_kernels``: a ring of 64 for each session, or for several that share it; then one
-        ring as large as all of them, for queries of no session.
+    sketches, near_positions, near_scopes : (r · 64 + n,) uint64, int64, uint64
+        Recent queries, see ``near_kernels``: a ring of 64 for each session, or for several that share it; then a ring
+        of n for queries of no session.
     near_next : (r + 1,) int64
         Queries that each ring took.
     lots : (64, 8) uint16
