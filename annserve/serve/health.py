@@ -7,6 +7,8 @@ as a whole is healthy while it answers: one damaged collection is no reason to e
 from __future__ import annotations
 
 import re
+import threading
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2
@@ -15,6 +17,10 @@ from annserve.serve.catalog import Standing, State
 from annserve.watch.metrics import meter
 
 REASON = "annserve-reason"
+#: Calls of Watch at once; each takes no thread, but one of the calls that there may be.
+WATCHES_MAX = 256
+#: Characters of a service's name; collections have 63.
+_NAME_CHARS_MAX = 128
 #: Characters of a reason; metadata have room for some more.
 _REASON_CHARS = 500
 #: Who asks needs no key, and learns what is wrong with a file, but not where it lies.
@@ -28,6 +34,7 @@ class Health(health.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._reasons: dict[str, str] = {}
+        self._watches = threading.BoundedSemaphore(WATCHES_MAX)
 
     def note(self, standing: Standing) -> None:
         """Take in how a collection stands, for probes and for metrics."""
@@ -52,3 +59,23 @@ class Health(health.HealthServicer):
             plain = _FOLDERS.sub("", reason)[:_REASON_CHARS].encode("ascii", "backslashreplace").decode()
             context.set_trailing_metadata(((REASON, plain),))
         return super().Check(request, context)
+
+    def Watch(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *more: Any
+    ) -> Any:
+        """Tell whether a service is served, now and whenever that changes."""
+        # Whoever asks needs no key: neither calls nor names that nobody else uses may add up.
+        if len(request.service) > _NAME_CHARS_MAX:
+            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no service has such a name")
+        if not self._watches.acquire(blocking=False):
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; ask by Check")
+        context.add_callback(self._watches.release)
+        told = super().Watch(request, context, *more)
+        context.add_callback(lambda: self._forget(request.service))
+        return told
+
+    def _forget(self, service: str) -> None:
+        """Keep nothing of a service that nobody watches."""
+        with self._lock:
+            if not self._send_response_callbacks.get(service, True):
+                del self._send_response_callbacks[service]

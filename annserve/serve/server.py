@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,8 @@ SIDE_THREADS = 64
 CALLS_MAX = 2_048
 #: Calls that gRPC holds before this process has seen them; beyond it begins to end some, without asking anyone here.
 PENDING_MAX = 64
+#: Connections of one process, and of its open files the share that they may take at most.
+CONNECTIONS_MAX, _FILES_SHARE = 8_192, 0.5
 #: Bytes of a call's metadata; a key and a request id take some 200.
 METADATA_BYTES_MAX = 16 << 10
 #: Threads for what may take minutes: jobs that are watched, recall that is measured.
@@ -143,6 +146,7 @@ class Server:
                 ("grpc.server.max_pending_requests", PENDING_MAX),
                 ("grpc.server.max_pending_requests_hard_limit", 4 * PENDING_MAX),
                 ("grpc.so_reuseport", int(share_port)),
+                ("grpc.max_allowed_incoming_connections", _connections_max()),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
@@ -222,6 +226,13 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _connections_max() -> int:
+    """Give how many connections to take, after the system was asked for all the open files that it allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return min(CONNECTIONS_MAX, int(_FILES_SHARE * most)) if most > 0 else CONNECTIONS_MAX
 
 
 @contextlib.contextmanager

@@ -91,8 +91,10 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         if not method.startswith(OURS):
             return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler)
         call = Call(method, metadata, caller.name, self._when(method))
-        answering: Any = _answers if handler.response_streaming else _answer
-        behavior = answering(handler, handler.request_deserializer, call)
+        decode = handler.request_deserializer
+        behavior: Any = _answer(handler, decode, call)
+        if handler.response_streaming:
+            behavior = _answers(handler, decode, call, lambda: self._admission.admit(method, metadata))
         if pool is not None:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
             behavior.experimental_thread_pool = pool
@@ -136,16 +138,22 @@ def _answer(handler: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.Serv
     return behavior
 
 
-def _answers(handler: Any, decode: Any, call: Call) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
-    """Give what answers by a stream; messages that come by a stream are decoded one by one."""
+def _answers(
+    handler: Any, decode: Any, call: Call, admit: Callable[[], object]
+) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+    """Give what answers by a stream; of messages that come by one, each is let in or not, and decoded."""
+
+    def let_in(messages: Iterator[bytes]) -> Iterator[Any]:
+        for one in messages:
+            admit()  # a stream may outlast its key
+            yield _decoded(one, decode, call.method)
 
     def behavior(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         call.enter()
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
             if handler.request_streaming:
-                messages = (_decoded(one, decode, call.method) for one in message)
-                yield from handler.stream_stream(messages, context)
+                yield from handler.stream_stream(let_in(message), context)
             else:
                 yield from handler.unary_stream(_decoded(message, decode, call.method), context)
         except GeneratorExit:

@@ -22,6 +22,7 @@ from annserve import errors
 from annserve.config import ServeConfig
 from annserve.errors import AnnserveError, ServerError
 from annserve.guard.admit import Admission
+from annserve.guard.cautions import cautions_of
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import certificates_of
 from annserve.jobs import Job
@@ -74,6 +75,8 @@ class Supervisor:
         guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
         wanted = parse_address(config.listen, guarded=config.insecure or guarded)
         Admission(config.keys)
+        for caution in cautions_of(config):
+            LOG.warning(caution)
         check_places(config)
         check_free(wanted)
         self._held = _hold(wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -99,7 +100,11 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one visitor; the handshake is part of it, so that a silent one keeps nobody else out."""
+        """Answer one visitor, handshake included, for some seconds: who drips bytes holds a thread no longer."""
+        visitor = request.dup()
+        leave = threading.Timer(VISIT_SECONDS, _hang_up, [visitor])
+        leave.daemon = True
+        leave.start()
         try:
             request.settimeout(VISIT_SECONDS)
             if self._context:
@@ -108,10 +113,18 @@ class _Server(ThreadingHTTPServer):
         except OSError:  # they left, or spoke plain text
             self.shutdown_request(request)
         finally:
+            leave.cancel()
+            visitor.close()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of visitors who leave."""
+
+
+def _hang_up(visitor: socket.socket) -> None:
+    """End both ways of a connection, for whoever waits for it."""
+    with contextlib.suppress(OSError):
+        visitor.shutdown(socket.SHUT_RDWR)
 
 
 class _Visit(BaseHTTPRequestHandler):
@@ -155,6 +168,7 @@ class _Visit(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         if status is HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", 'Basic realm="annserve: any name, and a key as password"')
         self.end_headers()

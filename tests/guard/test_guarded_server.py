@@ -19,6 +19,7 @@ from annserve.errors import InputError
 from annserve.guard.keys import new_key, revoke_key
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
+from annserve.serve.health import WATCHES_MAX
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
 
@@ -105,6 +106,69 @@ def test_keys_decide_over_every_call_and_never_stand_in_the_log(photos, tmp_path
     for secret in (reading, administering, forged):
         assert secret not in log
         assert secret.rpartition("_")[2] not in log
+
+
+def test_a_stream_ends_with_its_key(photos, tmp_path):
+    """A call is let in once, but a stream may last for ever: each of its requests is judged."""
+    certificate, private = self_signed(tmp_path)
+    keys = tmp_path / "keys.json"
+    reader, reading = new_key(keys, "rag", "read")
+    new_key(keys, "ops", "admin")
+    options = ("--tls-certificate", certificate, "--tls-key", private, "--keys", keys)
+    search = search_pb2.SearchRequest(vector=search_pb2.Vector(values=[1, 2, 3, 4]), k=1)
+    with (
+        serving(photos, options=tuple(map(str, options))) as server,
+        trusting(server.address, certificate) as channel,
+    ):
+
+        def requests():
+            yield search_pb2.SearchStreamRequest(sequence=1, search=search)
+            revoke_key(keys, reader.id)
+            time.sleep(1.2)
+            yield search_pb2.SearchStreamRequest(sequence=2, search=search)
+
+        answers = search_pb2_grpc.SearchServiceStub(channel).SearchStream(
+            requests(), metadata=[("authorization", f"Bearer {reading}")], timeout=10
+        )
+        assert next(answers).sequence == 1
+        with pytest.raises(grpc.RpcError) as refused:
+            next(answers)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_strangers_who_watch_health_leave_room_to_callers(photos, tmp_path):
+    """Without a key: more calls than the server has room for, and names that nobody else would use."""
+    certificate, private = self_signed(tmp_path)
+    keys = tmp_path / "keys.json"
+    _, reading = new_key(keys, "rag", "read")
+    options = ("--tls-certificate", certificate, "--tls-key", private, "--keys", keys)
+    with (
+        serving(photos, options=tuple(map(str, options))) as server,
+        trusting(server.address, certificate) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watches, codes = [], []
+        for i in range(300):
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=f"s-{i}"), timeout=30)
+            watches.append(watch)
+            try:
+                assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            except grpc.RpcError as error:
+                codes.append(error.code())
+        assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * (300 - WATCHES_MAX)
+        assert ask(channel, reading)[0].k == 1
+        for watch in watches:
+            watch.cancel()
+        with pytest.raises(grpc.RpcError, match="no service has such a name"):
+            next(health.Watch(health_pb2.HealthCheckRequest(service="x" * 1_000), timeout=10))
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
 
 def test_plain_text_and_unknown_certificates_get_no_answer(photos, tmp_path):

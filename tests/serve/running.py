@@ -18,7 +18,8 @@ import psutil
 
 LAUNCH = [sys.executable, "-m", "annserve"]
 PLANTED = Path(__file__).with_name("planted")
-READY_SECONDS = 60
+#: A first start compiles kernels.
+READY_SECONDS = 180
 
 
 class RunningServer:

@@ -144,6 +144,27 @@ def test_silent_and_noisy_visitors_keep_nobody_out(board, monkeypatch):
         assert time.monotonic() - begun < 5
 
 
+def test_a_visitor_who_drips_bytes_is_hung_up_on(board, monkeypatch):
+    """Each byte comes in time; a request of as many lines as there may be would take hours."""
+    monkeypatch.setattr(web, "VISIT_SECONDS", 0.5)
+    with StatusServer("127.0.0.1", 0, board) as server, ExitStack() as slow:
+        visitors = [
+            slow.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            for _ in range(web.VISITORS_MAX)
+        ]
+        begun = time.monotonic()
+        while any(visitors) and time.monotonic() - begun < 5:
+            for i, visitor in enumerate(visitors):
+                try:
+                    if visitor is not None:
+                        visitor.sendall(b"G")
+                except OSError:
+                    visitors[i] = None
+            time.sleep(0.05)
+        assert time.monotonic() - begun < 3
+        assert get(server.port, "/healthz")[0] == 200
+
+
 def test_the_page_shows_collections_jobs_and_faults_in_light_and_dark(port, browser):
     told = meter("page-photos")
     grades = np.repeat(np.array([MISS, REPEAT, CERTIFIED, DELTA], np.uint8), [20, 10, 4, 6])
