@@ -22,7 +22,7 @@ STEPS = {
     "build": "annserve build {vectors} --out ./mine --metric {metric}",
     "certificate": "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 "
     "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout server.key -out server.pem",
-    "key": "annserve keys new --file keys.json --name my-app --role read > my-app.key",
+    "key": "annserve keys new --file keys.json --name my-app --role read --out my-app.key",
     "query": "annserve query --address localhost:{port} --tls-ca server.pem --key-file my-app.key {queries} -k 10",
     "metrics": "curl --silent --show-error --fail {page}metrics | grep annserve_queries_total",
 }

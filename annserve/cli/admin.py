@@ -167,13 +167,18 @@ def _show_collections(collections: Iterable[CollectionStatus], as_json: bool) ->
     if as_json:
         _echo_json(collections)
         return
-    rows = []
+    rows: list[list[str]] = []
+    reasons: list[tuple[str, str]] = []
     for one in collections:
         info = one.index or {}
         vectors = f"{info['count']:,} × {info['dim']} {info['row_type']}, {info['metric']}" if info else ""
         sizes = [bytes_text(info[name]) if info else "" for name in ("ram_bytes", "disk_bytes")]
-        rows.append([one.name, one.state, str(info.get("snapshot", "")), vectors, *sizes, one.reason])
-    click.echo(table_text(["collection", "state", "version", "vectors", "RAM", "disk", ""], rows))
+        rows.append([one.name, one.state, str(info.get("snapshot", "")), vectors, *sizes])
+        reasons.append((one.name, one.reason))
+    click.echo(table_text(["collection", "state", "version", "vectors", "RAM", "disk"], rows))
+    for name, reason in reasons:
+        if reason:
+            click.echo(f"{name}: {reason}")
 
 
 def _show_job(admin: AdminClient, job: JobStatus, to_its_end: bool, as_json: bool) -> None:

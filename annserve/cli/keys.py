@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 import click
 
+from annserve.errors import OutputError
 from annserve.guard.keys import ROLES, new_key, read_keys, revoke_key
 
 _FILE = click.option(
@@ -27,11 +32,34 @@ def command() -> None:
 @_FILE
 @click.option("--name", required=True, help="Whose key it is; it stands in the server's log.")
 @click.option("--role", default="read", show_default=True, type=click.Choice(ROLES), help="What it allows.")
-def new(path: Path, name: str, role: str) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Write the key to a new file, for your eyes only.")
+def new(path: Path, name: str, role: str, out: Path | None) -> None:
     """Make a key and print it; nobody can tell it again."""
-    key, secret = new_key(path, name, role)
-    click.echo(f"key {key.id} of {key.name}, role {key.role}, added to {path}; it is shown this once:", err=True)
-    click.echo(secret)
+    if out is None:
+        key, secret = new_key(path, name, role)
+        click.echo(f"key {key.id} of {key.name}, role {key.role}, added to {path}; it is shown this once:", err=True)
+        click.echo(secret)
+        return
+    with _private(out) as kept:
+        key, secret = new_key(path, name, role)
+        kept.write(secret + "\n")
+    click.echo(f"key {key.id} of {key.name}, role {key.role}, added to {path}; {out} holds it", err=True)
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[TextIO]:
+    """Give a new file that nobody else can read; it is gone if what it was made for fails."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        problem = f"{path} can't be made: {error.strerror}; name a file that isn't there yet"
+        raise OutputError(problem, path=path) from None
+    try:
+        with open(file, "w", encoding="ascii") as opened:
+            yield opened
+    except BaseException:
+        path.unlink()
+        raise
 
 
 @command.command("list")

@@ -48,7 +48,9 @@ def _raised_by_grpc(call: Any, address: str) -> AnnserveError:
     code, details = call.code(), call.details()
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return ServerError(f"no server answers at {address} ({details}); is it running there?")
+            return ServerError(
+                f"no server answers at {address} ({details}); is it running there, and encrypted if this client is?"
+            )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError(f"no answer from {address} in time; allow more, or ask for less at once")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:

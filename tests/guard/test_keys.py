@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from annserve.cli.keys import command
-from annserve.errors import AccessError, InputError, NotFoundError, RoleError
+from annserve.errors import AccessError, InputError, NotFoundError, OutputError, RoleError
 from annserve.guard import keys as keys_module
 from annserve.guard.admit import OPEN, ROLE_OF, Admission
 from annserve.guard.keys import KeyRing, new_key, read_keys, revoke_key
@@ -158,3 +158,16 @@ def test_the_command_prints_the_key_alone_and_lists_all_but_it(file):
     assert read_keys(file) == []
     with pytest.raises(NotFoundError, match="has no key"):
         revoke_key(file, key.id)
+
+
+def test_a_key_may_go_to_a_new_file_that_nobody_else_reads(tmp_path):
+    keys, mine = tmp_path / "keys.json", tmp_path / "mine.key"
+    asked = ["new", "--file", str(keys), "--name", "rag", "--out", str(mine)]
+    made = CliRunner().invoke(command, asked)
+    assert (made.exit_code, made.stdout, mine.stat().st_mode & 0o777) == (0, "", 0o600)
+    assert KeyRing(keys).find(mine.read_text().strip()).name == "rag"
+    assert isinstance(CliRunner().invoke(command, asked).exception, OutputError), "never another one's key"
+    assert len(read_keys(keys)) == 1
+    refused = CliRunner().invoke(command, [*asked[:4], "", "--out", str(tmp_path / "none.key")])
+    assert isinstance(refused.exception, InputError)
+    assert not (tmp_path / "none.key").exists()
