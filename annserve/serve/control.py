@@ -11,11 +11,11 @@ from types import TracebackType
 import grpc
 
 from annserve.config import ServeConfig
+from annserve.door.status import Door
 from annserve.jobs import DataFolder, Jobs
 from annserve.rpc import admin_pb2_grpc
-from annserve.serve.manage_service import WATCHERS_MAX, ManageService
 from annserve.serve.run_folder import RunFolder
-from annserve.serve.status import Door
+from annserve.services.manage_service import WATCHERS_MAX, ManageService
 
 #: Threads beside those of watchers.
 _THREADS = 8

@@ -31,9 +31,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from annserve.catalog.follow import warm
 from annserve.config import ServeConfig
 from annserve.errors import AnnserveError
-from annserve.serve.follow import warm
 from annserve.serve.places import places_of
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.worker import HEEDED, opener_of, work

@@ -23,23 +23,23 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.audit import Auditor, Finding
+from annserve.catalog.auditing import auditor_of
+from annserve.catalog.catalog import Catalog
+from annserve.catalog.publish import Publisher
+from annserve.catalog.schedule import Scheduler
+from annserve.door.pool import CallPool
+from annserve.door.status import Door
 from annserve.errors import ConflictError
 from annserve.guard.admit import ROLE_OF, Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.admin_service import AdminService, Facts
-from annserve.serve.auditing import auditor_of
-from annserve.serve.catalog import Catalog
-from annserve.serve.forward import Manager, NoManager
-from annserve.serve.health import Health
-from annserve.serve.limits import Limits
-from annserve.serve.manage_service import WATCHERS_MAX
-from annserve.serve.pool import CallPool
-from annserve.serve.publish import Publisher
-from annserve.serve.schedule import Scheduler
-from annserve.serve.search_service import SearchService
-from annserve.serve.status import Door
+from annserve.services.admin_service import AdminService, Facts
+from annserve.services.forward import Manager, NoManager
+from annserve.services.health import Health
+from annserve.services.limits import Limits
+from annserve.services.manage_service import WATCHERS_MAX
+from annserve.services.search_service import SearchService
 from annserve.watch.metrics import declare_methods
 
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 from annserve.audit import Finding, of_all_targets
+from annserve.catalog.auditing import found_by_all
 from annserve.config import ServeConfig
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
 from annserve.guard.tls import certificates_of
 from annserve.jobs import Job
-from annserve.serve.auditing import found_by_all
 from annserve.watch.board import Board, Sources
 from annserve.watch.web import StatusServer
 

@@ -17,20 +17,20 @@ from typing import Any
 
 from annserve import collection
 from annserve.audit import Finding
+from annserve.catalog.auditing import auditor_of, found_by_all, written
+from annserve.catalog.cache_watch import CacheWatch
+from annserve.catalog.catalog import Catalog, Searchable, Standing
+from annserve.catalog.follow import Follower
+from annserve.catalog.publish import Publisher
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
 from annserve.heap import keep_nothing_freed
-from annserve.serve.auditing import auditor_of, found_by_all, written
-from annserve.serve.cache_watch import CacheWatch
-from annserve.serve.catalog import Catalog, Searchable, Standing
 from annserve.serve.control import control_channel
-from annserve.serve.follow import Follower
-from annserve.serve.forward import RemoteManager
-from annserve.serve.limits import Limits
 from annserve.serve.places import places_of
-from annserve.serve.publish import Publisher
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.server import Server, stop_signals
+from annserve.services.forward import RemoteManager
+from annserve.services.limits import Limits
 from annserve.watch.metrics import meter, write_counts
 from annserve.watch.tracing import start_tracing
 

@@ -19,10 +19,10 @@ from annserve import errors
 from annserve.client import Client, parts
 from annserve.client.convert import queries_to_send
 from annserve.client.status import error_of
+from annserve.door.status import reason_of, status_of
 from annserve.errors import AnnserveError, BusyError, DeadlineError, InputError, ServerError
 from annserve.results import SearchStats
 from annserve.rpc import search_pb2, search_pb2_grpc
-from annserve.serve.status import reason_of, status_of
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AnnserveError)]
 
@@ -232,7 +232,8 @@ def test_the_client_needs_neither_numba_nor_faiss_nor_the_server():
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("numba", "llvmlite", "faiss", "zarr") or name == "annserve.serve":
+        ours = ("annserve.serve", "annserve.services", "annserve.door")
+        if name.split(".")[0] in ("numba", "llvmlite", "faiss", "zarr") or name in ours:
             raise ImportError(name)
 sys.meta_path.insert(0, Absent())
 import annserve, numpy

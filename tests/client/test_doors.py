@@ -18,9 +18,9 @@ from serve.running import serving
 
 from annserve.client import AsyncClient, Client, parts, retry
 from annserve.client.channel import Endpoint, Pool
+from annserve.door.status import status_of
 from annserve.errors import BusyError, DeadlineError, InputError, ReadError, ServerError
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.status import status_of
 
 
 class Awaited:

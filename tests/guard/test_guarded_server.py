@@ -19,7 +19,7 @@ from annserve.errors import InputError
 from annserve.guard.keys import new_key, revoke_key
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.health import WATCHES_MAX
+from annserve.services.health import WATCHES_MAX
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
 

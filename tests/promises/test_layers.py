@@ -53,7 +53,7 @@ def test_the_client_knows_only_errors_spec_results_and_rpc():
         ({"numba", "llvmlite"}, lambda path: path.parent.name == "kernels" or path.name.endswith("kernels.py")),
         (
             {"grpc", "grpc_health", "grpc_reflection"},
-            lambda path: path.parent.name in ("serve", "client", "guard", "watch"),
+            lambda path: path.parent.name in ("serve", "services", "door", "client", "guard", "watch"),
         ),
         ({"faiss"}, lambda path: path.parent.name in ("vectors", "clusters", "build", "measure")),
         ({"pickle", "shelve", "marshal"}, lambda path: False),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from annserve.audit import Finding, of_all_targets
+from annserve.catalog.auditing import found_by_all
+from annserve.catalog.catalog import Standing, State, Version
 from annserve.confidence import RecallSums, recall_bounds
-from annserve.serve.auditing import found_by_all
-from annserve.serve.catalog import Standing, State, Version
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.shown import collections_of
 from annserve.serve.worker import Told, told_by_all

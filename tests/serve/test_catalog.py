@@ -9,9 +9,9 @@ import fake
 import numpy as np
 import pytest
 
+from annserve.catalog.catalog import Catalog, State
+from annserve.catalog.follow import Follower
 from annserve.errors import CorruptionError, InputError, NotFoundError, ServerError
-from annserve.serve.catalog import Catalog, State
-from annserve.serve.follow import Follower
 
 ROWS = np.eye(20, 4, dtype=np.float32)
 

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 import fake
 import numpy as np
 
+from annserve.catalog.catalog import Catalog
 from annserve.client import Client
-from annserve.serve import Catalog, Server, server
+from annserve.serve import Server, server
 
 
 def test_who_connects_beyond_the_bound_is_sent_away_and_the_others_are_served(photos, monkeypatch):

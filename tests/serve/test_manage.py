@@ -14,13 +14,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from annserve.client import AdminClient
+from annserve.door.status import Door
 from annserve.errors import ConflictError, InputError, NotFoundError
 from annserve.jobs import DataFolder, Jobs, work
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2
-from annserve.serve import manage_service
-from annserve.serve.forward import Forwarded, LocalManager, NoManager, RemoteManager
-from annserve.serve.manage_service import ManageService
-from annserve.serve.status import Door
+from annserve.services import manage_service
+from annserve.services.forward import Forwarded, LocalManager, NoManager, RemoteManager
+from annserve.services.manage_service import ManageService
 
 PROGRAM = Path(__file__).parents[1] / "jobs" / "program.py"
 NO_PROXY = [("grpc.enable_http_proxy", 0)]
@@ -263,7 +263,7 @@ class TestClient:
                 client.start(**wrong)
 
     def test_a_long_list_is_asked_for_page_by_page(self, client, monkeypatch):
-        monkeypatch.setattr("annserve.serve.pages_of_lists.PAGE_SIZE_MAX", 2)
+        monkeypatch.setattr("annserve.services.pages_of_lists.PAGE_SIZE_MAX", 2)
         client.create_collection("photos")
         jobs = [client.wait(client.start("build", input="bad.npy").job_id) for _ in range(5)]
         assert [job.job_id for job in client.jobs()] == [job.job_id for job in reversed(jobs)]

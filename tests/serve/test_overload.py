@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from running import serving
 
+from annserve.door.pool import AtOnce, CallPool
 from annserve.rpc import search_pb2, search_pb2_grpc
-from annserve.serve.pool import AtOnce, CallPool
 
 ROWS = np.random.default_rng(4).integers(0, 256, (60, 8)).astype(np.uint8)
 NO_PROXY = [("grpc.enable_http_proxy", 0)]

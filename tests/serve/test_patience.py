@@ -10,9 +10,9 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hostile import Target
 
+from annserve.door import patience, status
+from annserve.door.status import Door
 from annserve.rpc import admin_pb2, admin_pb2_grpc
-from annserve.serve import patience, status
-from annserve.serve.status import Door
 
 INFO = "/annserve.v1.AdminService/GetServerInfo"
 CHECK = "/grpc.health.v1.Health/Check"

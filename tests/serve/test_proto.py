@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import code_pb2
 
+from annserve.door.status import status_of
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2, job_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.serve.status import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from annserve.catalog.catalog import Version
+from annserve.catalog.schedule import BATCH_QUERIES, Ask, Scheduler
 from annserve.errors import BusyError, CorruptionError, DeadlineError, InputError, ServerError
 from annserve.results import SearchResult, SearchStats
 from annserve.search.clock import Deadline
-from annserve.serve.catalog import Version
-from annserve.serve.schedule import BATCH_QUERIES, Ask, Scheduler
 
 BAD = 99.0
 

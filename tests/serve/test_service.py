@@ -8,15 +8,15 @@ import time
 import numpy as np
 import pytest
 
+from annserve.catalog.auditing import auditor_of
+from annserve.catalog.catalog import Catalog
+from annserve.catalog.schedule import Scheduler
 from annserve.errors import DeadlineError, InputError
 from annserve.results import SearchResult, SearchStats
 from annserve.rpc import search_pb2
-from annserve.serve.auditing import auditor_of
-from annserve.serve.catalog import Catalog
-from annserve.serve.convert import answer_bytes, response_of
-from annserve.serve.limits import Limits
-from annserve.serve.schedule import Scheduler
-from annserve.serve.search_service import SearchService, deadline_of
+from annserve.services.convert import answer_bytes, response_of
+from annserve.services.limits import Limits
+from annserve.services.search_service import SearchService, deadline_of
 
 PLAIN = search_pb2.SearchRequest()
 

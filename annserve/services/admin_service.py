@@ -9,14 +9,14 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from annserve.audit import Finding
+from annserve.catalog.catalog import Catalog, Standing
+from annserve.catalog.publish import Publisher
 from annserve.rpc import admin_pb2
-from annserve.serve.catalog import Catalog, Standing
-from annserve.serve.convert import index_of
-from annserve.serve.forward import Forwarded, Manager, NoManager
-from annserve.serve.limits import Limits
-from annserve.serve.pages_of_lists import page_of
-from annserve.serve.publish import Publisher
-from annserve.serve.recall_service import MEASURED_QUERIES_MAX, estimate_of
+from annserve.services.convert import index_of
+from annserve.services.forward import Forwarded, Manager, NoManager
+from annserve.services.limits import Limits
+from annserve.services.pages_of_lists import page_of
+from annserve.services.recall_service import MEASURED_QUERIES_MAX, estimate_of
 from annserve.spec import DIM_MAX, SESSION_BYTES_MAX
 from annserve.version import __version__
 

@@ -25,11 +25,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from annserve.catalog.catalog import Version
 from annserve.errors import BusyError, DeadlineError, ServerError
 from annserve.results import SearchResult
 from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
-from annserve.serve.catalog import Version
 
 #: Queries of a batch: more share the cost of a call no further, and make the last one wait.
 BATCH_QUERIES = 64

@@ -12,9 +12,9 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
+from annserve.door.status import PassedOnError
 from annserve.errors import OutputError
 from annserve.rpc import admin_pb2_grpc
-from annserve.serve.status import PassedOnError
 from annserve.watch.calls import REQUEST_ID, current_request_id
 
 #: Methods that are passed on, each with one answer, and those with many.

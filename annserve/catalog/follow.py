@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from annserve.catalog.catalog import Catalog, Searchable, State
 from annserve.errors import AnnserveError
 from annserve.heap import return_what_is_free
 from annserve.index.names import CURRENT
-from annserve.serve.catalog import Catalog, Searchable, State
 
 LOG = logging.getLogger("annserve.serve")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
-from annserve.serve.catalog import Catalog, Version
+from annserve.catalog.catalog import Catalog, Version
 from annserve.watch.metrics import meter
 
 #: Those of ``Collection.cache_counts`` that are counted.

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from annserve.serve.catalog import Standing, State
+from annserve.catalog.catalog import Standing, State
 from annserve.watch.metrics import meter
 
 REASON = "annserve-reason"

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.audit import Auditor, measure_recall
+from annserve.catalog.catalog import Catalog
 from annserve.confidence import RecallBounds
 from annserve.errors import BusyError, DeadlineError, InputError
 from annserve.rpc import search_pb2
-from annserve.serve.catalog import Catalog
-from annserve.serve.convert import queries_of
+from annserve.services.convert import queries_of
 from annserve.spec import RECALL_TARGET_DEFAULT, check_k, check_recall_target
 
 #: Queries in one call: each is held against every row.

@@ -15,8 +15,8 @@ import grpc
 from annserve.errors import BusyError, ConflictError, NotFoundError, OutputError
 from annserve.jobs import DataFolder, Jobs
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2
-from annserve.serve.job_convert import job_of, work_of
-from annserve.serve.pages_of_lists import page_of
+from annserve.services.job_convert import job_of, work_of
+from annserve.services.pages_of_lists import page_of
 from annserve.spec import check_request_id
 from annserve.storage.atomic import fsync_folder
 

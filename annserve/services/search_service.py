@@ -9,17 +9,17 @@ from dataclasses import replace
 import grpc
 
 from annserve.audit import Auditor
+from annserve.catalog.catalog import Catalog, Version
+from annserve.catalog.schedule import Ask, Scheduler
+from annserve.door.status import refusal_of
 from annserve.errors import AnnserveError, BusyError, DeadlineError, InputError
 from annserve.results import SearchResult
 from annserve.rpc import search_pb2, search_pb2_grpc
 from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
-from annserve.serve.catalog import Catalog, Version
-from annserve.serve.convert import answer_bytes, queries_of, rerank_queries_of, response_of
-from annserve.serve.limits import Limits
-from annserve.serve.recall_service import RecallMeter
-from annserve.serve.schedule import Ask, Scheduler
-from annserve.serve.status import refusal_of
+from annserve.services.convert import answer_bytes, queries_of, rerank_queries_of, response_of
+from annserve.services.limits import Limits
+from annserve.services.recall_service import RecallMeter
 from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_request_id, check_session
 from annserve.watch.calls import current_caller, describe_call, name_call
 from annserve.watch.metrics import meter

@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from annserve.door.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
+from annserve.door.pool import AtOnce, CallPool
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
-from annserve.serve.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
-from annserve.serve.pool import AtOnce, CallPool
 from annserve.watch.calls import REQUEST_ID, Call
 
 LOG = logging.getLogger("annserve.serve")

@@ -12,9 +12,9 @@ from typing import Any
 
 from annserve.audit import Auditor, Finding, together
 from annserve.audit.exact import Measurable
+from annserve.catalog.catalog import Catalog
+from annserve.catalog.schedule import Scheduler
 from annserve.confidence import RecallSums
-from annserve.serve.catalog import Catalog
-from annserve.serve.schedule import Scheduler
 from annserve.watch.metrics import meter
 
 

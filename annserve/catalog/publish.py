@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from annserve.catalog.catalog import Catalog, Standing
 from annserve.errors import ConflictError, DeadlineError, InputError
-from annserve.serve.catalog import Catalog, Standing
 
 #: Seconds between two looks at the other processes.
 _LOOK_SECONDS = 0.05
