@@ -80,7 +80,9 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(min(slice_seconds / 4, 5.0))
             passed = time.monotonic() - begun
             if passed > len(samples) * slice_seconds / 2:
-                samples.append({"seconds": round(passed, 1), "processes": memory_of(process)})
+                samples.append(
+                    {"seconds": round(passed, 1), "cores": cores_of(process), "processes": memory_of(process)}
+                )
                 if options.show:
                     print(json.dumps(samples[-1]), flush=True)
             if swapped < options.swaps and passed > (swapped + 1) * options.seconds / (options.swaps + 1):
@@ -120,6 +122,11 @@ def swap(folder: Path) -> None:
     """Publish the version that there is under the next number."""
     manifest = read_current(folder)
     publish(folder, replace(manifest, snapshot=manifest.snapshot + 1))
+
+
+def cores_of(process: subprocess.Popen[str]) -> list[int]:
+    """Give the cores that the last worker may use: on a machine that others measure on, they change."""
+    return list(psutil.Process(process.pid).children(recursive=True)[-1].cpu_affinity())
 
 
 def memory_of(process: subprocess.Popen[str]) -> list[dict[str, int]]:
