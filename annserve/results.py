@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -128,14 +128,11 @@ class SearchResult:
 
     def rows(self, first: int, end: int) -> SearchResult:
         """Give the part of some of its queries; its seconds are those of the whole, its stage times the share."""
-        part = slice(first, end)
+        part, whole = slice(first, end), self.stats
         share = (end - first) / max(len(self.ids), 1)
-        stats = replace(
-            self.stats,
-            **{name: getattr(self.stats, name)[part] for name in SearchStats.COUNTS},
-            grades=self.stats.grades[part],
-            stage_seconds={stage: seconds * share for stage, seconds in self.stats.stage_seconds.items()},
-        )
+        stages = {stage: seconds * share for stage, seconds in whole.stage_seconds.items()}
+        counts = {name: getattr(whole, name)[part] for name in SearchStats.COUNTS}
+        stats = SearchStats(**counts, stage_seconds=stages, seconds=whole.seconds, grades=whole.grades[part])
         return SearchResult(self.ids[part], self.distances[part], stats, self.truncated[part])
 
     @property

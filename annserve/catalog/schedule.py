@@ -19,8 +19,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,7 @@ _MARGIN, _MARGIN_MOST = 0.1, 0.02
 Watch = Callable[[Callable[[], None]], bool]
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """What a call wants.
 
     Attributes
@@ -81,7 +81,7 @@ class Ask:
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Ticket:
     """A call that waits or runs, and what becomes of it.
 
@@ -99,25 +99,30 @@ class Ticket:
     result, error
         What becomes of it.
     settled : bool
-    woken : Lock
-        Released when it is settled, and when it is its thread's turn.
+    woken : Lock, optional
+        Released when it is settled, and when it is its thread's turn; None where that never waits.
     """
 
     version: Version
     ask: Ask
     deadline: Deadline
-    key: object
-    seconds: float
-    batch: list[Ticket] = field(default_factory=list)
+    key: object = None
+    seconds: float = 0.0
+    batch: Sequence[Ticket] = ()
     result: SearchResult | None = None
     error: BaseException | None = None
     settled: bool = False
-    woken: threading.Lock = field(default_factory=threading.Lock)
+    woken: threading.Lock | None = None
 
     def settle(self, result: SearchResult | None, error: BaseException | None = None) -> None:
         """Let the caller go on with this."""
         self.result, self.error, self.settled = result, error, True
-        self.woken.release()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let its thread look at what it has become."""
+        if self.woken is not None:
+            self.woken.release()
 
 
 @dataclass
@@ -243,6 +248,7 @@ class Scheduler:
         deadline = ticket.deadline
         # A partial answer comes from the search itself; everyone else stops waiting at the deadline.
         left = -1.0 if deadline.at == math.inf else max(deadline.at - time.monotonic(), 0.0)
+        assert ticket.woken is not None, "it was to begin at once"
         if ticket.woken.acquire(timeout=left + (_MARGIN_MOST if deadline.partial and left >= 0 else 0.0)):
             return
         if self._withdraw(ticket) or not ticket.batch:
@@ -256,30 +262,36 @@ class Scheduler:
         with self._lock:
             if self._closed:
                 raise ServerError("the server stops")
-            queue = self._queues.setdefault(version.name, Queue())
+            queue = self._queue_of(version)
+            if not queue.waiting:
+                # Time in which a collection asked for nothing isn't saved up.
+                queue.had = max(queue.had, self._clock)
+            if self._running < self._at_once:
+                # Nothing waits then, for whoever ended a search would have begun another.
+                self._running += 1
+                ticket = Ticket(version, ask, deadline)
+                ticket.batch = (ticket,)
+                return ticket
             wait = self._foreseen(queue)
             if len(queue.waiting) >= self._waiting_max:
                 raise _busy(f"{len(queue.waiting)} calls of collection {version.name!r} wait already", wait)
             if wait > _PATIENCE * (deadline.at - now):
                 raise _busy(f"the turn of this call would come in {wait:.3g} s, after most of its time", wait)
             ticket = Ticket(version, ask, deadline, _key_of(version, ask, deadline), queue.seconds_of(ask))
+            ticket.woken = threading.Lock()
             ticket.woken.acquire()
-            if not queue.waiting:
-                # Time in which a collection asked for nothing isn't saved up.
-                queue.had = max(queue.had, self._clock)
-            if self._running < self._at_once:
-                # Nothing waits then, for whoever ended a search would have begun another.
-                ticket.batch = [ticket]
-                self._running += 1
-            else:
-                queue.waiting.append(ticket)
-                queue.ahead += ticket.seconds
+            queue.waiting.append(ticket)
+            queue.ahead += ticket.seconds
         return ticket
+
+    def _queue_of(self, version: Version) -> Queue:
+        queue = self._queues.get(version.name)
+        if queue is None:
+            queue = self._queues[version.name] = Queue()
+        return queue
 
     def _foreseen(self, queue: Queue) -> float:
         """Foresee how long a further call of a queue waits: its own calls come in turn with those of the others."""
-        if self._running < self._at_once:
-            return 0.0
         others = sum(min(other.ahead, queue.ahead) for other in self._queues.values() if other is not queue)
         return (queue.ahead + others) / self._at_once
 
@@ -303,7 +315,7 @@ class Scheduler:
     def _any_waiting(self) -> bool:
         return any(queue.waiting for queue in self._queues.values())
 
-    def _carry_out(self, batch: list[Ticket]) -> None:
+    def _carry_out(self, batch: Sequence[Ticket]) -> None:
         """Search for a batch that counts as running, in the thread of its first call, and let the next one begin."""
         begun = time.monotonic()
         try:
@@ -311,13 +323,13 @@ class Scheduler:
         finally:
             spent = time.monotonic() - begun
             with self._lock:
-                queue = self._queues.setdefault(batch[0].version.name, Queue())
+                queue = self._queue_of(batch[0].version)
                 queue.had += spent
                 queue.learn(batch[0].ask, sum(len(ticket.ask.queries) for ticket in batch), spent)
                 if self._any_waiting():
                     following = self._next()
                     following[0].batch = following
-                    following[0].woken.release()
+                    following[0].wake()
                 else:
                     self._running -= 1
                 self._idle.notify_all()
@@ -349,7 +361,7 @@ def _key_of(version: Version, ask: Ask, deadline: Deadline) -> object:
     return id(version), ask.k, ask.recall_target, ask.cache, ask.queries.dtype.str, ask.queries.shape[1]
 
 
-def _answer(batch: list[Ticket]) -> None:
+def _answer(batch: Sequence[Ticket]) -> None:
     """Search for the calls of a batch, and let each go on with what is its own."""
     now = time.monotonic()
     late = [ticket for ticket in batch if ticket.deadline.at <= now and not ticket.deadline.partial]
@@ -358,7 +370,7 @@ def _answer(batch: list[Ticket]) -> None:
     batch = [ticket for ticket in batch if ticket not in late]
     if len(batch) > 1:
         first = batch[0].ask
-        together = replace(first, queries=np.concatenate([ticket.ask.queries for ticket in batch]))
+        together = first._replace(queries=np.concatenate([ticket.ask.queries for ticket in batch]))
         try:
             result = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
         except Exception:  # whose error it is shows below

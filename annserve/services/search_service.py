@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import grpc
 
@@ -64,7 +63,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         with self._catalog.lease(request.collection) as version:
             declared = self._ask_of(request, version)
             asked = self._auditor.asked(version.name, declared.recall_target)
-            ask = declared if asked == declared.recall_target else replace(declared, recall_target=asked)
+            ask = declared if asked == declared.recall_target else declared._replace(recall_target=asked)
             describe_call(collection=version.name, queries=len(ask.queries))
             result = self._search(version, ask, deadline, context, begun)
             exact = ask.rerank_queries is None and ask.cache.approximate_cosine is None
