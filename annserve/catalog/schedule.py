@@ -6,6 +6,7 @@ Invariants
   costs no call any time, and shares the cost of a search among many as soon as there are many.
 - A call is taken in only if its turn is foreseen before its deadline, and the queue has room; else it is refused at
   once, with the time after which to come again. What is taken in and whose deadline passes is never begun.
+- One call more may run if it is a batch by itself: at its ends it waits for the disk with nothing else to do.
 - The collection that has had the least time goes next, of those that have calls waiting: a flood of one delays another
   by one batch for each search that may run at most.
 - The threads that search are the callers' own. Whoever ends a search chooses the next batch and wakes the thread of its
@@ -266,8 +267,7 @@ class Scheduler:
             if not queue.waiting:
                 # Time in which a collection asked for nothing isn't saved up.
                 queue.had = max(queue.had, self._clock)
-            if self._running < self._at_once:
-                # Nothing waits then, for whoever ended a search would have begun another.
+            if self._running < self._most(ask) and not self._any_waiting():
                 self._running += 1
                 ticket = Ticket(version, ask, deadline)
                 ticket.batch = (ticket,)
@@ -326,32 +326,42 @@ class Scheduler:
                 queue = self._queue_of(batch[0].version)
                 queue.had += spent
                 queue.learn(batch[0].ask, sum(len(ticket.ask.queries) for ticket in batch), spent)
-                if self._any_waiting():
-                    following = self._next()
-                    following[0].batch = following
-                    following[0].wake()
-                else:
-                    self._running -= 1
+                self._running -= 1
+                self._begin_next()
                 self._idle.notify_all()
 
-    def _next(self) -> list[Ticket]:
-        """Take the next batch: of the collection that has had the least, its first call and those that can join it."""
-        queue = min((queue for queue in self._queues.values() if queue.waiting), key=lambda queue: queue.had)
+    def _most(self, ask: Ask) -> int:
+        """Give how many searches may run, a call that asks this among them."""
+        return self._at_once + (len(ask.queries) > BATCH_QUERIES // 2)
+
+    def _begin_next(self) -> None:
+        """Let the collection that has had the least have its turn, if there is room."""
+        queue = min((queue for queue in self._queues.values() if queue.waiting), key=lambda one: one.had, default=None)
+        if queue is None or self._running >= self._most(queue.waiting[0].ask):
+            return
+        self._running += 1
         self._clock = max(self._clock, queue.had)
-        first = queue.waiting.popleft()
-        batch, size = [first], len(first.ask.queries)
-        if first.key is not None:
-            passed_over: deque[Ticket] = deque()
-            while queue.waiting and size < BATCH_QUERIES:
-                ticket = queue.waiting.popleft()
-                if ticket.key == first.key and size + len(ticket.ask.queries) <= BATCH_QUERIES:
-                    batch.append(ticket)
-                    size += len(ticket.ask.queries)
-                else:
-                    passed_over.append(ticket)
-            queue.waiting.extendleft(reversed(passed_over))
-        queue.ahead = max(queue.ahead - sum(ticket.seconds for ticket in batch), 0.0) if queue.waiting else 0.0
-        return batch
+        batch = _taken(queue)
+        batch[0].batch = batch
+        batch[0].wake()
+
+
+def _taken(queue: Queue) -> list[Ticket]:
+    """Take the next batch of a queue: its first call, and those that can join it."""
+    first = queue.waiting.popleft()
+    batch, size = [first], len(first.ask.queries)
+    if first.key is not None:
+        passed_over: deque[Ticket] = deque()
+        while queue.waiting and size < BATCH_QUERIES:
+            ticket = queue.waiting.popleft()
+            if ticket.key == first.key and size + len(ticket.ask.queries) <= BATCH_QUERIES:
+                batch.append(ticket)
+                size += len(ticket.ask.queries)
+            else:
+                passed_over.append(ticket)
+        queue.waiting.extendleft(reversed(passed_over))
+    queue.ahead = max(queue.ahead - sum(ticket.seconds for ticket in batch), 0.0) if queue.waiting else 0.0
+    return batch
 
 
 def _key_of(version: Version, ask: Ask, deadline: Deadline) -> object:

@@ -139,6 +139,21 @@ def test_the_first_caller_of_a_batch_searches_for_all_even_where_its_own_time_is
     held.result(5)
 
 
+def test_a_call_that_is_a_batch_by_itself_begins_beside_one_that_runs(bench):
+    """One more than may run otherwise, and only one; what is small waits for its turn."""
+    b = bench()
+    held = b.hold()
+    large = [b.ask(*range(BATCH_QUERIES)) for _ in range(2)]
+    assert b.engine().entered.acquire(timeout=5)
+    small = b.ask(7)
+    b.wait_for(2)
+    assert b.scheduler.running == 2
+    b.engine().gate.set()
+    for call in (held, *large, small):
+        call.result(5)
+    assert b.scheduler.running == 0
+
+
 def test_no_thread_searches_but_those_of_callers(bench):
     before = set(threading.enumerate())
     b = bench(3)
