@@ -84,13 +84,13 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
             return _refusal(error, Call(method if method in ROLE_OF else "", metadata, logged=self._when_refused))
         pool = self._pools.get(method)
         if isinstance(pool, CallPool) and pool.full:
-            return self._turned_away(Call(method, metadata, caller.name, self._when_refused))
+            return self._turned_away(Call(method, metadata, caller.name, logged=self._when_refused))
         handler = continuation(handler_call_details)
         if handler is None:
             return None
         if not method.startswith(OURS):
             return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler)
-        call = Call(method, metadata, caller.name, self._when(method))
+        call = Call(method, metadata, caller.name, caller.key_id, self._when(method))
         decode = handler.request_deserializer
         behavior: Any = _answer(handler, decode, call)
         if handler.response_streaming:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 
@@ -13,6 +15,8 @@ from annserve.config import ServeConfig
 from annserve.errors import InputError
 
 LOG = logging.getLogger("annserve.guard")
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -41,24 +45,19 @@ class Certificates:
         InputError
             If a file can't be read, isn't PEM, or certificate and key aren't a pair.
         """
-        stamp = [self._stamp()]
-        first = self._configuration()
-
-        def changed() -> grpc.ServerCertificateConfiguration | None:
-            now = self._stamp()
-            if now == stamp[0]:
-                return None
-            stamp[0] = now
-            try:
-                anew = self._configuration()
-            except InputError as error:  # half of a rotation, say: the pair that was read last still is one
-                LOG.error("certificates not read anew, the former ones stay", extra={"error": str(error)})
-                return None
-            LOG.info("certificates read anew", extra={"certificate": str(self.certificate)})
-            return anew
-
+        read = _Renewed(self, self._configuration)
         # None says that nothing changed, which the stub doesn't know.
-        return grpc.dynamic_ssl_server_credentials(first, changed, self.client_ca is not None)  # type: ignore[arg-type]
+        return grpc.dynamic_ssl_server_credentials(read.now, read.look, self.client_ca is not None)  # type: ignore[arg-type]
+
+    def contexts(self) -> Callable[[], ssl.SSLContext]:
+        """Give what tells what an HTTP server encrypts its next connection with; errors as of `server_credentials`."""
+        read = _Renewed(self, self.context)
+
+        def newest() -> ssl.SSLContext:
+            read.look()
+            return read.now
+
+        return newest
 
     def context(self) -> ssl.SSLContext:
         """Give what an HTTP server listens with.
@@ -95,12 +94,42 @@ class Certificates:
             [pair], self.client_ca.read_bytes() if self.client_ca else None
         )
 
-    def _stamp(self) -> list[int]:
+    def stamp(self) -> list[int]:
+        """Give what tells these files from those that replace them; nothing where one is missing."""
         files = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
         try:
             return [file.stat().st_mtime_ns for file in files]
         except OSError:
             return []
+
+
+class _Renewed(Generic[Made]):
+    """What is made of certificates, and made anew when their files change.
+
+    Attributes
+    ----------
+    now : object
+        As it was made last.
+    """
+
+    def __init__(self, certificates: Certificates, make: Callable[[], Made]) -> None:
+        self._certificates, self._make = certificates, make
+        self._stamp = certificates.stamp()
+        self.now = make()
+
+    def look(self) -> Made | None:
+        """Make it anew if the files have changed and are whole; else give nothing."""
+        stamp = self._certificates.stamp()
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        try:
+            self.now = self._make()
+        except InputError as error:  # half of a rotation, say: the pair that was read last still is one
+            LOG.error("certificates not read anew, the former ones stay", extra={"error": str(error)})
+            return None
+        LOG.info("certificates read anew", extra={"certificate": str(self._certificates.certificate)})
+        return self.now
 
 
 def certificates_of(config: ServeConfig) -> Certificates | None:

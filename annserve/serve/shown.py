@@ -55,7 +55,7 @@ class StatusPage:
         public = not ipaddress.ip_address(self._wanted.host).is_loopback
         admission = Admission(config.keys if public else None)
         self._allow = partial(admission.admit_role, "read")
-        self._context = certificates.context() if public and certificates else None
+        self._contexts = certificates.contexts() if public and certificates else None
 
     def start(self) -> str:
         """Answer from now on, and give the page's address; empty where none is asked for."""
@@ -63,9 +63,9 @@ class StatusPage:
         if wanted is None:
             return ""
         self._opened.enter_context(self._board)
-        server = StatusServer(wanted.host, wanted.port, self._board, allow=self._allow, context=self._context)
+        server = StatusServer(wanted.host, wanted.port, self._board, allow=self._allow, contexts=self._contexts)
         self._opened.enter_context(server)
-        return f"{'https' if self._context else 'http'}://{Address(wanted.host, server.port)}/"
+        return f"{'https' if self._contexts else 'http'}://{Address(wanted.host, server.port)}/"
 
     def stop(self) -> None:
         """Answer no more."""

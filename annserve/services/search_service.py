@@ -20,7 +20,7 @@ from annserve.services.convert import answer_bytes, queries_of, rerank_queries_o
 from annserve.services.limits import Limits
 from annserve.services.recall_service import RecallMeter
 from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_request_id, check_session
-from annserve.watch.calls import current_caller, describe_call, name_call
+from annserve.watch.calls import current_tenant, describe_call, name_call
 from annserve.watch.metrics import meter
 
 #: Neighbours of a query whose request doesn't say, as the proto promises.
@@ -155,7 +155,7 @@ def _cache_use_of(request: search_pb2.SearchRequest, version: Version) -> CacheU
     if "cache" not in version.info.get("ram_tiers", {}):
         # Calls that ask the same of a cache may share a batch: without one, all do.
         return AS_IT_COMES
-    return CacheUse(session, current_caller().encode(), request.bypass_cache, cosine)
+    return CacheUse(session, current_tenant().encode(), request.bypass_cache, cosine)
 
 
 def deadline_of(request: search_pb2.SearchRequest, context: grpc.ServicerContext) -> Deadline:

@@ -37,10 +37,10 @@ def name_call(request_id: str) -> None:
         call.request_id = request_id
 
 
-def current_caller() -> str:
-    """Give the name of the key that this thread's call showed; empty where none is asked for."""
+def current_tenant() -> str:
+    """Give whose answers this thread's call may share: an id of its key; empty where none is asked for."""
     call = _CURRENT.get()
-    return call.caller if call else ""
+    return call.tenant if call else ""
 
 
 def describe_call(**facts: str | int | float) -> None:
@@ -61,19 +61,26 @@ class Call:
     metadata : pairs
         Of the call.
     caller : str
-        Name of the key that was shown, empty where none is asked for.
+        Name of the key that was shown, for people; empty where none is asked for.
+    tenant : str
+        Id of that key: several may have one name.
     logged : str
         When the call is logged: ``never``, if it ``failed``, or ``always``.
     """
 
-    __slots__ = ("_begun", "_logged", "_span", "caller", "facts", "method", "request_id")
+    __slots__ = ("_begun", "_logged", "_span", "caller", "facts", "method", "request_id", "tenant")
 
     def __init__(
-        self, method: str, metadata: Iterable[tuple[str, str | bytes]] = (), caller: str = "", logged: str = "never"
+        self,
+        method: str,
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        caller: str = "",
+        tenant: str = "",
+        logged: str = "never",
     ) -> None:
         self._begun = time.perf_counter()
         self._logged = logged
-        self.method, self.caller = method, caller
+        self.method, self.caller, self.tenant = method, caller, tenant
         self.request_id = _asked_for(metadata) or os.urandom(16).hex()
         self.facts: dict[str, str | int | float] = {}
         self._span = begin_span(method, metadata, self.request_id)

@@ -46,8 +46,8 @@ class StatusServer:
     board : Board
     allow : callable or None
         Given the list of the call's ``authorization`` values, raises AccessError for who may not read.
-    context : ssl.SSLContext or None
-        Encrypts.
+    contexts : callable or None
+        Gives what encrypts the next connection.
 
     Attributes
     ----------
@@ -62,12 +62,12 @@ class StatusServer:
         board: Board,
         *,
         allow: Callable[[list[str | bytes]], object] | None = None,
-        context: ssl.SSLContext | None = None,
+        contexts: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         class Visit(_Visit):
             shown, may_read, loopback = board, staticmethod(allow or _anyone), ipaddress.ip_address(host).is_loopback
 
-        self._server = _Server((host, port), Visit, context)
+        self._server = _Server((host, port), Visit, contexts)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
 
@@ -87,11 +87,14 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(
-        self, address: tuple[str, int], visit: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None
+        self,
+        address: tuple[str, int],
+        visit: type[BaseHTTPRequestHandler],
+        contexts: Callable[[], ssl.SSLContext] | None,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._room = threading.BoundedSemaphore(VISITORS_MAX)
-        self._context = context
+        self._contexts = contexts
         super().__init__(address, visit)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -107,8 +110,8 @@ class _Server(ThreadingHTTPServer):
         leave.start()
         try:
             request.settimeout(VISIT_SECONDS)
-            if self._context:
-                request = self._context.wrap_socket(request, server_side=True)
+            if self._contexts:
+                request = self._contexts().wrap_socket(request, server_side=True)
             super().process_request_thread(request, client_address)
         except OSError:  # they left, or spoke plain text
             self.shutdown_request(request)

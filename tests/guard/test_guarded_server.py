@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -194,6 +197,27 @@ def test_only_clients_whose_certificate_is_signed_get_in_where_one_is_asked_for(
         for mine in (None, strangers):
             with trusting(server.address, certificate, mine) as channel:
                 assert refusal(channel).code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_renewed_certificate_is_shown_by_the_status_page_too(photos, tmp_path):
+    certificate, private = self_signed(tmp_path)
+    keys = tmp_path / "keys.json"
+    _, reading = new_key(keys, "rag", "read")
+    options = ("--tls-certificate", certificate, "--tls-key", private, "--keys", keys, "--http-listen", "0.0.0.0:0")
+    with serving(photos, options=tuple(map(str, options))) as server:
+        port = server.status_url().rstrip("/").rpartition(":")[2]
+
+        def page(asked: str = "status.json", **headers: str) -> bytes:
+            context = ssl.create_default_context(cafile=str(certificate))
+            request = urllib.request.Request(f"https://127.0.0.1:{port}/{asked}", headers=headers)
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                return answer.read()
+
+        assert b"photos" in page(Authorization=f"Bearer {reading}")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            page()
+        self_signed(tmp_path)
+        assert page("healthz") == b"ok\n"
 
 
 def test_a_renewed_certificate_is_shown_to_the_next_connection(photos, tmp_path):

@@ -30,7 +30,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_served_cache_grades_its_answers_by_key_and_counts_them(index, tmp_path):
-    keys = [new_key(tmp_path / "keys.json", name, "read")[1] for name in ("one", "other")]
+    # Of one name, for keys are told apart by their ids.
+    keys = [new_key(tmp_path / "keys.json", "rag", "read")[1] for _ in range(2)]
     query = np.random.default_rng(4).normal(size=(1, DIM)).astype(np.float32)
     options = ("--cache", "1MiB", "--keys", str(tmp_path / "keys.json"), "--workers", "1")
     with serving(index, engine="real", options=options) as server:
