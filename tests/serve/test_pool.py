@@ -7,9 +7,9 @@ import time
 from concurrent.futures import CancelledError
 
 import pytest
-from annserve.serve.pool import CallPool
 
-from annserve.serve import pool as pools
+from annserve.door import pool as pools
+from annserve.door.pool import CallPool
 
 
 @pytest.fixture
