@@ -23,6 +23,7 @@ Invariants
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -124,6 +125,12 @@ class Codebook:
     def code_bytes(self) -> int:
         """Bytes of a code."""
         return (int(self.field_nibble.max()) + 2) // 2
+
+    @cached_property
+    def tables(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], F32]:
+        """Each field's component and nibble, and its level at each value of the nibble, as kernels take them."""
+        values = np.arange(NIBBLE_VALUES) >> self.field_shift[:, None] & (1 << self.field_bits[:, None]) - 1
+        return self.field_component, self.field_nibble, np.take_along_axis(self.field_levels, values, axis=1)
 
     @property
     def ram_bytes(self) -> int:

@@ -90,7 +90,7 @@ class Rater:
             estimate.origin,
             (
                 axes_of(page_book, no_gains),
-                fields_of(page_book),
+                page_book.tables,
                 page_offsets,
                 tiers.page_codes,
                 tiers.page_constants,
@@ -98,7 +98,7 @@ class Rater:
             ),
             (
                 axes_of(row_book, estimate.gains),
-                fields_of(row_book),
+                row_book.tables,
                 tiers.row_counts,
                 tiers.row_codes,
                 tiers.row_factors,
@@ -271,9 +271,3 @@ def axes_of(book: Codebook, gains: F32) -> tuple[F32, F32, F32]:
 def whole_steps(rows: int) -> int:
     """Round up to what whole steps of a scan write."""
     return -(-rows // SCAN_ROWS) * SCAN_ROWS
-
-
-def fields_of(book: Codebook) -> tuple[npt.NDArray[Any], ...]:
-    """Give each field's component and nibble, and its level at each value of the nibble, as kernels take them."""
-    values = np.arange(NIBBLE_VALUES) >> book.field_shift[:, None] & (1 << book.field_bits[:, None]) - 1
-    return book.field_component, book.field_nibble, np.take_along_axis(book.field_levels, values, axis=1)

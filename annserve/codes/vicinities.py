@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from annserve.codes import vicinity_kernels
 from annserve.codes.layout import NIBBLE_VALUES, table_passes
-from annserve.codes.rate import Rating, fields_of, project_queries, whole_steps
+from annserve.codes.rate import Rating, project_queries, whole_steps
 from annserve.codes.tiers import CodeTiers
 from annserve.codes.vicinity_layout import FLAG_VICINITY, NO_PLACE, VicinityLayout
 from annserve.errors import CorruptionError
@@ -161,7 +161,7 @@ class Surveyor:
             shifts,
             *tier,
             tiers.page_spreads,
-            fields_of(book),
+            book.tables,
             (
                 np.empty((1, book.n_nibbles, NIBBLE_VALUES), np.uint8),
                 np.empty(whole_steps(self._posting_max), np.uint16),
@@ -234,7 +234,7 @@ class Surveyor:
             (layout.capacity, layout.page_capacity, layout.codes_offset, layout.factors_offset),
             np.uint32(salt),
             *project_queries(self._tiers.row_book, queries, estimate.origin, estimate.gains),
-            fields_of(self._tiers.row_book),
+            self._tiers.row_book.tables,
             estimate.shrinks,
             estimate.spreads,
             estimate.scales,

@@ -21,7 +21,6 @@ from annserve.codes.layout import (
     table_passes,
     unpack_page,
 )
-from annserve.codes.rate import fields_of
 from annserve.codes.train import second_moment, train_codebook
 
 DIMS = st.sampled_from([1, 2, 3, 7, 16, 33])
@@ -101,7 +100,7 @@ def test_every_scan_gives_the_same_integers(capacity: int, code_bytes: int, seed
 def rounded_tables(book: Codebook, query: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Give exact tables, rounded ones, and step and offset of the rounded, all from kernels."""
     exact = np.empty((book.n_nibbles, 16), np.float32)
-    kernels.nibble_tables(((book.synthesis @ query) * gains).astype(np.float32), fields_of(book), exact)
+    kernels.nibble_tables(((book.synthesis @ query) * gains).astype(np.float32), book.tables, exact)
     entries = np.empty((table_passes(book.code_bytes), *exact.shape), np.uint8)
     return exact, entries, *kernels.quantize_tables(exact, entries)
 
