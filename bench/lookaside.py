@@ -3,10 +3,10 @@
     python bench/lookaside.py sgd=INDEX clinc=INDEX squad=INDEX --data DATA --out bench/results/<date>-cache/traces.json
 
 Each trace goes query by query through the engine, without a cache and with one of 5, 10 and 20 % of the index's bytes
-on disk. Traces: the dialogues of ``sgd-minilm`` as recorded, and 32 of them at once; the intents of ``clinc-minilm``;
-and questions of ``squad-minilm`` that hop: each next query is the last one moved halfway to one of its two best hits,
-three hops deep (seven queries a question, a session each). ``lru`` is a plain LRU of pages in the same bytes, without
-tables.
+on disk, whose pages are whole, or packed. Traces: the dialogues of ``sgd-minilm`` as recorded, and 32 of them at once;
+the intents of ``clinc-minilm``; and questions of ``squad-minilm`` that hop: each next query is the last one moved
+halfway to one of its two best hits, three hops deep (seven queries a question, a session each). ``lru`` is a plain LRU
+of pages in the same bytes, without tables.
 """
 
 from __future__ import annotations
@@ -111,7 +111,11 @@ def measure(trace: Trace) -> dict[str, Any]:
     with collection.open(trace.index, threads=1) as off:
         disk = off.info()["disk_bytes"]
         expected = off.search(trace.queries, K, recall_target=RECALL)
-    sizes = {f"{share:.0%}": with_cache(trace, plan, int(share * disk), expected) for share in SHARES}
+    sizes = {
+        f"{share:.0%}{' packed' * packed}": with_cache(trace, plan, int(share * disk), packed, expected)
+        for share in SHARES
+        for packed in (False, True)
+    }
     return {
         "queries": len(trace.queries),
         "disk_bytes": disk,
@@ -122,10 +126,10 @@ def measure(trace: Trace) -> dict[str, Any]:
     }
 
 
-def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, expected: Any) -> dict[str, Any]:
+def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, packed: bool, expected: Any) -> dict[str, Any]:
     grades: Counter[str] = Counter()
     read, differing = 0, 0
-    with collection.open(trace.index, threads=1, cache_bytes=n_bytes) as on:
+    with collection.open(trace.index, threads=1, cache_bytes=n_bytes, cache_packed=packed) as on:
         for i, query in enumerate(trace.queries):
             found = on.search(query, K, recall_target=RECALL, session=f"{trace.sessions[i]}")
             grades[found.stats.cache[0]] += 1

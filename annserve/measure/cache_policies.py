@@ -165,7 +165,7 @@ def wtinylfu(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
 def counts(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     """Ask the product's own cache, with so many slots."""
     n_pages = max(asked, default=0) + 1
-    cache = PageCache.of_slots(size, _FRAME_BYTES, n_pages)
+    cache = PageCache.of_pages(size, _FRAME_BYTES, n_pages)
     frame = np.zeros((1, _FRAME_BYTES), np.uint8)
     offsets = np.arange(2)
     misses = 0

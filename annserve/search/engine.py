@@ -27,6 +27,7 @@ from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
 from annserve.lookaside.lookaside import Asked, ScoredPages
 from annserve.metric import METRIC_CODES, queries_to_space
+from annserve.packed.cache import CachePart
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
 from annserve.results import SearchStats
@@ -39,7 +40,6 @@ from annserve.search.overlap import Journey, Pause, carried, no_pause, overlappe
 from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import PageSelection
 from annserve.spares import Spares
-from annserve.storage.cache import PageCache
 from annserve.storage.reader import PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
@@ -76,7 +76,7 @@ class Engine:
         Largest norm of a row, for the index space under inner product.
     chooser : Chooser, optional
         By default the one that the segment's tiers allow.
-    cache : PageCache, optional
+    cache : CachePart, optional
         Of the segment's pages.
     raw_reader : PageReader, optional
         Of raw rows, where the segment keeps some.
@@ -88,7 +88,7 @@ class Engine:
         reader: PageReader,
         norm_max: float,
         chooser: Chooser | None = None,
-        cache: PageCache | None = None,
+        cache: CachePart | None = None,
         raw_reader: PageReader | None = None,
     ) -> None:
         self.segment = segment
@@ -275,14 +275,17 @@ class Engine:
             to_read, places = selection, None
             if self.cache is not None:
                 if asked is None or not asked.proofs_pay:
-                    absent = self.cache.fetch(selection.page_ids, selection.offsets, frames.memory)
+                    absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory)
                 else:
                     chosen, memory = (selection.page_ids, selection.offsets), frames.memory
-                    left, offsets, absent = asked.gather(self.cache, quantized, *chosen, memory)
+                    left, offsets, absent = asked.gather(self.cache.pages, quantized, *chosen, memory)
                     selection = PageSelection(left, offsets)
                 to_read, places = PageSelection(absent.page_ids, absent.offsets), absent.places
             pending = self.reader.start(to_read.page_ids, frames.memory, places)
         try:
+            if self.cache is not None:
+                with clock.stage("score"):
+                    self.cache.unpack(selection.page_ids, absent, frames.memory)
             yield
         finally:
             # Until then the frames are the device's, even where another block's error ends this one.

@@ -53,7 +53,9 @@ def opener_of(config: ServeConfig, threads: int) -> Callable[[Path], Searchable]
     """Give what opens a folder for searching."""
 
     def open_index(folder: Path) -> Searchable:
-        return collection.open(folder, io=config.io, threads=threads, cache_bytes=config.cache)
+        return collection.open(
+            folder, io=config.io, threads=threads, cache_bytes=config.cache, cache_packed=config.cache_packed
+        )
 
     return open_index
 

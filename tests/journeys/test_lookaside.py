@@ -23,6 +23,8 @@ CASES = {
     "ip": ("--metric", "ip"),
     "replicas": ("--codes", "none", "--replicas", "4"),
     "raw rows": ("--rerank", "float32"),
+    "codes": ("--codes", "ram", "--ram", "24B", "--metric", "cosine"),
+    "segments": ("--codes", "ram", "--ram", "24B"),
 }
 
 
@@ -44,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def give(case: str) -> Path:
         if case not in built:
-            options = CASES.get(case, ())
+            options = CASES[case]
             built[case] = build_index(place / "rows.npy", place / case, "--calibration-queries", "200", *options)
             if case == "segments":
                 assert annserve("append", built[case], place / "more.npy", "--threads", 2).code == 0
@@ -66,15 +68,16 @@ def stream(seed: int) -> np.ndarray:
     return np.array(queries)
 
 
-@pytest.mark.parametrize("case", [*CASES, "segments"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("packed", [False, True], ids=["whole", "packed"])
 @pytest.mark.parametrize("cache_bytes", [SMALL, 4 << 20])
-def test_no_bit_of_an_answer_differs_and_fewer_pages_are_read(folder, case, cache_bytes):
+def test_no_bit_of_an_answer_differs_and_fewer_pages_are_read(folder, case, cache_bytes, packed):
     queries = stream(0)
     grades: Counter[str] = Counter()
     read = plain = 0
     with (
         product.open(folder(case), threads=1) as off,
-        product.open(folder(case), threads=1, cache_bytes=cache_bytes) as on,
+        product.open(folder(case), threads=1, cache_bytes=cache_bytes, cache_packed=packed) as on,
     ):
         for i, query in enumerate(queries):
             session = (b"", b"a", b"b")[i % 3]
@@ -98,8 +101,8 @@ def test_batches_are_answered_as_single_queries_are(folder):
     queries = stream(1)
     with product.open(folder("l2"), threads=1) as off:
         expected = off.search(queries, 7)
-    for threads in (1, 3):
-        with product.open(folder("l2"), threads=threads, cache_bytes=SMALL) as on:
+    for threads, packed in ((1, False), (3, False), (3, True)):
+        with product.open(folder("l2"), threads=threads, cache_bytes=SMALL, cache_packed=packed) as on:
             for part in (queries[::3], queries, queries, queries[:0], queries[:1]):
                 found = on.search(part, 7)
                 which = [int(np.flatnonzero((queries == query).all(axis=1))[0]) for query in part]
@@ -182,3 +185,14 @@ def test_sixteen_threads_share_a_cache_and_get_the_answers_without_one(folder):
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_packed_pages_make_room_for_more(folder):
+    """A cache of a few pages, asked for more of them than it holds whole."""
+    queries, n_bytes, read = stream(2), 60 << 10, []
+    for packed in (False, True):
+        with product.open(folder("codes"), threads=1, cache_bytes=n_bytes, cache_packed=packed) as on:
+            found = [on.search(query, 5, bypass_cache=True).stats.pages_read[0] for query in queries]
+            assert on.info()["ram_tiers"]["cache"] <= n_bytes
+        read.append(sum(found))
+    assert read[1] < 0.95 * read[0]

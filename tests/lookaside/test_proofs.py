@@ -49,7 +49,7 @@ class World:
         self, query: np.ndarray, pages: np.ndarray, k: int, held: np.ndarray | None = None, **named: bytes
     ) -> np.ndarray:
         """Say which of the planned pages are left out, where some are held already."""
-        pool, frames = PageCache.of_slots(N_PAGES, 4_096, N_PAGES), aligned_frames(N_PAGES, 4_096)
+        pool, frames = PageCache.of_pages(N_PAGES, 4_096, N_PAGES), aligned_frames(N_PAGES, 4_096)
         offsets = np.array([0, len(pages)])
         if held is not None:
             frames[: len(pages)] = pages.astype(np.uint8)[:, None]

@@ -1,18 +1,19 @@
-"""A page cache as plain as can be: lists of page numbers, counts in a dict, and no contents."""
+"""A page cache as plain as can be: lists of page numbers, counts and units in dicts, and no contents."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-CANDIDATES, COUNT_MAX, FADE_AFTER, RECENT, STEP = 8, 255, 16, 3, 2
+CANDIDATES, COUNT_MAX, FADE_AFTER, RECENT, STEP, MARGIN, UNITS = 8, 255, 16, 3, 2, 3, 16
 
 
 class PlainCache:
-    """Holds the numbers of up to `n_slots` pages."""
+    """Holds the numbers of up to `whole` pages, or of more, up to twice as many, where some are packed."""
 
-    def __init__(self, n_slots: int, n_pages: int) -> None:
-        self.n_slots, self.n_pages = n_slots, n_pages
-        self.least, self.most = max(n_slots // 10, 1), max(int(0.9 * n_slots), 1)
+    def __init__(self, whole: int, n_pages: int) -> None:
+        self.whole, self.n_pages = whole, n_pages
+        self.least, self.most = max(whole // 10, 1), max(int(0.9 * whole), 1)
+        self.units: dict[int, int] = {}
         self.wanted = self.least
         self.window: list[int] = []  # oldest first
         self.main: list[int] = []
@@ -30,7 +31,7 @@ class PlainCache:
             elif page not in self and now:
                 self.wanted = min(self.wanted + STEP, self.most)
         self.asked_in_turn += len(page_ids)
-        if self.asked_in_turn >= self.n_slots:
+        if self.asked_in_turn >= self.whole:
             self.asked_in_turn = 0
             self.turn += 1
         self.asked += len(page_ids)
@@ -42,26 +43,50 @@ class PlainCache:
     def __contains__(self, page: int) -> bool:
         return page in self.window or page in self.main
 
-    def keep(self, page_ids: list[int]) -> None:
+    def keep(self, page_ids: list[int]) -> list[int]:
+        settled: list[int] = []
         for page in page_ids:
             if page not in self:
-                self.make_room()
+                self.make_room(settled)
                 self.window.append(page)
+                self.units[page] = UNITS
+        return settled[: 2 * len(page_ids)]
 
-    def make_room(self) -> None:
-        if len(self.window) + len(self.main) < self.n_slots:
-            if len(self.window) >= self.wanted:
-                self.main.append(self.window.pop(0))
-        elif len(self.window) < self.wanted and len(self.main) > 1:
-            place = self.least_promising()
-            self.main[place] = self.main[-1]
-            self.main.pop()
-        else:
-            while len(self.window) > self.wanted + 1:
-                self.main.append(self.window.pop(0))
-            leaving = self.window.pop(0)
-            if self.main and self.promise(self.main[place := self.least_promising()]) < self.promise(leaving):
-                self.main[place] = leaving
+    def shrink(self, page: int, n_units: int) -> None:
+        if page in self.main:
+            self.units[page] = min(self.units[page], n_units)
+
+    def has_room(self) -> bool:
+        return sum(self.units.values()) + UNITS <= self.whole * UNITS and len(self.units) < 2 * self.whole
+
+    def make_room(self, settled: list[int]) -> None:
+        def settle() -> None:
+            settled.append(self.window[0])
+            self.main.append(self.window.pop(0))
+
+        if self.has_room() and len(self.window) >= self.wanted:
+            settle()
+        while not self.has_room():
+            if len(self.window) < self.wanted and len(self.main) > 1:
+                gone = self.take_from_main(self.least_promising())
+            else:
+                while len(self.window) > self.wanted + 1:
+                    settle()
+                gone = self.window[0]
+                if self.main:
+                    place = self.least_promising()
+                    if self.promise(self.main[place]) + MARGIN < self.promise(gone):
+                        gone = self.take_from_main(place)
+                        settle()
+                if gone in self.window:
+                    self.window.remove(gone)
+            del self.units[gone]
+
+    def take_from_main(self, place: int) -> int:
+        gone, last = self.main[place], self.main.pop()
+        if gone != last:
+            self.main[place] = last
+        return gone
 
     def least_promising(self) -> int:
         places = [(self.hand + step) % len(self.main) for step in range(min(CANDIDATES, len(self.main)))]

@@ -196,10 +196,11 @@ def test_a_segment_that_fails_ends_the_search_and_the_next_one_works(place, quer
             index.search(queries, 5, deadline=time.monotonic() - 1)
 
 
-def test_segments_share_one_page_cache(place, queries):
+@pytest.mark.parametrize("packed", [False, True], ids=["whole", "packed"])
+def test_segments_share_one_page_cache(place, queries, packed):
     with (
         annserve.open(place / "joined", threads=1) as index,
-        annserve.open(place / "joined", threads=1, cache_bytes="400KB") as cached,
+        annserve.open(place / "joined", threads=1, cache_bytes="400KB", cache_packed=packed) as cached,
     ):
         for _ in range(3):
             expected, found = index.search(queries, 5), cached.search(queries, 5, bypass_cache=True)

@@ -35,7 +35,14 @@ def publish(folder: Path, rows: np.ndarray, snapshot: int) -> None:
     (folder / "NEXT").replace(folder / "CURRENT")
 
 
-def open(path: str | Path, *, io: str = "auto", threads: int | None = None, cache_bytes: object = 0) -> FakeCollection:
+def open(
+    path: str | Path,
+    *,
+    io: str = "auto",
+    threads: int | None = None,
+    cache_bytes: object = 0,
+    cache_packed: bool = False,
+) -> FakeCollection:
     return FakeCollection(Path(path))
 
 
