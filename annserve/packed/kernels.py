@@ -35,8 +35,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annserve.kernels.bits import trailing_zeros
 from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.packed.rice_kernels import (
+    best_low_bits,
+    fold,
+    read_planes,
+    read_words,
+    unfold,
+    write_planes,
+    write_words,
+)
 
 #: Set in the flags of a packed page's header, which no page of a file has: that it is packed, and that its ids take
 #: 4 bytes.
@@ -45,8 +53,6 @@ PACKED, NARROW_IDS = 0x4000, 0x8000
 GAIN_OF_SCALE, GAIN_ONE, GAIN_KEPT = 0, 1, 2
 _HEADER_BYTES = 16
 _COUNT_AT, _FLAGS_AT = 8, 10
-#: Values of `b`.
-_LOW_BITS = 8
 
 
 class Facts(NamedTuple):
@@ -198,99 +204,6 @@ def _best_gain(predicted, row, low):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _fold(row, guesses, rests):  # type: ignore[no-untyped-def]
-    """Fold the differences between elements and their predictions."""
-    for d in range(row.shape[0]):
-        apart = np.int32(np.int8(np.uint8(row[d] - guesses[d])))
-        rests[d] = np.uint8((apart << 1) ^ (apart >> 31))
-
-
-@inline_kernel
-def _unfold(rests, guesses, row):  # type: ignore[no-untyped-def]
-    for d in range(row.shape[0]):
-        folded = np.int32(rests[d])
-        row[d] = np.uint8(np.int32(guesses[d]) + ((folded >> 1) ^ -(folded & 1)))
-
-
-@inline_kernel
-def _best_low_bits(rests):  # type: ignore[no-untyped-def]
-    """Give the number of low bits that takes the fewest bits in all, and how many bits rests take then."""
-    chosen, least, bits = 0, np.int64(1) << 40, np.int64(0)
-    for b in range(_LOW_BITS):
-        total = np.int32(0)
-        for d in range(rests.shape[0]):
-            total += np.int32(rests[d] >> np.uint8(b))
-        size = np.int64(total) + b * rests.shape[0]
-        if size < least:
-            chosen, least, bits = b, size, np.int64(total)
-    return chosen, bits + rests.shape[0]
-
-
-@inline_kernel
-def _write_planes(rests, b, packed, at):  # type: ignore[no-untyped-def]
-    """Move b low bits of each element to planes, leave its rest."""
-    width = rests.shape[0] >> 3
-    for plane in range(b):
-        out = packed[at + plane * width : at + (plane + 1) * width]
-        out[:] = 0
-        for t in range(8):
-            some = rests[t * width : (t + 1) * width]
-            for j in range(width):
-                out[j] |= ((some[j] >> np.uint8(plane)) & np.uint8(1)) << np.uint8(t)
-    for d in range(rests.shape[0]):
-        rests[d] >>= np.uint8(b)
-
-
-@inline_kernel
-def _read_planes(packed, at, b, rests):  # type: ignore[no-untyped-def]
-    """Put an element's low bits under its rest."""
-    width = rests.shape[0] >> 3
-    for d in range(rests.shape[0]):
-        rests[d] <<= np.uint8(b)
-    for plane in range(b):
-        some = packed[at + plane * width : at + (plane + 1) * width]
-        for t in range(8):
-            out = rests[t * width : (t + 1) * width]
-            for j in range(width):
-                out[j] |= ((some[j] >> np.uint8(t)) & np.uint8(1)) << np.uint8(plane)
-
-
-@inline_kernel
-def _write_words(rests, n_rows, words):  # type: ignore[no-untyped-def]
-    """Write each rest as zeros and a one."""
-    word, place, filled = np.int64(0), np.int64(0), np.uint64(0)
-    for row in range(n_rows):
-        for d in range(rests.shape[1]):
-            place += np.int64(rests[row, d])
-            while place >= 64:
-                words[word] = filled
-                word, filled, place = word + 1, np.uint64(0), place - 64
-            filled |= np.uint64(1) << np.uint64(place)
-            place += 1
-    while place > 0:
-        words[word] = filled
-        word, filled, place = word + 1, np.uint64(0), place - 64
-
-
-@inline_kernel
-def _read_words(words, n_rows, rests):  # type: ignore[no-untyped-def]
-    """Find each rest by the next bit that is set."""
-    flat = rests.reshape(-1)
-    n, found, before, base = n_rows * rests.shape[1], np.int64(0), np.int64(-1), np.int64(0)
-    for word in words:
-        left = np.uint64(word)
-        while left != 0 and found < n:
-            place = base + trailing_zeros(left)
-            flat[found] = np.uint8(place - before - 1)
-            left &= left - np.uint64(1)
-            before = place
-            found += 1
-        if found == n:
-            break
-        base += 64
-
-
-@inline_kernel
 def _u16_at(array, at):  # type: ignore[no-untyped-def]
     return np.int64(array[at]) | np.int64(array[at + 1]) << 8
 
@@ -346,8 +259,8 @@ def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
         start = facts.rows_offset + row * dim
         rests = scratch.rests[row]
         rests[dim:] = 0
-        _fold(page[start : start + dim], scratch.guesses[row], rests)
-        b, more = _best_low_bits(rests)
+        fold(page[start : start + dim], scratch.guesses[row], rests)
+        b, more = best_low_bits(rests)
         out[at_low + row] = b
         bits += more
         at += b * (width >> 3)
@@ -369,10 +282,10 @@ def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
         at = at_low + n_rows
         for row in range(n_rows):
             b = np.int64(out[at_low + row])
-            _write_planes(scratch.rests[row], b, out, at)
+            write_planes(scratch.rests[row], b, out, at)
             at += b * (width >> 3)
         out[at:at_words] = 0
-        _write_words(scratch.rests, n_rows, out[at_words:size].view(np.uint64))
+        write_words(scratch.rests, n_rows, out[at_words:size].view(np.uint64))
     else:
         size = len(page)
     return size
@@ -396,14 +309,14 @@ def _read(facts, scratch, page, n_rows, id_bytes, at_factors, at_low):  # type: 
     at = at_low + n_rows
     for row in range(n_rows):
         at += np.int64(packed[at_low + row]) * (width >> 3)
-    _read_words(packed[(at + 7) & ~7 :].view(np.uint64), n_rows, scratch.rests)
+    read_words(packed[(at + 7) & ~7 :].view(np.uint64), n_rows, scratch.rests)
     at = at_low + n_rows
     for row in range(n_rows):
         b = np.int64(packed[at_low + row])
-        _read_planes(packed, at, b, scratch.rests[row])
+        read_planes(packed, at, b, scratch.rests[row])
         at += b * (width >> 3)
         start = facts.rows_offset + row * dim
-        _unfold(scratch.rests[row], scratch.guesses[row], page[start : start + dim])
+        unfold(scratch.rests[row], scratch.guesses[row], page[start : start + dim])
 
 
 @kernel

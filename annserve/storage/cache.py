@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
-from annserve.storage import cache_kernels
+from annserve.storage import cache_kernels, keep_kernels
 from annserve.storage.pagefile import aligned_frames
 
 #: Slots of the window, as a share of all: at first and at least, and at most. Of dialogues, 0.05 to 0.2 find as much,
@@ -168,7 +168,7 @@ class PageCache:
             Pages of the index that came to stay: `copied`, packed and `shrunk`, they leave room for others.
         """
         settled = np.empty(2 * len(page_ids), np.uint32)
-        n_settled = cache_kernels.keep_pages(*self.views, page_ids, places, frames, settled)
+        n_settled = keep_kernels.keep_pages(*self.views, page_ids, places, frames, settled)
         return settled[:n_settled]
 
     def copied(self, page_ids: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
@@ -190,7 +190,7 @@ class PageCache:
         sizes : (p,) int64
             Bytes that count of each frame.
         """
-        cache_kernels.shrink_pages(self._memory, self._bytes, page_ids, frames, sizes)
+        keep_kernels.shrink_pages(self._memory, self._bytes, page_ids, frames, sizes)
 
 
 def _bytes_of(whole: int, page_bytes: int, n_pages: int) -> int:

@@ -1,4 +1,4 @@
-"""The page cache's loops: look pages up and copy them out; take pages in, and decide which make room.
+"""The page cache's tables, and its loops that look pages up and copy them out; `keep_kernels` takes pages in.
 
 Memory is dealt in units, a sixteenth of a page each. A page that is held has a slot, and its bytes lie in a chain of
 units: all sixteen, or fewer where somebody packs it.
@@ -22,23 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.memory import copy_bytes, fence, load_acquire, store_release, try_lock
+from annserve.kernels.memory import copy_bytes, fence, load_acquire
 
 #: A page that isn't held.
 ABSENT = -1
-#: Pages of the main part that are compared when one must go.
-_CANDIDATES = 8
 _COUNT_MAX = 255
 #: Counts are halved when pages have been asked for so often on average, so that old fame fades.
 _FADE_AFTER = 16
-#: What a page that was asked for lately is worth beside its count: 3 rather than nothing takes a 20th of the misses
-#: off a stream of 32 dialogues at once; 10 costs others as much.
-RECENT = 3
-#: What a page must promise beside what another does to take its place: packing it costs time. 3 rather than nothing
-#: saves three in five, and no stream misses a 100th more.
-MARGIN = 3
 #: Pages asked for are dealt into turns of as many as a cache holds whole. Lately is in this turn or the last.
-_TURN_BITS = 15
+TURN_BITS = 15
 
 # Words of `state`.
 N_USED = 0  # slots that hold a page
@@ -147,7 +139,8 @@ def opened(memory, tables):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _version_at(tables, slot):  # type: ignore[no-untyped-def]
+def version_at(tables, slot):  # type: ignore[no-untyped-def]
+    """Give the address of a slot's version."""
     return np.int64(tables.versions.ctypes.data) + 4 * np.int64(slot)
 
 
@@ -177,7 +170,7 @@ def asked_for(tables, n_pages):  # type: ignore[no-untyped-def]
     state[TURN_ASKED] += n_pages
     if state[TURN_ASKED] >= len(tables.memory) // PAGE_UNITS:
         state[TURN_ASKED] = 0
-        state[TURN] = (state[TURN] + 1) & ((1 << _TURN_BITS) - 1)
+        state[TURN] = (state[TURN] + 1) & ((1 << TURN_BITS) - 1)
     state[N_ASKED] += n_pages
     if state[N_ASKED] >= _FADE_AFTER * len(counts):
         state[N_ASKED] = 0
@@ -186,7 +179,7 @@ def asked_for(tables, n_pages):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _copy_units(tables, slot, frame, inwards):  # type: ignore[no-untyped-def]
+def copy_units(tables, slot, frame, inwards):  # type: ignore[no-untyped-def]
     """Copy a slot's units to a frame, or a frame to them; outwards, the chain may be changing meanwhile."""
     n_bytes = tables.memory.shape[1]
     unit = np.int64(tables.first_of[slot])
@@ -208,12 +201,12 @@ def copy_out(tables, page, frame):  # type: ignore[no-untyped-def]
     slot = tables.slot_of[page]
     if slot == ABSENT:
         return False
-    before = load_acquire(_version_at(tables, slot))
+    before = load_acquire(version_at(tables, slot))
     if before & np.uint32(1) or tables.page_of[slot] != np.uint32(page):
         return False
-    _copy_units(tables, slot, frame, False)
+    copy_units(tables, slot, frame, False)
     fence()
-    return load_acquire(_version_at(tables, slot)) == before
+    return load_acquire(version_at(tables, slot)) == before
 
 
 @kernel
@@ -262,191 +255,6 @@ def fetch_pages(
     return n_absent
 
 
-@inline_kernel
-def _promise(tables, slot):  # type: ignore[no-untyped-def]
-    """Say how much the page in a slot is to be expected back."""
-    page = tables.page_of[slot]
-    age = (tables.state[TURN] - np.int64(tables.turns[page])) & ((1 << _TURN_BITS) - 1)
-    return np.int64(tables.counts[page]) + (RECENT if age <= 1 else 0)
-
-
-@inline_kernel
-def _least_promising(tables):  # type: ignore[no-untyped-def]
-    """Give the place of the least promising of a few pages of the main part, and its promise; -1 if it is empty."""
-    main, state = tables.main, tables.state
-    n_main = state[N_MAIN]
-    chosen, least = np.int64(-1), np.int64(0)
-    for step in range(min(_CANDIDATES, n_main)):
-        place = (state[MAIN_HAND] + step) % n_main
-        promise = _promise(tables, main[place])
-        if chosen < 0 or promise < least:
-            chosen, least = place, promise
-    if n_main > 0:
-        state[MAIN_HAND] = (state[MAIN_HAND] + _CANDIDATES) % n_main
-    return chosen, least
-
-
-@inline_kernel
-def _leave_window(tables):  # type: ignore[no-untyped-def]
-    """Take the window's oldest slot out of it."""
-    state, window = tables.state, tables.window
-    slot = window[state[WINDOW_HEAD]]
-    state[WINDOW_HEAD] = (state[WINDOW_HEAD] + 1) % len(window)
-    state[N_WINDOW] -= 1
-    tables.in_window[slot] = np.uint8(0)
-    return slot
-
-
-@inline_kernel
-def _to_main(tables, slot, settled):  # type: ignore[no-untyped-def]
-    """Let a page stay that has left the window."""
-    state = tables.state
-    tables.main[state[N_MAIN]] = slot
-    state[N_MAIN] += 1
-    if state[N_SETTLED] < len(settled):
-        settled[state[N_SETTLED]] = tables.page_of[slot]
-        state[N_SETTLED] += 1
-
-
-@inline_kernel
-def _give_units(tables, slot, n_kept):  # type: ignore[no-untyped-def]
-    """Free what a slot has beyond so many units."""
-    state, next_of = tables.state, tables.next_of
-    unit = before = np.int64(-1)
-    unit = np.int64(tables.first_of[slot])
-    for _ in range(n_kept):
-        before, unit = unit, np.int64(next_of[unit])
-    first = unit
-    while unit >= 0:
-        last, unit = unit, np.int64(next_of[unit])
-        if unit < 0:
-            next_of[last] = state[FREE_UNIT]
-    state[FREE_UNIT] = first
-    state[N_FREE_UNITS] += tables.units_of[slot] - n_kept
-    tables.units_of[slot] = n_kept
-    if before >= 0:
-        next_of[before] = -1
-
-
-@inline_kernel
-def _take_units(tables, slot):  # type: ignore[no-untyped-def]
-    """Give a slot the units of a whole page."""
-    state, next_of = tables.state, tables.next_of
-    first = last = state[FREE_UNIT]
-    for _ in range(PAGE_UNITS - 1):
-        last = np.int64(next_of[last])
-    state[FREE_UNIT] = next_of[last]
-    state[N_FREE_UNITS] -= PAGE_UNITS
-    next_of[last] = -1
-    tables.first_of[slot] = first
-    tables.units_of[slot] = PAGE_UNITS
-
-
-@inline_kernel
-def _write_begins(tables, slot):  # type: ignore[no-untyped-def]
-    version = load_acquire(_version_at(tables, slot))
-    store_release(_version_at(tables, slot), np.uint32(version + np.uint32(1)))
-    fence()
-
-
-@inline_kernel
-def _write_ends(tables, slot):  # type: ignore[no-untyped-def]
-    version = load_acquire(_version_at(tables, slot))
-    store_release(_version_at(tables, slot), np.uint32(version + np.uint32(1)))
-
-
-@inline_kernel
-def _evict(tables, settled):  # type: ignore[no-untyped-def]
-    """Forget a page: of the main part while the window is short, else what leaves the window, or less promising."""
-    main, state = tables.main, tables.state
-    if state[N_WINDOW] < state[WINDOW_WANTED] and state[N_MAIN] > 1:
-        place, _ = _least_promising(tables)
-        slot = main[place]
-        state[N_MAIN] -= 1
-        main[place] = main[state[N_MAIN]]
-    else:
-        while state[N_WINDOW] > state[WINDOW_WANTED] + 1:
-            _to_main(tables, _leave_window(tables), settled)
-        slot = _leave_window(tables)
-        place, least = _least_promising(tables)
-        if place >= 0 and least + MARGIN < _promise(tables, slot):
-            stays, slot = slot, main[place]
-            state[N_MAIN] -= 1
-            main[place] = main[state[N_MAIN]]
-            _to_main(tables, stays, settled)
-    tables.slot_of[tables.page_of[slot]] = ABSENT
-    _write_begins(tables, slot)
-    _give_units(tables, slot, 0)
-    _write_ends(tables, slot)
-    tables.first_of[slot] = state[FREE_SLOT]
-    state[FREE_SLOT] = slot
-    state[N_USED] -= 1
-    state[EVICTIONS] += 1
-
-
-@inline_kernel
-def _make_room(tables, settled):  # type: ignore[no-untyped-def]
-    """Give a slot with the units of a whole page, as the window's newest."""
-    state = tables.state
-    if state[FREE_SLOT] >= 0 and state[N_FREE_UNITS] >= PAGE_UNITS and state[N_WINDOW] >= state[WINDOW_WANTED]:
-        _to_main(tables, _leave_window(tables), settled)
-    while state[FREE_SLOT] < 0 or state[N_FREE_UNITS] < PAGE_UNITS:
-        _evict(tables, settled)
-    slot = np.int32(state[FREE_SLOT])
-    state[FREE_SLOT] = tables.first_of[slot]
-    _take_units(tables, slot)
-    tables.window[(state[WINDOW_HEAD] + state[N_WINDOW]) % len(tables.window)] = slot
-    state[N_WINDOW] += 1
-    state[N_USED] += 1
-    tables.in_window[slot] = np.uint8(1)
-    return slot
-
-
-@kernel
-def keep_pages(
-    memory: npt.NDArray[np.uint8],
-    bytes_: npt.NDArray[np.uint8],
-    first: int,
-    page_ids: npt.NDArray[np.uint32],
-    places: npt.NDArray[np.int64],
-    frames: npt.NDArray[np.uint8],
-    settled: npt.NDArray[np.uint32],
-) -> int:
-    """Take pages in, each into the window first, unless somebody else is about to; give how many came to stay.
-
-    Parameters
-    ----------
-    memory, bytes_ : see ``opened``  # IN, OUT
-    first : int
-        Added to page ids.
-    page_ids : (p,) uint32  # IN
-        Repeats, and pages that another thread took in meanwhile, are passed over.
-    places : (p,) int64  # IN
-        Frame of each.
-    frames : (f, page_bytes) uint8  # IN
-    settled : (m,) uint32  # OUT
-        Pages of the index that left the window for the main part, which packing pays for; no more than there is room.
-    """
-    tables = opened(memory, bytes_)
-    key = np.int64(tables.state.ctypes.data) + 8 * KEY
-    if not try_lock(key):
-        return 0
-    tables.state[N_SETTLED] = 0
-    for i in range(len(page_ids)):
-        page = np.int64(page_ids[i]) + first
-        if tables.slot_of[page] != ABSENT:
-            continue
-        slot = _make_room(tables, settled)
-        _write_begins(tables, slot)
-        _copy_units(tables, slot, frames[places[i]], True)
-        tables.page_of[slot] = np.uint32(page)
-        _write_ends(tables, slot)
-        tables.slot_of[page] = slot
-    n_settled = tables.state[N_SETTLED]
-    store_release(key, np.uint32(0))
-    return n_settled
-
-
 @kernel
 def copy_pages(
     memory: npt.NDArray[np.uint8],
@@ -470,38 +278,3 @@ def copy_pages(
             page_ids[n_held] = page_ids[i]
             n_held += 1
     return n_held
-
-
-@kernel
-def shrink_pages(
-    memory: npt.NDArray[np.uint8],
-    bytes_: npt.NDArray[np.uint8],
-    page_ids: npt.NDArray[np.uint32],
-    frames: npt.NDArray[np.uint8],
-    sizes: npt.NDArray[np.int64],
-) -> None:
-    """Put packed pages of the index in place of whole ones, unless somebody else writes.
-
-    Parameters
-    ----------
-    memory, bytes_ : see ``opened``  # IN, OUT
-    page_ids : (p,) uint32  # IN
-        Pages that went, or came anew, meanwhile are passed over.
-    frames : (p, page_bytes) uint8  # IN
-    sizes : (p,) int64  # IN
-        Bytes that count of each frame.
-    """
-    tables = opened(memory, bytes_)
-    key = np.int64(tables.state.ctypes.data) + 8 * KEY
-    if not try_lock(key):
-        return
-    unit_bytes = memory.shape[1]
-    for i in range(len(page_ids)):
-        slot, n_units = tables.slot_of[page_ids[i]], (sizes[i] + unit_bytes - 1) // unit_bytes
-        if slot == ABSENT or tables.in_window[slot] != 0 or n_units >= tables.units_of[slot]:
-            continue
-        _write_begins(tables, slot)
-        _give_units(tables, slot, n_units)
-        _copy_units(tables, slot, frames[i], True)
-        _write_ends(tables, slot)
-    store_release(key, np.uint32(0))
