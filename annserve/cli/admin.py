@@ -197,7 +197,7 @@ def _followed(admin: AdminClient, job: JobStatus) -> JobStatus:
     """Show the stages of a job as they go by; give it once it has ended."""
     show, stage, begun = Progress(), "", 0.0
     for now in admin.watch(job.job_id):
-        if now.stage != stage:
+        if now.stage and now.stage != stage:
             if stage:
                 show(StageFinished(stage, time.monotonic() - begun))
             stage, begun = now.stage, time.monotonic()

@@ -77,7 +77,7 @@ def result_of(response: search_pb2.SearchResponse, n_queries: int) -> SearchResu
             **counts,
             stage_seconds=dict(stats.stage_seconds),
             seconds=stats.seconds,
-            grades=np.array([grade if grade < len(GRADES) else 0 for grade in stats.cache], np.uint8),
+            grades=np.array([grade if 0 <= grade < len(GRADES) else 0 for grade in stats.cache], np.uint8),
         ),
         truncated=np.array(stats.truncated, np.bool_),
     )

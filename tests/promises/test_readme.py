@@ -64,6 +64,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not all(map(shutil.which, ("openssl", "curl"))), reason="needs openssl and curl")
 def test_what_the_readme_says_runs_in_its_order(folder):
     """Bash and Python blocks in one folder; a server that one of them starts answers the ones after it."""
