@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annserve.lookaside import near_kernels, store_kernels
+from annserve.lookaside import answer_kernels, near_kernels, store_kernels
 from annserve.lookaside.gather_kernels import gather_pages
 from annserve.lookaside.near_kernels import RING
 from annserve.lookaside.store import empty_store
@@ -130,7 +130,7 @@ class Lookaside:
         """
         kind = self._kind(tenant, session, k, recall_target, queries.dtype.char)
         asked = Asked.of(kind, len(queries))
-        asked.n_found, asked.proofs_pay = store_kernels.find_answers(
+        asked.n_found, asked.proofs_pay = answer_kernels.find_answers(
             self.memory, queries, kind.marks, k, asked.keys, asked.ids, asked.distances, asked.found, asked.grades
         )
         if approximate_cosine is not None and asked.n_found < len(queries):

@@ -26,6 +26,7 @@ import numpy as np
 
 from annserve.kernels.distance import dot_and_norm
 from annserve.kernels.jit import inline_kernel, kernel
+from annserve.lookaside.ring_kernels import append, name_owner, note, seen_before
 from annserve.lookaside.store_kernels import (
     HOT,
     IDS,
@@ -39,6 +40,7 @@ from annserve.lookaside.store_kernels import (
     NEAR_REACH,
     NEAR_SCALE,
     NEAR_TURN,
+    OWNER,
     PAGES,
     PAGES_SAVED,
     PAYS,
@@ -46,13 +48,11 @@ from annserve.lookaside.store_kernels import (
     SCOPE,
     SPARED,
     TRIALS,
-    append,
     lock,
     near_offset,
     near_words,
     opened,
     place_of,
-    seen_before,
     still_there,
     unlock,
 )
@@ -334,12 +334,13 @@ def remember(  # type: ignore[no-untyped-def]
     if not lock(store):
         return False
     metric, norm_max = store.header[METRIC], store.norm_max[0]
-    k, dim = ids.shape[1], queries.shape[1]
+    k, dim, turn = ids.shape[1], queries.shape[1], first // RING
+    owner = np.int64(scope % np.uint64(store.active.shape[1]))
     totals = store.totals
     for i in range(keys.shape[0]):
         pages_taken = pages_read[i] + pages_cached[i]
         if seen_before(store, keys[i]):
-            append(store, HOT, keys[i], np.uint64(0), pages_taken, ids[i], distances[i], 0)
+            append(store, HOT, keys[i], np.uint64(0), pages_taken, ids[i], distances[i], 0, 0)
         begin, end = offsets[i], offsets[i + 1]
         totals[NEAR_KEPT] += 1
         if totals[NEAR_KEPT] >= 4 * TRIALS:
@@ -348,7 +349,8 @@ def remember(  # type: ignore[no-untyped-def]
         spared = totals[NEAR_KEPT] >= TRIALS and totals[NEAR_PAID] * PAYS < totals[NEAR_KEPT]
         whole = not (spared and totals[NEAR_KEPT] % SPARED)
         extra = near_words(dim, end - begin) if whole else 0
-        position = append(store, RECENT, keys[i], scope, pages_taken, ids[i], distances[i], extra)
+        note(store, owner, near_offset(k) + extra)
+        position = append(store, RECENT, keys[i], scope, pages_taken, ids[i], distances[i], extra, owner)
         if position < 0 or not whole:
             continue
         at = place_of(store, RECENT, position)
@@ -366,9 +368,9 @@ def remember(  # type: ignore[no-untyped-def]
             nearest[begin:end],
         )
         store.words[at + NEAR] = end - begin
-        turn = first // RING
         place = first + store.near_next[turn] % (stop - first)
         store.near_next[turn] += 1
+        store.words[at + OWNER] = name_owner(owner, place)
         store.near_positions[place] = position
         store.near_scopes[place] = scope
         store.sketches[place] = sketch_of(queries[i], store.lots)

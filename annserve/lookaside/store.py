@@ -16,9 +16,9 @@ BYTES_LEAST = 16_384
 #: Of the bytes, in sixteenths: answers that were asked for twice, queries of late; the rest are tables.
 _HOT_SHARE, _RECENT_SHARE = 9, 4
 #: Bytes of an answer of ten, and of a place in the table.
-_ANSWER_BYTES, _PLACE_BYTES = 168, 17
+_ANSWER_BYTES, _PLACE_BYTES = 176, 17
 _NEAR_PLACE_BYTES = 24
-_RINGS_MAX = 256
+_RINGS_MAX, _OWNERS_MAX = 256, 1_024
 #: Pages that an entry remembers on average, to tell how many queries of late there is room for.
 _PAGES_TYPICAL = 8
 
@@ -48,8 +48,9 @@ def empty_store(n_bytes: int, spec: IndexSpec, norm_max: float) -> npt.NDArray[n
     n_recent = max(8 * recent_words // entry_bytes, 1)
     # A ring for a session, or for several that share it; and one for queries of no session.
     n_rings = min(max(n_recent // RING, 1), _RINGS_MAX)
+    n_owners = min(max(n_recent, 16), _OWNERS_MAX)
     n_near = n_rings * RING + min(n_recent, _RINGS_MAX * RING)
-    near_bytes = n_near * _NEAR_PLACE_BYTES + 8 * (n_rings + 1)
+    near_bytes = n_near * _NEAR_PLACE_BYTES + 8 * (n_rings + 1) + 8 * n_owners
     left = n_bytes - 8 * (hot_words + recent_words) - near_bytes
     n_places = 8 * (hot_words + recent_words) // _ANSWER_BYTES
     n_places = max(min(n_places, left * 3 // 4 // _PLACE_BYTES) // store_kernels.WAYS, 1) * store_kernels.WAYS
@@ -60,6 +61,7 @@ def empty_store(n_bytes: int, spec: IndexSpec, norm_max: float) -> npt.NDArray[n
         store_kernels.N_NEAR: n_near,
         store_kernels.N_RINGS: n_rings + 1,
         store_kernels.N_GHOSTS: n_ghosts,
+        store_kernels.N_OWNERS: n_owners,
     }
     sections = 8 * (hot_words + recent_words) + near_bytes + n_places * _PLACE_BYTES + 4 * n_ghosts
     memory = np.zeros(8 * store_kernels.HEADER + lots.nbytes + sections, np.uint8)

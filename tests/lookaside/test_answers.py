@@ -99,6 +99,42 @@ def test_a_million_sessions_take_no_more_memory_than_one():
     assert cache.ram_bytes == before <= 100_000
 
 
+def test_a_flood_of_one_session_leaves_the_others_what_they_asked_lately():
+    """Of two sessions that ask one query for a hundred of a third, what they asked first is answered to the end."""
+    cache = Lookaside(200_000, SPEC)
+    flood, *quiet = sessions_of_their_own(cache, 3)
+    asked = [np.arange(8, dtype=np.float32)[:, None] + np.full(4, 100 * turn, np.float32) for turn in (1, 2)]
+    for name, queries in zip(quiet, asked):
+        keep(cache, queries, 10, session=name)
+    for i in range(2_000):
+        keep(cache, np.full((1, 4), 1_000 + i, np.float32), 10, session=flood)
+        if i % 100 == 0:
+            for turn, name in enumerate(quiet):
+                keep(cache, np.full((1, 4), -2 * i - turn - 1, np.float32), 10, session=name)
+    assert cache.counts["evictions"] > 1_500
+    for name, queries in zip(quiet, asked):
+        assert cache.ask(queries, 10, 0.95, session=name).n_found == 8
+
+
+def sessions_of_their_own(cache: Lookaside, count: int) -> list[bytes]:
+    """Give names of sessions of which no two share a number."""
+    found: dict[int, bytes] = {}
+    for i in range(1_000):
+        name = b"%d" % i
+        marks = cache._kind(b"", name, 10, 0.95, "f").marks
+        found.setdefault(int(marks[2] % np.uint64(cache.store.active.shape[1])), name)
+    return list(found.values())[:count]
+
+
+def test_a_flood_of_a_thousand_sessions_takes_one_that_asks_no_more_its_place():
+    cache = Lookaside(200_000, SPEC)
+    old = np.full((1, 4), 0.5, np.float32)
+    keep(cache, old, 10, session=b"a")
+    for i in range(3_000):
+        keep(cache, np.full((1, 4), 1_000 + i, np.float32), 10, session=b"%d" % i)
+    assert cache.ask(old, 10, 0.95, session=b"a").n_found == 0
+
+
 def test_an_answer_too_large_for_the_cache_is_not_kept():
     cache = Lookaside(BYTES_LEAST, SPEC)
     query = np.ones((1, 4), np.float32)
@@ -148,7 +184,7 @@ def test_who_finds_the_key_taken_goes_without_and_does_not_wait():
 
 def test_records_lie_where_their_picture_says():
     """The words of a record are counted once, in the module's docstring."""
-    assert store_kernels.near_offset(10) == 6 + 10 + 5
+    assert store_kernels.near_offset(10) == 7 + 10 + 5
     assert store_kernels.near_words(384, 6) == 5 + 48 + 6
 
 
