@@ -12,7 +12,7 @@ from typing import Any
 
 from annserve.audit import Auditor, Finding, together
 from annserve.audit.exact import Measurable
-from annserve.catalog.catalog import Catalog
+from annserve.catalog.catalog import Catalog, Standing
 from annserve.catalog.schedule import Scheduler
 from annserve.confidence import RecallSums
 from annserve.watch.metrics import meter
@@ -53,7 +53,12 @@ def auditor_of(
         meter(name).audited(audited)
         on_found(name, auditor.found(name))
 
+    def noted(standing: Standing) -> None:
+        if standing.gone:  # another one of its name begins anew
+            auditor.forget(standing.name)
+
     auditor = Auditor(pin, give_way=scheduler.give_way, share=share, adjust=adjust, on_found=found)
+    catalog.listen(noted)
     return auditor
 
 

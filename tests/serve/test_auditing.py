@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import fake
 import numpy as np
 import pytest
 
 from annserve.audit import Finding, of_all_targets
-from annserve.catalog.auditing import found_by_all
-from annserve.catalog.catalog import Standing, State, Version
+from annserve.catalog.auditing import auditor_of, found_by_all
+from annserve.catalog.catalog import Catalog, Standing, State, Version
 from annserve.confidence import RecallSums, recall_bounds
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.shown import collections_of
@@ -71,3 +74,16 @@ def test_where_nothing_was_audited_nothing_is_claimed(run):
     worker(run, 0)
     (shown,) = collections_of(told_by_all(run, 2))
     assert shown["recall"] is None
+
+
+def test_a_collection_that_was_removed_leaves_nothing_to_another_one_of_its_name(photos):
+    """Whose versions are counted from 1, too."""
+    catalog, served = Catalog(), fake.open(photos)
+    auditor = auditor_of(catalog, SimpleNamespace(give_way=lambda seconds: True), share=0.5)
+    catalog.serve("photos", served)
+    queries = np.zeros((4, 24), np.float32)
+    auditor.observe("photos", 1, queries, 0.9, served.search(queries, 5))
+    assert auditor.audit("photos") == 4
+    assert auditor.found("photos")[0].sums.queries == 4
+    catalog.remove("photos")
+    assert (auditor.found("photos"), auditor.live_queries("photos", 9)) == ([], [])
