@@ -89,8 +89,11 @@ def patient(
     return wrap(taking, request_deserializer=None, response_serializer=handler.response_serializer)
 
 
-def patient_as_is(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-    """Give the handler of a method that isn't ours, of small messages; noise that it is sent makes no line of a log."""
+def patient_as_is(handler: Any, pool: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """Give the handler of a method that isn't ours, of small messages; noise that it is sent makes no line of a log.
+
+    It has the threads of a pool, if one is given.
+    """
     own, decode = handler.unary_stream or handler.unary_unary, handler.request_deserializer
 
     def behavior(message: bytes, context: grpc.ServicerContext, *more: Any) -> Any:
@@ -102,9 +105,9 @@ def patient_as_is(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
             refusal = grpc.StatusCode.UNIMPLEMENTED, "this server doesn't offer that"
         return context.abort(*refusal)
 
-    for name in ("experimental_non_blocking", "experimental_thread_pool"):
-        if hasattr(own, name):
-            setattr(behavior, name, getattr(own, name))
+    if hasattr(own, "experimental_non_blocking"):
+        behavior.experimental_non_blocking = own.experimental_non_blocking  # type: ignore[attr-defined]
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
 
     def missing(context: grpc.ServicerContext) -> Any:
         return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call brought no message")

@@ -89,7 +89,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         if handler is None:
             return None
         if not method.startswith(OURS):
-            return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler)
+            return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler, pool)
         call = Call(method, metadata, caller.name, caller.key_id, self._when(method))
         decode = handler.request_deserializer
         behavior: Any = _answer(handler, decode, call)

@@ -45,8 +45,8 @@ from annserve.watch.metrics import declare_methods
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-#: Threads for health, reflection and admin calls.
-SIDE_THREADS = 64
+#: Threads for admin calls, and for probes of health, which anybody may begin and leave half said.
+SIDE_THREADS, HEALTH_THREADS = 64, 32
 #: Calls running and waiting; gRPC itself refuses further ones.
 CALLS_MAX = 2_048
 #: Calls that gRPC holds before this process has seen them; beyond it begins to end some, without asking anyone here.
@@ -128,12 +128,14 @@ class Server:
         self._stream_pool = CallPool(STREAMS_MAX, "stream")
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
         self._long_pool = ThreadPoolExecutor(LONG_THREADS, "long")
+        self._health_pool = CallPool(HEALTH_THREADS, "health")
         pools = {
             f"/{SEARCH}/Search": self._search_pool,
             f"/{SEARCH}/SearchStream": self._stream_pool,
             f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": self._stream_pool,
             **dict.fromkeys((f"/{SEARCH}/MeasureRecall", f"/{ADMIN}/WatchJob"), self._long_pool),
             f"/{ADMIN}/PublishVersion": self._long_pool,
+            **dict.fromkeys((f"/{health.SERVICE_NAME}/{name}" for name in ("Check", "Watch")), self._health_pool),
         }
         self._health = Health()
         self._server = grpc.server(
@@ -213,7 +215,7 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._server.stop(self._grace_seconds).wait()
         self.scheduler.close()
-        for pool in (self._search_pool, self._stream_pool, self._long_pool, self._side_pool):
+        for pool in (self._search_pool, self._stream_pool, self._long_pool, self._health_pool, self._side_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Server:
