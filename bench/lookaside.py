@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 from annserve import collection
 from annserve.measure.cache_policies import belady, lru
 from annserve.measure.cache_trace import CacheTrace, record_trace
-from annserve.results import GRADES
+from annserve.results import GRADES, SearchResult
 
 K, RECALL = 10, 0.95
 SHARES = (0.05, 0.1, 0.2)
@@ -129,9 +131,15 @@ def measure(trace: Trace) -> dict[str, Any]:
 def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, packed: bool, expected: Any) -> dict[str, Any]:
     grades: Counter[str] = Counter()
     read, differing = 0, 0
-    with collection.open(trace.index, threads=1, cache_bytes=n_bytes, cache_packed=packed) as on:
+    seconds = np.empty((2, len(trace.queries)))
+    with (
+        collection.open(trace.index, threads=1) as off,
+        collection.open(trace.index, threads=1, cache_bytes=n_bytes, cache_packed=packed) as on,
+    ):
         for i, query in enumerate(trace.queries):
-            found = on.search(query, K, recall_target=RECALL, session=f"{trace.sessions[i]}")
+            seconds[0, i], _ = timed(lambda q=query: off.search(q, K, recall_target=RECALL))
+            session = f"{trace.sessions[i]}"
+            seconds[1, i], found = timed(lambda q=query, s=session: on.search(q, K, recall_target=RECALL, session=s))
             grades[found.stats.cache[0]] += 1
             read += int(found.stats.pages_read[0])
             same = (found.ids[0] == expected.ids[i]).all() and (found.distances[0] == expected.distances[i]).all()
@@ -151,8 +159,22 @@ def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, packed: bool, expec
         "lru_pages_per_query": plain / n_queries,
         "belady_pages_per_query": best / n_queries,
         "answers_that_differ": differing,
+        "without_us": told(seconds[0]),
+        "with_us": told(seconds[1]),
         "counts": counts,
     }
+
+
+def timed(search: Callable[[], SearchResult]) -> tuple[float, SearchResult]:
+    begun = time.perf_counter()
+    found = search()
+    return time.perf_counter() - begun, found
+
+
+def told(seconds: np.ndarray) -> dict[str, float]:
+    """Give percentiles and mean in microseconds."""
+    p50, p99 = np.percentile(seconds, (50, 99)) * 1e6
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "mean": round(float(seconds.mean() * 1e6), 1)}
 
 
 def text_of(found: dict[str, Any]) -> str:
@@ -161,7 +183,9 @@ def text_of(found: dict[str, Any]) -> str:
         grades = ", ".join(f"{share:.1%} {grade}" for grade, share in one["grades"].items() if share)
         lines.append(
             f"  {size}: {one['pages_per_query']:.2f} pages, {one['fewer_than_none']:.1%} fewer than none, "
-            f"{one['fewer_than_lru']:.1%} fewer than LRU, {one['answers_that_differ']} differ; {grades}"
+            f"{one['fewer_than_lru']:.1%} fewer than LRU, {one['answers_that_differ']} differ; {grades}; "
+            f"us p50/p99 {one['without_us']['p50']:.0f}/{one['without_us']['p99']:.0f} without, "
+            f"{one['with_us']['p50']:.0f}/{one['with_us']['p99']:.0f} with"
         )
     return "\n".join(lines)
 

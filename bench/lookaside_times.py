@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from annserve import collection
+from annserve.collection import Collection
 from annserve.lookaside.lookaside import Lookaside, ScoredPages
 from annserve.lookaside.near_kernels import BITS_NEAR, RING, find_similar
 from annserve.lookaside.store_kernels import NEAR_KEPT
 from annserve.pages.rows import quantize_queries
+from annserve.spec import IndexSpec
 from annserve.vectors.formats import read_matrix
 
 K = 10
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -43,12 +48,9 @@ def main() -> None:
         with collection.open(options.index, threads=1, cache_bytes=share) as on:
             for _ in range(3):
                 on.search(queries[:1], K)
-            report["repeat, end to end"] = told([timed(lambda: on.search(queries[:1], K)) for _ in range(2_000)])
-            without, misses = [], []
-            for i in range(100, min(options.count, len(queries))):
-                without.append(timed(lambda i=i: off.search(queries[i : i + 1], K)))
-                misses.append(timed(lambda i=i: on.search(queries[i : i + 1], K)))
-            report["no cache, end to end"], report["no repeat, end to end"] = told(without), told(misses)
+            report["a hit among 16 threads and a writer"] = hammered(off.spec, queries)
+            report["repeat, end to end"] = told([timed(lambda: on.search(queries[:1], K))[0] for _ in range(2_000)])
+            report |= in_turns(off, on, queries[100 : options.count])
     for name, found in report.items():
         print(f"{name:40} p50 {found['p50_us']:7.1f}  p99 {found['p99_us']:7.1f}")
     if options.out:
@@ -56,9 +58,87 @@ def main() -> None:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def looked_up(spec: object, queries: np.ndarray, places: int) -> dict[str, float]:
+def in_turns(off: Collection, on: Collection, queries: np.ndarray) -> dict[str, dict[str, float]]:
+    """Ask new queries without and with the cache in turns, either first every second time; then near-duplicates.
+
+    A miss is a query of which the cache held no page. Navigation is what comes before pages, the same either way.
+    """
+    spent: dict[str, list[float]] = {}
+    for i in range(len(queries)):
+        query, took = queries[i : i + 1], {}
+        for index in ((off, on), (on, off))[i % 2]:
+            took[index], found = timed(lambda of=index, q=query: of.search(q, K))
+            if index is on:
+                grade = found.stats.cache[0]
+        spent.setdefault(f"{grade}, end to end", []).append(took[on])
+        spent.setdefault(f"… the same without a cache, {grade}", []).append(took[off])
+        spent.setdefault(f"… what it takes more, {grade}", []).append(took[on] - took[off])
+        near = query * np.float32(1 + 1e-5)
+        seconds, found = timed(lambda q=near: on.search(q, K))
+        if found.stats.cache[0] == "certified":
+            before_pages = sum(found.stats.stage_seconds[stage] for stage in ("navigate", "rate", "choose"))
+            spent.setdefault("certified near-duplicate, end to end", []).append(seconds)
+            spent.setdefault("… beside navigation", []).append(seconds - before_pages)
+    return {name: told(seconds) for name, seconds in spent.items()}
+
+
+def hammered(spec: IndexSpec, queries: np.ndarray, seconds: float = 4.0) -> dict[str, float]:
+    """Let 16 threads find answers of a cache, in batches of 64, and one more write others; time is that of one answer.
+
+    Answers follow from their queries, so that a torn one is seen. Each thread's share of the processor is a slice, so
+    its clock is that of the thread.
+    """
+    cache, queries, done = Lookaside(8 << 20, spec), queries[:512], threading.Event()
+    others = queries[::-1] * np.float32(0.5)
+    spent: list[float] = []
+    torn = 0
+
+    def keep(which: np.ndarray) -> None:
+        asked, none = cache.ask(which, K, 0.95), np.zeros(len(which), np.int64)
+        ids, distances = answers_of(which)
+        asked.remember(quantize_queries(which), ids, distances, none + 1, none, None)
+
+    def find(seed: int) -> None:
+        nonlocal torn
+        random, mine = np.random.default_rng(seed), []
+        while not done.is_set():
+            batch = queries[random.integers(0, len(queries), 64)]
+            begun = time.thread_time()
+            asked = cache.ask(batch, K, 0.95)
+            mine.append((time.thread_time() - begun) / 64)
+            ids, distances = answers_of(batch)
+            right = (asked.ids == ids).all(axis=1) & (asked.distances == distances.astype(np.float32)).all(axis=1)
+            torn += int((asked.found & ~right).sum())
+        spent.extend(mine)
+
+    def write() -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            keep(others[turn % 400 :][:64] * np.float32(1 + turn % 97 / 100))
+
+    for _ in range(3):
+        keep(queries)
+    threads = [threading.Thread(target=find, args=(seed,)) for seed in range(16)] + [threading.Thread(target=write)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    done.set()
+    for thread in threads:
+        thread.join()
+    return {**told(spent), "torn": torn, "answers": 64 * len(spent)}
+
+
+def answers_of(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Make up answers that follow from queries."""
+    first = queries.view(np.uint32)[:, :1].astype(np.uint64)
+    ids = first + np.arange(K, dtype=np.uint64)
+    return ids, (ids % 4_096) / 8.0
+
+
+def looked_up(spec: IndexSpec, queries: np.ndarray, places: int) -> dict[str, float]:
     """Fill so many places with queries, and look for others."""
-    cache = Lookaside(max(places * 6_000, 1 << 20), spec)  # type: ignore[arg-type]
+    cache = Lookaside(max(places * 6_000, 1 << 20), spec)
     one = np.ones(1, np.int64)
     scored = ScoredPages(np.arange(6, dtype=np.uint32), np.array([0, 6]), np.linspace(0.1, 0.6, 6))
     ids, distances = np.arange(K, dtype=np.uint64)[None], np.linspace(0.1, 0.5, K)[None]
@@ -75,14 +155,14 @@ def looked_up(spec: object, queries: np.ndarray, places: int) -> dict[str, float
     for query in queries[:2_000]:
         quantized = quantize_queries(query[None])
         arguments = (cache.memory, quantized.elements[0], quantized.scales[0], quantized.norms[0], asked.kind.marks)
-        spent.append(timed(lambda a=arguments: find_similar(*a, first, first + places, K, 1e-9, BITS_NEAR, *out)))
+        spent.append(timed(lambda a=arguments: find_similar(*a, first, first + places, K, 1e-9, BITS_NEAR, *out))[0])
     return told(spent)
 
 
-def timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], T]) -> tuple[float, T]:
     begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+    result = work()
+    return time.perf_counter() - begun, result
 
 
 def told(seconds: list[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,49 @@ def test_a_new_version_is_not_answered_from_the_old_ones_cache(folder, tmp_path)
             assert after.distances[0, 0] < before.distances[0, 0]
             assert old.search(query, 1).stats.cache == ("repeat",)
             assert old.search(query, 1).ids[0, 0] == before.ids[0, 0]
+
+
+def test_versions_published_under_running_look_ups_answer_for_themselves(tmp_path):
+    """Threads search what is current, repeats and all; each answer is that of the version that was asked."""
+    place = tmp_path / "index"
+    np.save(tmp_path / "rows.npy", vectors(600, 4))
+    build_index(tmp_path / "rows.npy", place, "--calibration-queries", "100")
+    queries = vectors(30, 6)
+    versions = [product.open(place, threads=1, cache_bytes=SMALL)]
+    answers: list[list[tuple[int, int, np.ndarray, np.ndarray]]] = [[] for _ in range(4)]
+    done = threading.Event()
+
+    def look_up(mine: list[tuple[int, int, np.ndarray, np.ndarray]]) -> None:
+        random = np.random.default_rng()
+        while not done.is_set():
+            version, i = len(versions) - 1, int(random.integers(len(queries)))
+            found = versions[version].search(queries[i], 3, session="s")
+            mine.append((version, i, found.ids[0], found.distances[0]))
+
+    threads = [threading.Thread(target=look_up, args=(mine,)) for mine in answers]
+    for thread in threads:
+        thread.start()
+    try:
+        # The new version has a nearer row for every query.
+        np.save(tmp_path / "more.npy", queries + np.float32(0.01))
+        assert annserve("append", place, tmp_path / "more.npy", "--threads", 1).code == 0
+        versions.append(product.open(place, threads=1, cache_bytes=SMALL))
+        time.sleep(0.5)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    expected = [version.search(queries, 3, bypass_cache=True) for version in versions]
+    seen: Counter[int] = Counter()
+    for version, i, ids, distances in (one for mine in answers for one in mine):
+        np.testing.assert_array_equal(ids, expected[version].ids[i])
+        np.testing.assert_array_equal(distances, expected[version].distances[i])
+        seen[version] += 1
+    assert sorted(seen) == [0, 1]
+    assert (expected[0].ids[:, 0] != expected[1].ids[:, 0]).all()
+    assert all(version.cache_counts()["repeats"] > 0 for version in versions)
+    for version in versions:
+        version.close()
 
 
 def test_a_cache_too_small_for_a_page_is_refused(folder):

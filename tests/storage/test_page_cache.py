@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from oracles.page_cache import PlainCache
 
 from annserve.errors import InputError
 from annserve.sizes import bytes_of
+from annserve.storage import cache_kernels
 from annserve.storage.cache import PageCache
 from annserve.storage.reader import aligned_frames
 
@@ -134,6 +136,58 @@ def test_threads_share_it_without_mixing_pages():
         thread.join()
     assert wrong == []
     assert 20 <= cache.n_held <= 40
+
+
+def test_a_page_that_is_written_while_it_is_copied_counts_as_absent():
+    """Pages of 4 MiB, so that a copy takes long enough to meet the writer every time."""
+    page_bytes, n_pages = 1 << 22, 6
+    cache = PageCache.of_pages(2, page_bytes, n_pages)
+    done = threading.Event()
+
+    def write() -> None:
+        frames = aligned_frames(n_pages, page_bytes)
+        frames[:] = np.arange(n_pages, dtype=np.uint8)[:, None]
+        pages, places = np.arange(n_pages, dtype=np.uint32), np.arange(n_pages)
+        while not done.is_set():
+            cache.keep(pages, places, frames)
+
+    frame, one = aligned_frames(1, page_bytes), np.arange(2)
+
+    def fetched(page: int) -> tuple[bool, bool, bool]:
+        """Say of a page whether it is held, whether anything was copied, and whether that is no page whole."""
+        frame[0, ::4_096] = 255
+        held = not len(cache.fetch(np.array([page], np.uint32), one, frame).places)
+        return held, bool((frame[0, ::4_096] != 255).any()), bool((frame[0, ::4_096] != page).any())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    met, deadline = 0, time.monotonic() + 60
+    try:
+        while met < 25 and time.monotonic() < deadline:
+            held, copied, torn = fetched(int(time.monotonic_ns() // 1_000) % n_pages)
+            assert not (held and torn)
+            met += copied and torn
+    finally:
+        done.set()
+        writer.join()
+    assert met == 25
+    last = [fetched(page) for page in range(n_pages)]
+    assert sum(held for held, _, _ in last) >= 2
+    assert not any(held and torn for held, _, torn in last)
+
+
+def test_a_slot_that_is_being_written_is_not_looked_at():
+    cache, frames = cache_of(4, 10), aligned_frames(4, PAGE)
+    pages = np.arange(4, dtype=np.uint32)
+    content(pages, frames)
+    cache.keep(pages, np.arange(4), frames)
+    versions = cache_kernels.opened.py_func(*cache.views[:2]).versions
+    held = fetch(cache, pages, frames)
+    assert held.any()
+    versions += np.uint32(1)
+    assert not fetch(cache, pages, frames).any()
+    versions += np.uint32(1)
+    assert (fetch(cache, pages, frames) == held).all()
 
 
 @pytest.mark.parametrize(
