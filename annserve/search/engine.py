@@ -281,16 +281,19 @@ class Engine:
                     left, offsets, absent = asked.gather(self.cache.pages, quantized, *chosen, memory)
                     selection = PageSelection(left, offsets)
                 to_read, places = PageSelection(absent.page_ids, absent.offsets), absent.places
-            pending = self.reader.start(to_read.page_ids, frames.memory, places)
+            # Handing a device nothing takes 20 µs.
+            pending = self.reader.start(to_read.page_ids, frames.memory, places) if len(to_read.page_ids) else None
         try:
             if self.cache is not None:
                 with clock.stage("score"):
                     self.cache.unpack(selection.page_ids, absent, frames.memory)
-            yield
+            if pending is not None:
+                yield
         finally:
             # Until then the frames are the device's, even where another block's error ends this one.
-            with clock.waiting("read"):
-                pending.finish()
+            if pending is not None:
+                with clock.waiting("read"):
+                    pending.finish()
         nearest = np.empty(len(selection.page_ids)) if asked is not None else None
         with clock.stage("score"):
             ids, distances, scored = frames.score(
