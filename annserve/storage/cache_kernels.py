@@ -3,7 +3,7 @@
 Memory is dealt in units, a sixteenth of a page each. A page that is held has a slot, and its bytes lie in a chain of
 units: all sixteen, or fewer where somebody packs it.
 
-Threads share the tables and none ever waits for another. Who takes pages in must hold the only key (`LOCK`), and goes
+Threads share the tables and none ever waits for another. Who takes pages in must hold the only key (`KEY`), and goes
 without where somebody else has it: a page that isn't kept is read again. Who looks pages up holds nothing: a slot's
 version is odd while it is written, and has changed where it was written meanwhile, so that a torn copy is found and
 counts as absent. Counts that two threads raise at once may lose one: they only guess at the future.
