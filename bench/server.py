@@ -4,7 +4,7 @@
 
 Parts: ``unary`` (a call of one query against an echo server's call and the search alone), ``batch`` (calls of a hundred
 queries against the engine alone), ``overload`` (three times what is answered at best), ``memory`` (of 1 to 4 workers),
-``drain`` (SIGTERM under load), ``swap`` (20 versions under load), ``soak`` (hours, versions swapped meanwhile).
+``drain`` (SIGTERM under load). ``server_soak.py`` loads one for hours, versions swapped meanwhile.
 
 Servers run on the cores of ``--server-cores``, loads on those of ``--load-cores``; what is compared takes turns.
 """
@@ -23,25 +23,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 from server_load import METHOD
+from server_memory import memory_of, ram_of
 
-import annserve
-from annserve.index.manifest import read_current
-from annserve.index.publish import publish
 from annserve.measure.machine import describe_machine
 from annserve.rpc import search_pb2
 from annserve.vectors.formats import read_matrix
 
 HERE = Path(__file__).parent
 K = 10
-ROUNDS = 5
 ROW_TYPES = {"float32": 1, "float16": 2, "uint8": 3, "int8": 4}
 
 
@@ -164,7 +159,7 @@ def unary(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
         serving(options, "--threads", "1") as (_, address),
     ):
         asked(address, messages, 1.5)
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             echoed = statistics.median(asked(echo, messages, options.seconds)[1])
             called = statistics.median(asked(address, messages, options.seconds)[1])
             searched, _ = alone(options, queries, 1, 1)
@@ -180,7 +175,7 @@ def batch(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
     rounds = []
     with serving(options, "--threads", str(threads)) as (_, address):
         asked(address, messages, 1.5, 2)
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             rate = asked(address, messages, options.seconds, options.callers)[0] * 100
             rounds.append({"server_qps": rate, "engine_qps": alone(options, queries, 100, threads)[1]})
     shares = [one["server_qps"] / one["engine_qps"] for one in rounds]
@@ -212,24 +207,15 @@ def overload(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]
 
 
 def memory(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
-    """Proportional memory of all processes of a server, after calls of one and of a hundred queries."""
+    """Memory of a server after calls of one and of a hundred queries, what its processes share counted once."""
     messages = [message_of(queries[i : i + 1]) for i in range(100)] + [message_of(queries[:100])]
     found = []
     for workers in (1, 2, 3, 4):
         with serving(options, "--workers", str(workers), "--threads", "1") as (process, address):
             for _ in range(8):
                 asked(address, messages, 0.5, 4)
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            sizes = [one.memory_full_info() for one in family]
-            found.append(
-                {
-                    "workers": workers,
-                    "processes": len(family),
-                    "pss_bytes": sum(one.pss for one in sizes),
-                    "uss_bytes": [one.uss for one in sizes],
-                }
-            )
-    first, last = found[0]["pss_bytes"], found[-1]["pss_bytes"]
+            found.append({"workers": workers, "ram_bytes": ram_of(process), "processes": memory_of(process)})
+    first, last = found[0]["ram_bytes"], found[-1]["ram_bytes"]
     return {"servers": found, "share_of_each_further": (last - first) / 3 / first}
 
 
@@ -237,7 +223,7 @@ def drain(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
     """SIGTERM under load: of the calls that had begun before it, none may fail."""
     messages = [message_of(queries[i : i + 1]) for i in range(len(queries))]
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         calls: list[tuple[float, float, str]] = []
         with serving(options, "--workers", "2") as (process, address):
             callers = [
@@ -279,51 +265,6 @@ def until_refused(address: str, message: bytes, calls: list[tuple[float, float, 
             calls.append((begun, time.perf_counter(), status))
 
 
-def swap(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
-    """Twenty new versions under load; each answer must be the right one."""
-    return soak(options, queries)
-
-
-def soak(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
-    """A long load at one rate, versions published meanwhile, memory sampled."""
-    with annserve.open(options.index, threads=1) as index:
-        ids = index.search(queries, K).ids
-    lines = [f"{message_of(queries[i : i + 1]).hex()} {ids[i].tobytes().hex()}" for i in range(len(queries))]
-    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        folder = Path(scratch) / "index"
-        subprocess.run(["cp", "-r", str(options.index), str(folder)], check=True)
-        with serving(options, "--workers", str(options.workers), index=folder) as (process, address):
-            loads = loaded(
-                options, lines, 2, address=address, rate=options.rate, seconds=options.seconds, timeout=5.0,
-                slice_seconds=max(options.seconds / 20, 1.0),
-            )  # fmt: skip
-            begun, swapped, samples = time.monotonic() + 3, 0, []
-            while any(load.poll() is None for load in loads):
-                time.sleep(min(options.seconds / 60, 5.0))
-                passed = time.monotonic() - begun
-                samples.append({"seconds": round(passed, 1), "pss_bytes": memory_by_process(process)})
-                if swapped < options.swaps and passed > (swapped + 1) * options.seconds / (options.swaps + 1):
-                    manifest = read_current(folder)
-                    publish(folder, replace(manifest, snapshot=manifest.snapshot + 1))
-                    swapped += 1
-            found = outcomes(loads)
-    return {
-        "workers": options.workers,
-        "rate": options.rate,
-        "swaps": swapped,
-        "sent": sum(one["sent"] for one in found),
-        "answered": total(found),
-        "wrong": sum(one["wrong"] for one in found),
-        "loads": found,
-        "memory": samples,
-    }
-
-
-def memory_by_process(process: subprocess.Popen[str]) -> list[int]:
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return [one.memory_full_info().pss for one in family]
-
-
 def cores_of(text: str) -> set[int]:
     cores: set[int] = set()
     for part in text.split(","):
@@ -333,7 +274,7 @@ def cores_of(text: str) -> set[int]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, np.ndarray], dict[str, Any]]] = {
-    one.__name__: one for one in (unary, batch, overload, memory, drain, swap, soak)
+    one.__name__: one for one in (unary, batch, overload, memory, drain)
 }
 
 
@@ -343,7 +284,8 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("queries", type=Path)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="Of one measurement, or of the whole soak.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="Of one measurement.")
+    parser.add_argument("--rounds", type=int, default=5, help="Of what is compared.")
     parser.add_argument("--server-cores", default="3")
     parser.add_argument("--load-cores", default="1,2")
     parser.add_argument("--io", default="auto")
@@ -351,13 +293,11 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=2, help="Of batches.")
     parser.add_argument("--batch", type=int, default=1, help="Queries of a call, where it is overloaded.")
     parser.add_argument("--rate", type=float, default=300.0, help="Calls a second; about the most, where overloaded.")
-    parser.add_argument("--swaps", type=int, default=20)
-    parser.add_argument("--scratch", type=Path, help="Where the index is copied that gets new versions.")
     options = parser.parse_args()
     queries = read_matrix(options.queries)[:3_000]
     found = PARTS[options.part](options, queries)
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    given = {name: value for name, value in given.items() if name not in ("json", "scratch", "index", "queries")}
+    given = {name: value for name, value in given.items() if name not in ("json", "index", "queries")}
     told = {"machine": describe_machine(options.index), "index": options.index.name, "options": given, **found}
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from server import K, loaded, message_of, outcomes, started, total
+from server_memory import family_of, memory_of
 
 import annserve
 from annserve.index.manifest import read_current
@@ -31,8 +31,6 @@ from annserve.rpc import search_pb2
 from annserve.vectors.formats import read_matrix
 
 QUERIES = 3_000
-#: Fields of /proc/PID/smaps_rollup, by what they are called here.
-_SIZES = {"rss_bytes": "Rss", "pss_bytes": "Pss", "anonymous_bytes": "Anonymous"}
 
 
 def places_of(text: str) -> tuple[str, Path, Path]:
@@ -126,23 +124,7 @@ def swap(folder: Path) -> None:
 
 def cores_of(process: subprocess.Popen[str]) -> list[int]:
     """Give the cores that the last worker may use: on a machine that others measure on, they change."""
-    return list(psutil.Process(process.pid).children(recursive=True)[-1].cpu_affinity())
-
-
-def memory_of(process: subprocess.Popen[str]) -> list[dict[str, int]]:
-    """Give the memory of supervisor, nursery and workers, in this order."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return [sizes_of(one.pid) for one in family]
-
-
-def sizes_of(pid: int) -> dict[str, int]:
-    """Give the sizes of one process."""
-    told: dict[str, int] = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, value, *_ = line.split()
-        told[name.rstrip(":")] = int(value) << 10
-    sizes = {ours: told[theirs] for ours, theirs in _SIZES.items()}
-    return {**sizes, "uss_bytes": told["Private_Clean"] + told["Private_Dirty"]}
+    return list(family_of(process)[-1].cpu_affinity())
 
 
 @contextmanager
