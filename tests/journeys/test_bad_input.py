@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -165,15 +164,21 @@ def test_a_device_that_fills_up_is_an_error_after_which_a_build_goes_on(small_fi
     assert annserve("build", small_file, "--out", tmp_path / "index", "--resume").code == 0
 
 
-def limited(*arguments: object, kib: int) -> Ended:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+#: Limits itself, then becomes the command. Python between fork and exec would run what gRPC does at a fork, and that
+#: process may have had channels.
+LIMITED = """
+import os, resource, signal, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
+
+def limited(*arguments: object, kib: int) -> Ended:
     # What numba would write to its cache is refused as well; it goes on without.
-    end = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, preexec_fn=limit
-    )
+    command = [sys.executable, "-c", LIMITED, str(kib << 10), *COMMAND, *map(str, arguments)]
+    end = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return Ended(end.returncode, end.stdout, end.stderr)
 
 
