@@ -24,8 +24,9 @@ import numpy.typing as npt
 from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import copy_bytes, fence, load_acquire
 
-#: A page that isn't held.
+#: A page that isn't held, and what a free slot holds.
 ABSENT = -1
+NO_PAGE = np.uint32(0xFFFFFFFF)
 _COUNT_MAX = 255
 #: Counts are halved when pages have been asked for so often on average, so that old fame fades.
 _FADE_AFTER = 16
@@ -64,7 +65,7 @@ class Tables(NamedTuple):
     memory : (u, page_bytes / PAGE_UNITS) uint8
         Units.
     page_of : (s,) uint32
-        Page in a slot.
+        Page in a slot; `NO_PAGE` in one that was freed.
     versions : (s,) uint32
         Of each slot, odd while it is written.
     slot_of : (n_pages,) int32

@@ -24,6 +24,7 @@ from annserve.storage.cache_kernels import (
     N_SETTLED,
     N_USED,
     N_WINDOW,
+    NO_PAGE,
     PAGE_UNITS,
     TURN,
     TURN_BITS,
@@ -159,6 +160,8 @@ def _evict(tables, settled):  # type: ignore[no-untyped-def]
     tables.slot_of[tables.page_of[slot]] = ABSENT
     _write_begins(tables, slot)
     _give_units(tables, slot, 0)
+    # Who found the slot before shall not take what it is used for next for the page that has gone.
+    tables.page_of[slot] = NO_PAGE
     _write_ends(tables, slot)
     tables.first_of[slot] = state[FREE_SLOT]
     state[FREE_SLOT] = slot

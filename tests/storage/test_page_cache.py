@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from oracles.page_cache import PlainCache
 
 from annserve.errors import InputError
+from annserve.kernels.jit import kernel
 from annserve.sizes import bytes_of
-from annserve.storage import cache_kernels
+from annserve.storage import cache_kernels, keep_kernels
 from annserve.storage.cache import PageCache
 from annserve.storage.reader import aligned_frames
 
@@ -106,6 +107,26 @@ def test_a_cache_without_room_for_a_page_is_refused_with_the_least_that_it_takes
         PageCache(15_559, PAGE, 1_000)
     assert caught.value.field == "cache_bytes"
     assert PageCache(15_560, PAGE, 1_000).ram_bytes == 15_560
+
+
+@kernel
+def _evicts(memory, bytes_, settled):
+    keep_kernels._evict(cache_kernels.opened(memory, bytes_), settled)
+
+
+def test_who_finds_a_slot_just_before_its_page_goes_gets_nothing():
+    """A slot that was freed, and not yet taken again: its version is even, and nothing in it is the page's any more."""
+    cache, frames = cache_of(4, 10), aligned_frames(4, PAGE)
+    pages = np.arange(4, dtype=np.uint32)
+    content(pages, frames)
+    cache.keep(pages, np.arange(4), frames)
+    slot_of = cache_kernels.opened.py_func(*cache.views[:2]).slot_of
+    before = slot_of.copy()
+    _evicts(*cache.views[:2], np.zeros(1, np.uint32))
+    (gone,) = np.flatnonzero(slot_of != before)
+    slot_of[gone] = before[gone]
+    pages, _ = cache.copied(pages)
+    assert pages.tolist() == [page for page in range(4) if page != gone]
 
 
 def test_threads_share_it_without_mixing_pages():
