@@ -101,13 +101,18 @@ class AsyncClient(Door):
 
     async def _call(self, method: Callable[[Stubs], Any], request: object, deadline: float | None = None) -> Any:
         """Make a call, again where that may help."""
-        tries = self._tries(deadline)
+        made = self._tries(deadline)
         while True:
-            with self._pool.connection() as stubs:
-                try:
-                    return await method(stubs)(request, timeout=tries.remaining(), metadata=self._metadata(request))
-                except grpc.RpcError as error:
-                    delay = self._delay_after(error, tries)
+            if not (delay := made.delay_before()):
+                with self._pool.connection() as stubs:
+                    try:
+                        asked = method(stubs)(request, timeout=made.remaining(), metadata=self._metadata(request))
+                        answer = await asked
+                    except grpc.RpcError as error:
+                        delay = self._delay_after(error, made)
+                    else:
+                        made.answered()
+                        return answer
             await asyncio.sleep(delay)
 
     async def __aenter__(self) -> AsyncClient:

@@ -12,6 +12,7 @@ import grpc
 
 from annserve.client.channel import Endpoint, Pool
 from annserve.client.retry import TRIES, Tries
+from annserve.client.throttle import Throttle
 from annserve.errors import ServerError
 from annserve.rpc import admin_pb2_grpc, search_pb2_grpc
 
@@ -57,7 +58,8 @@ class Door:
         From every method, if no server answers or it fails; what the server refuses arrives as the same error
         that the embedded door raises.
     BusyError
-        From every method, if the server refuses for too long.
+        From every method, if the server refuses for too long; while it refuses many calls, some aren't sent
+        (``throttle``).
     DeadlineError
         From every method, if the time-out passes.
     """
@@ -81,6 +83,7 @@ class Door:
         self._endpoint = Endpoint(address, tls, tls_ca, tls_certificate, tls_key, api_key)
         self._credentials = self._endpoint.credentials()
         self._pool = Pool(self._connect, connections)
+        self._throttle = Throttle()
         self._closed = False
 
     def _connect(self, number: int) -> Stubs:
@@ -89,7 +92,7 @@ class Door:
 
     def _tries(self, deadline: float | None, most: int = TRIES) -> Tries:
         """Begin the tries of a call."""
-        return Tries(self.address, self._timeout, deadline, most)
+        return Tries(self.address, self._throttle, self._timeout, deadline, most)
 
     def _delay_after(self, failed: grpc.RpcError, tries: Tries) -> float:
         """Give the seconds until the next try; see ``Tries.delay_after``."""
@@ -128,11 +131,15 @@ class SyncDoor(Door):
         """Make a call, again where that may help."""
         made = self._tries(deadline, tries)
         while True:
-            with self._pool.connection() as stubs:
-                try:
-                    return method(stubs)(request, timeout=made.remaining(), metadata=self._metadata(request))
-                except grpc.RpcError as error:
-                    delay = self._delay_after(error, made)
+            if not (delay := made.delay_before()):
+                with self._pool.connection() as stubs:
+                    try:
+                        answer = method(stubs)(request, timeout=made.remaining(), metadata=self._metadata(request))
+                    except grpc.RpcError as error:
+                        delay = self._delay_after(error, made)
+                    else:
+                        made.answered()
+                        return answer
             time.sleep(delay)
 
     def __enter__(self) -> Self:

@@ -18,6 +18,7 @@ from serve.running import serving
 
 from annserve.client import AsyncClient, Client, parts, retry
 from annserve.client.channel import Endpoint, Pool
+from annserve.client.throttle import FEW, Throttle
 from annserve.door.status import status_of
 from annserve.errors import BusyError, DeadlineError, InputError, ReadError, ServerError
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
@@ -323,11 +324,27 @@ def test_delays_grow_and_differ(monkeypatch):
         code = lambda self: grpc.StatusCode.UNAVAILABLE  # noqa: E731
         details = lambda self: "down"  # noqa: E731
 
-    delays = [[tries.delay_after(Call()) for _ in range(4)] for tries in (retry.Tries("a", 60.0) for _ in range(50))]
+    delays = [
+        [tries.delay_after(Call()) for _ in range(4)]
+        for tries in (retry.Tries("a", Throttle(), 60.0) for _ in range(50))
+    ]
     bounds = [min(retry.DELAY_SECONDS * 2**i, retry.DELAY_SECONDS_MAX) for i in range(4)]
     for i, bound in enumerate(bounds):
         drawn = [one[i] for one in delays]
         assert bound / 2 <= min(drawn) < max(drawn) <= bound
+
+
+def test_calls_are_held_back_while_the_server_refuses_many_and_tell_it(door, monkeypatch):
+    monkeypatch.setattr(retry, "DELAY_SECONDS", 0.0)
+    with Planted(failing_first(999, BusyError("full", retry_after_ms=1))) as planted, door(planted.address) as client:
+        errors = []
+        for _ in range(20):
+            with pytest.raises(BusyError) as refused:
+                client.search(QUERY, 2)
+            errors.append(refused.value)
+    assert FEW <= len(planted.requests) < 20 * retry.TRIES / 2
+    (held_back,) = {error.retry_after_ms for error in errors if "wasn't sent" in str(error)}
+    assert held_back == 1
 
 
 def test_recall_is_measured_and_told_in_numbers(door):
