@@ -3,13 +3,18 @@
     python bench/lookaside_times.py INDEX QUERIES --out bench/results/<date>-cache/times.json
 
 Microseconds, as the caller sees them: some 3 of each are Python handing arrays to a kernel. Queries without and with a
-cache come in turns, each new to both.
+cache come in turns, each new to both, alone and in batches; what the cache costs is the median of the differences. All
+of that is done by several processes, one after another, and the median of theirs is told: what a process gets of
+memory and of neighbours changes a few in a hundred.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -36,9 +41,18 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("queries", type=Path)
     parser.add_argument("--count", type=int, default=2_000)
+    parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    queries = read_matrix(options.queries).astype(np.float32)
+    if options.processes > 1:
+        report = of_processes(options)
+        tell(report)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
+        return
+    queries = read_matrix(options.queries)
+    queries = queries if queries.dtype == np.uint8 else queries.astype(np.float32)
     queries = queries[np.sort(np.unique(queries, axis=0, return_index=True)[1])]
     report: dict[str, dict[str, float]] = {}
     with collection.open(options.index, threads=1) as off:
@@ -51,17 +65,39 @@ def main() -> None:
             report["a hit among 16 threads and a writer"] = hammered(off.spec, queries)
             report["repeat, end to end"] = told([timed(lambda: on.search(queries[:1], K))[0] for _ in range(2_000)])
             report |= in_turns(off, on, queries[100 : options.count])
+    for size in (1, 8, 64):
+        report |= batches(options.index, queries[: options.count], size)
+    print(json.dumps(report))
+
+
+def of_processes(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Do it all in processes of their own, and give the median of each figure."""
+    command = [sys.executable, __file__, options.index, options.queries, "--count", options.count, "--processes", 1]
+    reports = [
+        json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+        for _ in range(options.processes)
+    ]
+    figures: dict[str, dict[str, list[float]]] = {}
+    for report in reports:
+        for name, found in report.items():
+            for key, value in found.items():
+                figures.setdefault(name, {}).setdefault(key, []).append(value)
+    return {
+        name: {key: round(statistics.median(values), 4) for key, values in found.items()}
+        for name, found in figures.items()
+    }
+
+
+def tell(report: dict[str, dict[str, float]]) -> None:
     for name, found in report.items():
-        print(f"{name:40} p50 {found['p50_us']:7.1f}  p99 {found['p99_us']:7.1f}")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{name:56}", "  ".join(f"{key} {value:9.2f}" for key, value in found.items()))
 
 
 def in_turns(off: Collection, on: Collection, queries: np.ndarray) -> dict[str, dict[str, float]]:
     """Ask new queries without and with the cache in turns, either first every second time; then near-duplicates.
 
-    A miss is a query of which the cache held no page. Navigation is what comes before pages, the same either way.
+    A miss is a query of which the cache held no page. Navigation is what comes before pages, the same either way. A
+    near-duplicate comes right after its query, and one of a query that was asked 20 turns before.
     """
     spent: dict[str, list[float]] = {}
     for i in range(len(queries)):
@@ -73,13 +109,40 @@ def in_turns(off: Collection, on: Collection, queries: np.ndarray) -> dict[str, 
         spent.setdefault(f"{grade}, end to end", []).append(took[on])
         spent.setdefault(f"… the same without a cache, {grade}", []).append(took[off])
         spent.setdefault(f"… what it takes more, {grade}", []).append(took[on] - took[off])
-        near = query * np.float32(1 + 1e-5)
-        seconds, found = timed(lambda q=near: on.search(q, K))
-        if found.stats.cache[0] == "certified":
-            before_pages = sum(found.stats.stage_seconds[stage] for stage in ("navigate", "rate", "choose"))
-            spent.setdefault("certified near-duplicate, end to end", []).append(seconds)
-            spent.setdefault("… beside navigation", []).append(seconds - before_pages)
+        for when, earlier in (("", queries[max(i - 20, 0)]), (" at once", query[0])):
+            near = (earlier * np.float32(1 + 1e-5))[None]
+            seconds, found = timed(lambda q=near: on.search(q, K))
+            if found.stats.cache[0] == "certified":
+                before_pages = sum(found.stats.stage_seconds[stage] for stage in ("navigate", "rate", "choose"))
+                spent.setdefault(f"certified near-duplicate{when}, end to end", []).append(seconds)
+                spent.setdefault(f"… beside navigation{when}", []).append(seconds - before_pages)
     return {name: told(seconds) for name, seconds in spent.items()}
+
+
+def batches(path: Path, queries: np.ndarray, size: int) -> dict[str, dict[str, float]]:
+    """Ask batches of new queries without and with a cache of a hundredth of the index, so that little is ever held."""
+    with collection.open(path, threads=1) as off:
+        n_bytes = off.info()["disk_bytes"] // 100
+        with collection.open(path, threads=1, cache_bytes=n_bytes) as on:
+            spent: dict[Collection, list[float]] = {off: [], on: []}
+            held = planned = 0
+            for first in range(0, len(queries) - size + 1, size):
+                batch = queries[first : first + size]
+                for index in ((off, on), (on, off))[first // size % 2]:
+                    seconds, found = timed(lambda of=index, q=batch: of.search(q, K))
+                    spent[index].append(seconds / size)
+                held += int(found.stats.pages_cached.sum())
+                planned += int(found.stats.pages_cached.sum() + found.stats.pages_read.sum())
+    without, more = np.array(spent[off]), np.array(spent[on]) - np.array(spent[off])
+    share = float(np.median(more) / np.median(without))
+    return {
+        f"a query of a batch of {size} without a cache": told(without.tolist()),
+        f"… what a small cache takes more, of {size}": {
+            **told(more.tolist()),
+            "share": round(share, 4),
+            "pages_held": round(held / max(planned, 1), 4),
+        },
+    }
 
 
 def hammered(spec: IndexSpec, queries: np.ndarray, seconds: float = 4.0) -> dict[str, float]:

@@ -9,6 +9,7 @@ sections are in storage/FORMAT.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from annserve.index.manifest import FileEntry, SegmentEntry
 from annserve.index.raw_file import RawFile, open_raw
 from annserve.index.sealed import read_sealed
 from annserve.index.vicinities import Vicinities, open_vicinities
+from annserve.metric import METRIC_CODES
 from annserve.pages.layout import PageLayout
+from annserve.pages.score import PageFacts
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.container import ContainerWriter, open_container
@@ -77,6 +80,12 @@ class Segment:
     raw: RawFile | None
     plan: dict[str, Any]
     report: dict[str, Any]
+
+    @cached_property
+    def page_facts(self) -> PageFacts:
+        """What it takes to score its pages."""
+        metric = METRIC_CODES[self.spec.metric]
+        return PageFacts(self.layout, metric, self.salt, self.pages_path, self.pages_offset)
 
     @property
     def copies(self) -> float:

@@ -8,7 +8,8 @@ Invariants
   sources, the numba version and the bounds-check flag: a stale kernel can't be loaded.
 - A kernel with floats that others call is written into them (``inline_kernel``, ``stage_kernel``). What is called
   across has a copy in each caller, each optimized in its own way, and a process takes the copy that it met first:
-  one that compiles rounded sums otherwise than one that loads, in the sixth digit.
+  one that compiles rounded sums otherwise than one that loads, in the sixth digit. What two kernels must compute to
+  the same bit has no such liberty (``exact_kernel``).
 - Kernels are serial: threads stand outside and call them with the GIL released. ``build_kernel`` alone may use
   ``prange``; numba's default threading layer aborts the process when two callers meet, so it's for offline
   work with one caller.
@@ -68,6 +69,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inline_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small kernel that LLVM shall inline into its callers."""
     return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a small kernel whose floats are computed as written, in each caller alike."""
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", forceinline=True)
 
 
 def stage_kernel(function: Callable[..., Any]) -> Any:

@@ -42,18 +42,25 @@ def find_answers(  # type: ignore[no-untyped-def]
     queries,  # IN (nq, dim) uint8, int8 or float32
     marks,  # IN (3,) uint64: the secret of keys, and a scope
     k,
+    waiting,  # IN (w, 2) uint64: keys of answers that are to be kept
     keys,  # OUT (nq, 2) uint64
     out_ids,  # OUT (nq, k) uint64: where found
     out_distances,  # OUT (nq, k) float32: where found
     out_found,  # OUT (nq,) bool
     out_grades,  # OUT (nq,) uint8
 ):
-    """Find the answers to queries that were asked before, to the bit; give how many, and whether to try proofs."""
+    """Find the answers to queries that were asked before, to the bit; give how many, and whether to try proofs.
+
+    -1 where one of them is to be kept first.
+    """
     store, data = opened(memory), queries.view(np.uint8)
     size = near_offset(k)
     n_found = 0
     for i in range(queries.shape[0]):
         write_key(data[i], marks, keys[i])
+        for j in range(waiting.shape[0]):
+            if waiting[j, 0] == keys[i, 0] and waiting[j, 1] == keys[i, 1]:
+                return -1, False
         out_found[i] = False
         out_grades[i] = MISS
         first = set_of(store, keys[i, 0])

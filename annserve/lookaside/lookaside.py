@@ -25,6 +25,7 @@ Invariants
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -35,11 +36,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.lookaside import answer_kernels, near_kernels, store_kernels
-from annserve.lookaside.gather_kernels import gather_pages
+from annserve.lookaside.gather_kernels import ANSWERED, WAITING, gather_pages
+from annserve.lookaside.later import Due, Later
 from annserve.lookaside.near_kernels import RING
 from annserve.lookaside.store import empty_store
 from annserve.lookaside.store_kernels import Store
 from annserve.pages.rows import QuantizedQueries, quantize_queries
+from annserve.pages.score import Frames, PageFacts
 from annserve.results import APPROXIMATE
 from annserve.spec import IndexSpec
 from annserve.storage.cache import Absent, PageCache
@@ -85,6 +88,7 @@ class Lookaside:
         self._secret = secrets.token_bytes(32)
         # Requests of one kind come in long rows.
         self._kind = lru_cache(_KINDS_KEPT)(self._kind_of)
+        self.later = Later()
         self.memory = empty_store(n_bytes, spec, norm_max)
         self.store: Store = store_kernels.opened.py_func(self.memory)
 
@@ -96,6 +100,7 @@ class Lookaside:
     @property
     def counts(self) -> dict[str, int]:
         """What it did so far: ``pages_saved`` by answers and proofs, and answers that made room."""
+        self.later.keep()
         totals = self.store.totals
         return {
             "repeats": int(totals[store_kernels.REPEATS]),
@@ -129,10 +134,8 @@ class Lookaside:
             Valid (``spec.check_cosine``).
         """
         kind = self._kind(tenant, session, k, recall_target, queries.dtype.char)
-        asked = Asked.of(kind, len(queries))
-        asked.n_found, asked.proofs_pay = answer_kernels.find_answers(
-            self.memory, queries, kind.marks, k, asked.keys, asked.ids, asked.distances, asked.found, asked.grades
-        )
+        asked = Asked.of(kind, self.later, len(queries))
+        asked.find_answers(queries)
         if approximate_cosine is not None and asked.n_found < len(queries):
             self._find_similar(queries, asked, approximate_cosine)
         return asked
@@ -170,6 +173,29 @@ class Lookaside:
                 asked.n_found += 1
 
 
+#: Ids, distances, and rows scored of each query.
+Answers = tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
+
+
+class Gathered(NamedTuple):
+    """What is left of a block's planned pages.
+
+    Attributes
+    ----------
+    page_ids, offsets : (l,) uint32, (nq + 1,) int64
+        Pages to look at. The others hold none of the k nearest of all rows on planned pages.
+    absent : Absent
+        Pages to read, and the frames for them; the other pages that are left are in theirs.
+    answers : Answers, optional
+        Where all queries are answered; they are kept already.
+    """
+
+    page_ids: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    absent: Absent
+    answers: Answers | None
+
+
 _NO_PAGES, _NO_DISTANCES = np.zeros(0, np.uint32), np.zeros(0)
 
 
@@ -200,6 +226,8 @@ class Asked:
     Attributes
     ----------
     kind : Kind
+    later : Later
+        What earlier queries left to be done.
     keys : (nq, 2) uint64
     grades : (nq,) uint8
         See ``results.GRADES``.
@@ -212,6 +240,7 @@ class Asked:
     """
 
     kind: Kind
+    later: Later
     keys: npt.NDArray[np.uint64]
     grades: npt.NDArray[np.uint8]
     found: npt.NDArray[np.bool_]
@@ -221,10 +250,11 @@ class Asked:
     proofs_pay: bool = True
 
     @classmethod
-    def of(cls, kind: Kind, n_queries: int) -> Asked:
+    def of(cls, kind: Kind, later: Later, n_queries: int) -> Asked:
         """Make room for so many queries."""
         return cls(
             kind,
+            later,
             np.empty((n_queries, 2), np.uint64),
             np.empty(n_queries, np.uint8),
             np.empty(n_queries, np.bool_),
@@ -235,7 +265,20 @@ class Asked:
     def take(self, which: Any) -> Asked:
         """Give some of the queries, to be searched for; of a slice, all are those of the whole."""
         keys, grades, found = self.keys[which], self.grades[which], self.found[which]
-        return Asked(self.kind, keys, grades, found, self.ids[which], self.distances[which], 0, self.proofs_pay)
+        ids, distances = self.ids[which], self.distances[which]
+        return Asked(self.kind, self.later, keys, grades, found, ids, distances, 0, self.proofs_pay)
+
+    def find_answers(self, queries: npt.NDArray[Any]) -> None:
+        """Look for answers to the same bytes; one that is to be kept is kept first."""
+        kind, found = self.kind, (self.ids, self.distances, self.found, self.grades)
+        while True:
+            due = self.later.next
+            self.n_found, self.proofs_pay = answer_kernels.find_answers(
+                kind.memory, queries, kind.marks, kind.k, due.keys, self.keys, *found
+            )
+            if self.n_found >= 0:
+                return
+            self.later.keep()
 
     def gather(
         self,
@@ -243,8 +286,11 @@ class Asked:
         queries: QuantizedQueries,
         page_ids: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.int64],
-        frames: npt.NDArray[np.uint8],
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], Absent]:
+        frames: Frames,
+        facts: PageFacts,
+        *,
+        answer: bool = True,
+    ) -> Gathered:
         """Copy planned pages that are in RAM, leave out those that are proven needless, and grade the queries.
 
         Parameters
@@ -255,43 +301,64 @@ class Asked:
             Planned, ascending for each query.
         offsets : (nq + 1,) int64
             Query i plans ``page_ids[offsets[i] : offsets[i + 1]]``.
-        frames : (≥ p, page_bytes) uint8
+        frames : Frames
+            At least p.
+        facts : PageFacts
+        answer : bool
+            Score the rows, and keep the answers, where no page is to be read and all find k.
 
-        Returns
-        -------
-        left, left_offsets : (l,) uint32, (nq + 1,) int64
-            Pages to look at. The others hold none of the k nearest of all rows on planned pages.
-        absent : Absent
-            Pages to read, and the frames for them; the other pages that are left are in theirs.
+        Raises
+        ------
+        CorruptionError
+            If a page in RAM is damaged.
         """
-        kind, n_pages, n_offsets = self.kind, len(page_ids), len(offsets)
-        left, absent = np.empty((2, n_pages), np.uint32)
-        left_offsets, absent_offsets = np.empty((2, n_offsets), np.int64)
-        places = np.empty(n_pages, np.int64)
-        n_left, n_absent = gather_pages(
-            kind.memory,
-            *cache.views,
-            queries.elements,
-            queries.scales,
-            queries.norms,
-            kind.marks,
-            *kind.places,
-            kind.k,
-            page_ids,
-            offsets,
-            frames,
-            np.empty(n_pages, np.bool_),
-            np.empty(n_pages, np.bool_),
-            np.empty(_ENTRIES, np.int64),
-            np.empty(_ENTRIES),
-            left,
-            left_offsets,
-            absent,
-            absent_offsets,
-            places,
-            self.grades,
-        )
-        return left[:n_left], left_offsets, Absent(absent[:n_absent], absent_offsets, places[:n_absent])
+        kind, n_pages, n_offsets, n_queries = self.kind, len(page_ids), len(offsets), len(offsets) - 1
+        lists, lists_offsets = np.empty((2, n_pages), np.uint32), np.empty((2, n_offsets), np.int64)
+        places, nearest = np.empty(n_pages, np.int64), np.empty(n_pages)
+        ids, distances = np.empty((n_queries, kind.k), np.uint64), np.empty((n_queries, kind.k))
+        counts = np.empty((n_queries, 3), np.int64)
+        state = WAITING
+        while state == WAITING:
+            state, n_left, n_absent = gather_pages(
+                kind.memory,
+                *cache.views,
+                queries.elements,
+                queries.scales,
+                queries.norms,
+                kind.marks,
+                *kind.places,
+                kind.k,
+                self.keys,
+                page_ids,
+                offsets,
+                self.later.next.page_ids,
+                self.proofs_pay,
+                answer,
+                facts.numbers,
+                frames.views,
+                np.empty((2, n_pages), np.bool_),
+                np.empty(_ENTRIES, np.int64),
+                np.empty(_ENTRIES),
+                lists,
+                lists_offsets,
+                places,
+                self.grades,
+                nearest,
+                distances,
+                ids,
+                counts,
+            )
+            if state == WAITING:
+                self.later.keep()
+        if state >= 0:
+            raise facts.damaged(state, int(lists[0, n_absent]))
+        absent = Absent(lists[1, :n_absent], lists_offsets[1], places[:n_absent])
+        answers = (ids, distances, counts[:, 0]) if state == ANSWERED else None
+        return Gathered(lists[0, :n_left], lists_offsets[0], absent, answers)
+
+    def leave(self, page_ids: npt.NDArray[np.uint32], keep: Callable[[], None]) -> None:
+        """Let pages and answers be kept by `keep`, when there is time."""
+        self.later.leave(Due(self.keys, page_ids, keep))
 
     def remember(
         self,
@@ -301,6 +368,8 @@ class Asked:
         pages_read: npt.NDArray[np.int64],
         pages_cached: npt.NDArray[np.int64],
         scored: ScoredPages | None,
+        *,
+        grades: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         """Grade these queries, and keep their answers for later ones.
 
@@ -313,6 +382,8 @@ class Asked:
             Pages that each answer took from the device and from RAM.
         scored : ScoredPages, optional
             What was learned of pages.
+        grades : (nq,) uint8, optional
+            Where grades go; by default to those of the queries.
         """
         scored = scored or ScoredPages(_NO_PAGES, np.zeros(len(ids) + 1, np.int64), _NO_DISTANCES)
         kind = self.kind
@@ -331,5 +402,5 @@ class Asked:
             scored.page_ids,
             scored.offsets,
             scored.nearest,
-            self.grades,
+            self.grades if grades is None else grades,
         )

@@ -305,6 +305,51 @@ def _write_near(store, at, offset, query, scale, norm, metric, norm_max, reach, 
         store.numbers[2 * (pages + j) + 1] = page_ids[j]
 
 
+@inline_kernel
+def keep_answer(  # type: ignore[no-untyped-def]
+    store,  # IN, OUT Store
+    key,  # IN (2,) uint64
+    scope,  # uint64
+    first,  # of the places of recent queries
+    stop,
+    query,  # IN (dim,) int16
+    scale,
+    norm,
+    ids,  # IN (k,) uint64
+    distances,  # IN (k,) float64
+    pages_taken,  # pages that the answer took, from the device and from RAM
+    page_ids,  # IN (p,) uint32: pages whose rows were scored; empty where nothing of them is known
+    nearest,  # IN (p,) float64: distance of the nearest row on each
+):
+    """Keep the answer to a query, and what is known of pages; whoever calls holds the key of those who write."""
+    k, dim, turn, n_pages = len(ids), len(query), first // RING, len(page_ids)
+    owner = np.int64(scope % np.uint64(store.active.shape[1]))
+    totals = store.totals
+    if seen_before(store, key):
+        append(store, HOT, key, np.uint64(0), pages_taken, ids, distances, 0, 0)
+    totals[NEAR_KEPT] += 1
+    if totals[NEAR_KEPT] >= 4 * TRIALS:
+        totals[NEAR_KEPT] >>= 1
+        totals[NEAR_PAID] >>= 1
+    spared = totals[NEAR_KEPT] >= TRIALS and totals[NEAR_PAID] * PAYS < totals[NEAR_KEPT]
+    whole = not (spared and totals[NEAR_KEPT] % SPARED)
+    extra = near_words(dim, n_pages) if whole else 0
+    note(store, owner, near_offset(k) + extra)
+    position = append(store, RECENT, key, scope, pages_taken, ids, distances, extra, owner)
+    if position < 0 or not whole:
+        return
+    at, metric, norm_max = place_of(store, RECENT, position), store.header[METRIC], store.norm_max[0]
+    reach = distances[k - 1]
+    _write_near(store, at, near_offset(k), query, scale, norm, metric, norm_max, reach, page_ids, nearest)
+    store.words[at + NEAR] = n_pages
+    place = first + store.near_next[turn] % (stop - first)
+    store.near_next[turn] += 1
+    store.words[at + OWNER] = name_owner(owner, place)
+    store.near_positions[place] = position
+    store.near_scopes[place] = scope
+    store.sketches[place] = sketch_of(query, store.lots)
+
+
 @kernel
 def remember(  # type: ignore[no-untyped-def]
     memory,  # IN, OUT (b,) uint8
@@ -325,54 +370,30 @@ def remember(  # type: ignore[no-untyped-def]
     grades,  # IN, OUT (nq,) uint8
 ):
     """Grade queries; keep answers, and what is known of pages, and say whether nobody else was writing."""
-    store, scope = opened(memory), marks[2]
     for i in range(keys.shape[0]):
         if pages_read[i] == 0:
             grades[i] = CERTIFIED
         elif pages_cached[i] > 0:
             grades[i] = DELTA
+    store = opened(memory)
     if not lock(store):
         return False
-    metric, norm_max = store.header[METRIC], store.norm_max[0]
-    k, dim, turn = ids.shape[1], queries.shape[1], first // RING
-    owner = np.int64(scope % np.uint64(store.active.shape[1]))
-    totals = store.totals
     for i in range(keys.shape[0]):
-        pages_taken = pages_read[i] + pages_cached[i]
-        if seen_before(store, keys[i]):
-            append(store, HOT, keys[i], np.uint64(0), pages_taken, ids[i], distances[i], 0, 0)
         begin, end = offsets[i], offsets[i + 1]
-        totals[NEAR_KEPT] += 1
-        if totals[NEAR_KEPT] >= 4 * TRIALS:
-            totals[NEAR_KEPT] >>= 1
-            totals[NEAR_PAID] >>= 1
-        spared = totals[NEAR_KEPT] >= TRIALS and totals[NEAR_PAID] * PAYS < totals[NEAR_KEPT]
-        whole = not (spared and totals[NEAR_KEPT] % SPARED)
-        extra = near_words(dim, end - begin) if whole else 0
-        note(store, owner, near_offset(k) + extra)
-        position = append(store, RECENT, keys[i], scope, pages_taken, ids[i], distances[i], extra, owner)
-        if position < 0 or not whole:
-            continue
-        at = place_of(store, RECENT, position)
-        _write_near(
+        keep_answer(
             store,
-            at,
-            near_offset(k),
+            keys[i],
+            marks[2],
+            first,
+            stop,
             queries[i],
             scales[i],
             norms[i],
-            metric,
-            norm_max,
-            distances[i, k - 1],
+            ids[i],
+            distances[i],
+            pages_read[i] + pages_cached[i],
             page_ids[begin:end],
             nearest[begin:end],
         )
-        store.words[at + NEAR] = end - begin
-        place = first + store.near_next[turn] % (stop - first)
-        store.near_next[turn] += 1
-        store.words[at + OWNER] = name_owner(owner, place)
-        store.near_positions[place] = position
-        store.near_scopes[place] = scope
-        store.sketches[place] = sketch_of(queries[i], store.lots)
     unlock(store)
     return True

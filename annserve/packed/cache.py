@@ -55,6 +55,8 @@ class CachePart:
         #: Looks pages up; they may come packed.
         self.pages = pages
         self._packer = packer
+        #: Whether all come whole.
+        self.whole = packer is None
 
     def unpack(self, page_ids: npt.NDArray[np.uint32], absent: Absent, frames: npt.NDArray[np.uint8]) -> None:
         """Make pages whole that came from the cache; page i is in frame i, those of `absent` are left alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from annserve.kernels.distance import dot_and_norm
-from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.jit import exact_kernel, inline_kernel, kernel
 from annserve.kernels.topk import push_distinct, sort_nearest
 from annserve.pages.layout import FLAG_FACTORS, REPLICAS_SHIFT
 from annserve.storage.crc_kernels import crc32c_of
@@ -60,8 +60,18 @@ def seal_rows(  # type: ignore[no-untyped-def]
             at += 1
 
 
+@exact_kernel
+def _distance(metric, dot, norm, scale, query_scale, query_norm):  # type: ignore[no-untyped-def]
+    """Give the distance of a row from what integers say: the same to the bit from each kernel that scores."""
+    if metric == _COSINE:
+        return 1.0 - dot / np.sqrt(query_norm * norm)
+    if metric == _IP:
+        return -query_scale * scale * dot
+    return query_scale * query_scale * query_norm + scale * scale * norm - 2.0 * query_scale * scale * dot
+
+
 @inline_kernel
-def _score_query(  # type: ignore[no-untyped-def]
+def score_query(  # type: ignore[no-untyped-def]
     frames_u8,  # IN (f, page_bytes) uint8: pages as read
     frames_u32,  # IN the same memory
     frames_u64,  # IN the same memory
@@ -102,16 +112,7 @@ def _score_query(  # type: ignore[no-untyped-def]
             scale = np.float64(1.0)
             if factors_offset:
                 scale = np.float64(frames_f32[frame, factors_offset // 4 + slot])
-            if metric == _COSINE:
-                distance = 1.0 - np.float64(dot) / np.sqrt(query_norm * np.float64(norm))
-            elif metric == _IP:
-                distance = -query_scale * scale * np.float64(dot)
-            else:
-                distance = (
-                    query_scale * query_scale * query_norm
-                    + scale * scale * np.float64(norm)
-                    - 2.0 * query_scale * scale * np.float64(dot)
-                )
+            distance = _distance(metric, np.float64(dot), np.float64(norm), scale, query_scale, query_norm)
             low = min(low, distance)
             id_ = frames_u64[frame, ids_offset // 8 + slot]
             size = push_distinct(distances, ids, size, k, distance, id_)
@@ -137,10 +138,10 @@ def score_pages(  # type: ignore[no-untyped-def]
     ids_offset,
     factors_offset,
     rows_offset,
+    metric,
     queries,  # IN (nq, dim) int16
     query_scales,  # IN (nq,) float64
     query_norms,  # IN (nq,) float64
-    metric,
     k,
     nearest,
     distances,  # OUT (nq, k) float64, ascending; infinity where there were fewer rows
@@ -149,13 +150,13 @@ def score_pages(  # type: ignore[no-untyped-def]
 ):
     """Find the k nearest rows of each query on its frames; give what `check_page` says, and the query it said it of.
 
-    The other arguments are those of `_score_query`.
+    The other arguments are those of `score_query`.
     """
     for i in range(offsets.shape[0] - 1):
         distances[i] = np.inf
         ids[i] = NO_ID
         counts[i] = 0
-        state = _score_query(
+        state = score_query(
             frames_u8,
             frames_u32,
             frames_u64,

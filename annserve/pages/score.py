@@ -25,6 +25,47 @@ _WRONG = {
 _NOT_ASKED = np.empty(0)
 
 
+@dataclass(frozen=True)
+class PageFacts:
+    """What it takes to score pages of a segment, and to name a bad one.
+
+    Parameters
+    ----------
+    layout : PageLayout
+    metric : int
+        One of ``annserve.metric``'s codes.
+    salt, path, pages_offset
+        Of the segment.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        As kernels take it.
+    """
+
+    layout: PageLayout
+    metric: int
+    salt: int
+    path: Path
+    pages_offset: int
+    numbers: tuple[int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        layout = self.layout
+        factors = layout.factors_offset if layout.has_factors else 0
+        sizes = layout.capacity, layout.dim, layout.ids_offset, factors, layout.rows_offset
+        object.__setattr__(self, "numbers", (self.salt, *sizes, self.metric))
+
+    def damaged(self, state: int, page_id: int) -> CorruptionError:
+        """Make the error for a page of which scoring said something other than `GOOD`."""
+        return CorruptionError(
+            f"page {page_id} of {self.path} is damaged: {_WRONG[state]}; run 'annserve verify' to list all "
+            "damaged pages, then restore the file or build the index anew",
+            path=self.path,
+            offset=self.pages_offset + page_id * self.layout.page_bytes,
+        )
+
+
 @dataclass
 class Frames:
     """Memory that pages are read into, with the views that kernels need; for one search at a time.
@@ -64,11 +105,7 @@ class Frames:
         offsets: npt.NDArray[np.int64],
         queries: QuantizedQueries,
         k: int,
-        *,
-        metric: int,
-        salt: int,
-        path: Path,
-        pages_offset: int,
+        facts: PageFacts,
         nearest: npt.NDArray[np.float64] | None = None,
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Find the k nearest rows of each query on its pages.
@@ -81,10 +118,8 @@ class Frames:
             Frames of query i: ``offsets[i] … offsets[i + 1] - 1``.
         queries : QuantizedQueries
         k : int
-        metric : int
-            One of ``annserve.metric``'s codes.
-        salt, path, pages_offset
-            Of the segment, to prove a page and to name a bad one.
+        facts : PageFacts
+            Of the segment.
         nearest : (p,) float64, optional
             Filled with the distance of the nearest row on each frame.
 
@@ -102,7 +137,7 @@ class Frames:
         CorruptionError
             If a page is damaged, or isn't the one that was asked for.
         """
-        layout, n_queries = self.layout, len(offsets) - 1
+        n_queries = len(offsets) - 1
         ids = np.empty((n_queries, k), np.uint64)
         distances = np.empty((n_queries, k))
         counts = np.empty((n_queries, 3), np.int64)
@@ -110,16 +145,10 @@ class Frames:
             *self.views,
             page_ids,
             offsets,
-            salt,
-            layout.capacity,
-            layout.dim,
-            layout.ids_offset,
-            layout.factors_offset if layout.has_factors else 0,
-            layout.rows_offset,
+            *facts.numbers,
             queries.elements,
             queries.scales,
             queries.norms,
-            metric,
             k,
             _NOT_ASKED if nearest is None else nearest,
             distances,
@@ -127,11 +156,5 @@ class Frames:
             counts,
         )
         if state != kernels.GOOD:
-            page_id = int(page_ids[counts[bad, 2]])
-            raise CorruptionError(
-                f"page {page_id} of {path} is damaged: {_WRONG[state]}; run 'annserve verify' to list all "
-                "damaged pages, then restore the file or build the index anew",
-                path=path,
-                offset=pages_offset + page_id * layout.page_bytes,
-            )
+            raise facts.damaged(state, int(page_ids[counts[bad, 2]]))
         return ids, distances, counts[:, 0]

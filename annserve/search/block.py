@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,20 @@ from annserve.lookaside.lookaside import Asked, ScoredPages
 from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID
 from annserve.results import SearchStats
+
+
+class Rest(NamedTuple):
+    """Pages that were read, in frames that are to be given back.
+
+    Attributes
+    ----------
+    page_ids : (p,) uint32
+    put_away : callable
+        Lets the cache have them, and gives the frames back.
+    """
+
+    page_ids: npt.NDArray[np.uint32]
+    put_away: Callable[[], None]
 
 
 @dataclass
@@ -29,12 +44,38 @@ class BlockResult:
     seconds: dict[str, float] = field(default_factory=dict)
     #: What was learned of pages, where a cache wants to know.
     scored: ScoredPages | None = None
+    #: What is in frames still, where the cache may have it later.
+    rest: Rest | None = None
+    #: Whether a lookaside cache has the answers already.
+    kept: bool = False
+
+    def put_away(self) -> None:
+        """Let the cache have what is in frames, and let the frames go."""
+        if self.rest is not None:
+            self.rest.put_away()
+            self.rest = None
 
     def leave_to(self, asked: Asked, queries: QuantizedQueries) -> None:
-        """Let a lookaside cache have the answers, unless a deadline cut some short."""
-        if not np.count_nonzero(self.truncated):
-            read, cached = self.count("pages_read"), self.count("pages_cached")
-            asked.remember(queries, self.ids, self.distances, read, cached, self.scored)
+        """Let a lookaside cache have the answers, unless a deadline cut some short; of a single query, later."""
+        if self.kept:
+            return
+        if np.count_nonzero(self.truncated):
+            self.put_away()
+            return
+        read, cached, scored = self.count("pages_read"), self.count("pages_cached"), self.scored
+        rest = self.rest
+        if rest is None or len(self.ids) > 1:
+            self.put_away()
+            asked.remember(queries, self.ids, self.distances, read, cached, scored)
+            return
+        # What the caller has may change from here on.
+        ids, grades = self.ids.copy(), asked.grades.copy()
+
+        def keep() -> None:
+            rest.put_away()
+            asked.remember(queries, ids, self.distances, read, cached, scored, grades=grades)
+
+        asked.leave(rest.page_ids, keep)
 
     def count(self, name: str) -> npt.NDArray[np.int64]:
         """Give one of ``SearchStats.COUNTS``, (nq,)."""

@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
-from annserve.lookaside.lookaside import Asked, ScoredPages
-from annserve.metric import METRIC_CODES, queries_to_space
+from annserve.lookaside.lookaside import Answers, Asked, Gathered, ScoredPages
+from annserve.metric import queries_to_space
 from annserve.packed.cache import CachePart
 from annserve.pages.rows import QuantizedQueries, quantize_queries
 from annserve.pages.score import NO_ID, Frames
 from annserve.results import SearchStats
-from annserve.search.block import BlockResult, nothing_found
+from annserve.search.block import BlockResult, Rest, nothing_found
 from annserve.search.choose import Choice, Chooser
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock, Deadline
@@ -210,6 +210,7 @@ class Engine:
                     raise
                 result = nothing_found(len(queries), k)
             if np.count_nonzero(result.short):
+                result.put_away()
                 result.scored = None
                 yield from self._complete(result, space, quantized, wanted, sure, recall_target, look, clock)
         if asked is not None:
@@ -274,12 +275,15 @@ class Engine:
             frames = self._take_frames(len(selection.page_ids))
             to_read, places = selection, None
             if self.cache is not None:
-                if asked is None or not asked.proofs_pay:
+                if asked is None:
                     absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory)
                 else:
-                    chosen, memory = (selection.page_ids, selection.offsets), frames.memory
-                    left, offsets, absent = asked.gather(self.cache.pages, quantized, *chosen, memory)
-                    selection = PageSelection(left, offsets)
+                    gathered = asked.gather(
+                        self.cache.pages, quantized, *selection, frames, segment.page_facts, answer=self.cache.whole
+                    )
+                    selection, absent = PageSelection(gathered.page_ids, gathered.offsets), gathered.absent
+                    if gathered.answers is not None:
+                        return self._answered(choice, gathered, gathered.answers, frames)
                 to_read, places = PageSelection(absent.page_ids, absent.offsets), absent.places
             # Handing a device nothing takes 20 µs.
             pending = self.reader.start(to_read.page_ids, frames.memory, places) if len(to_read.page_ids) else None
@@ -288,6 +292,9 @@ class Engine:
                 with clock.stage("score"):
                     self.cache.unpack(selection.page_ids, absent, frames.memory)
             if pending is not None:
+                if asked is not None:
+                    # The disk is at work, and this thread has nothing else to do.
+                    asked.later.keep()
                 yield
         finally:
             # Until then the frames are the device's, even where another block's error ends this one.
@@ -296,29 +303,34 @@ class Engine:
                     pending.finish()
         nearest = np.empty(len(selection.page_ids)) if asked is not None else None
         with clock.stage("score"):
-            ids, distances, scored = frames.score(
-                selection.page_ids,
-                selection.offsets,
-                quantized,
-                k,
-                metric=METRIC_CODES[segment.spec.metric],
-                salt=segment.salt,
-                path=segment.pages_path,
-                pages_offset=segment.pages_offset,
-                nearest=nearest,
-            )
-            if self.cache is not None and places is not None:
-                self.cache.keep(to_read.page_ids, places, frames.memory)
+            ids, distances, scored = frames.score(*selection, quantized, k, segment.page_facts, nearest)
             candidates = look.candidates(frames, selection, quantized) if look is not None else None
-        # Not after an error: a broken ring may still be writing into them.
-        self._frames.give(frames)
         short, whole = ids[:, sure - 1] == NO_ID, np.zeros(len(ids), bool)
         result = BlockResult(ids, distances, short, whole, self._costs(choice, selection, to_read, scored))
         if nearest is not None:
-            result.scored = ScoredPages(selection.page_ids, selection.offsets, nearest)
+            result.scored = ScoredPages(*selection, nearest)
+        # Not after an error: a broken ring may still be writing into them.
+        result.rest = Rest(to_read.page_ids, lambda: self._put_away(frames, to_read.page_ids, places))
+        if asked is None:
+            result.put_away()
         if look is not None and candidates is not None:
             yield from look.improve(result, candidates, clock)
         return result
+
+    def _answered(self, choice: Choice, gathered: Gathered, answers: Answers, frames: Frames) -> BlockResult:
+        """Give the answers of a block for which nothing had to be read."""
+        self._frames.give(frames)
+        ids, distances, scored = answers
+        none, absent = np.zeros(len(ids), bool), gathered.absent
+        selection, to_read = PageSelection(gathered.page_ids, gathered.offsets), PageSelection(*absent[:2])
+        costs = self._costs(choice, selection, to_read, scored)
+        return BlockResult(ids, distances, none, none, costs, kept=True)
+
+    def _put_away(self, frames: Frames, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64] | None) -> None:
+        """Let the cache have the pages that were read and proven; page i lies in frame ``places[i]``."""
+        if self.cache is not None and places is not None:
+            self.cache.keep(page_ids, places, frames.memory)
+        self._frames.give(frames)
 
     def _costs(
         self, choice: Choice, selection: PageSelection, read: PageSelection, scored: npt.NDArray[np.int64]

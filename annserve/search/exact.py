@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
-from annserve.metric import METRIC_CODES
 from annserve.pages.bounds import Candidates
 from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID, Frames
@@ -157,19 +156,9 @@ class Scan:
         scored : (nq,) int64
             Rows that were looked at.
         """
-        segment, offsets = self.segment, np.array([0, len(page_ids)])
+        facts, offsets = self.segment.page_facts, np.array([0, len(page_ids)])
         parts = [
-            frames.score(
-                page_ids,
-                offsets,
-                queries.take(np.array([i])),
-                k,
-                metric=METRIC_CODES[segment.spec.metric],
-                salt=segment.salt,
-                path=segment.pages_path,
-                pages_offset=segment.pages_offset,
-            )
-            for i in range(len(queries.scales))
+            frames.score(page_ids, offsets, queries.take(np.array([i])), k, facts) for i in range(len(queries.scales))
         ]
         ids, distances, scored = (np.concatenate(column) for column in zip(*parts))
         return ids, distances, scored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,13 +11,17 @@ from hypothesis import strategies as st
 from oracles.lookaside import distances, searched
 
 from annserve.lookaside.lookaside import Lookaside, ScoredPages
+from annserve.pages.layout import PageLayout
 from annserve.pages.rows import quantize_queries
-from annserve.results import DELTA, MISS
+from annserve.pages.score import Frames, PageFacts
+from annserve.results import CERTIFIED, DELTA, MISS
 from annserve.spec import IndexSpec
 from annserve.storage.cache import PageCache
 from annserve.storage.reader import aligned_frames
 
 PAGE_ROWS, N_PAGES = 6, 20
+#: No page is scored here.
+FACTS = PageFacts(PageLayout.of(IndexSpec(4, "uint8", "l2")), 0, 0, Path(), 0)
 KINDS = [("l2", "uint8"), ("l2", "float32"), ("cosine", "float32"), ("ip", "float32"), ("ip", "int8")]
 
 
@@ -56,7 +62,10 @@ class World:
             pool.keep(pages[held], np.flatnonzero(held), frames)
         frames[:] = 255
         asked = self.cache.ask(query[None], k, 0.95, **named)
-        left, left_offsets, absent = asked.gather(pool, quantize_queries(query[None]), pages, offsets, frames)
+        gathered = asked.gather(
+            pool, quantize_queries(query[None]), pages, offsets, Frames(frames, FACTS.layout), FACTS, answer=False
+        )
+        left, left_offsets, absent, _ = gathered
         assert left_offsets.tolist() == [0, len(left)]
         assert absent.offsets.tolist() == [0, len(absent.places)]
         # What is left lies in its frame or is absent.
@@ -65,7 +74,9 @@ class World:
         assert (frames[: len(left)][there] == left[there, None]).all()
         assert (left[absent.places] == absent.page_ids).all()
         assert held is None or there.sum() == held.sum()
-        assert (asked.grades == (DELTA if len(left) < len(pages) else MISS)).all() or asked.n_found
+        read = len(absent.page_ids)
+        grade = MISS if read == len(pages) else DELTA if read else CERTIFIED
+        assert asked.grades[0] == grade or asked.n_found
         return ~np.isin(pages, left)
 
     def ask(self, query: np.ndarray, pages: np.ndarray, k: int) -> None:

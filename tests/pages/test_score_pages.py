@@ -16,7 +16,7 @@ from annserve.pages.check import check_pages
 from annserve.pages.layout import HEADER, PageLayout
 from annserve.pages.pack import pack_pages
 from annserve.pages.rows import quantize_queries, quantize_rows
-from annserve.pages.score import NO_ID, Frames
+from annserve.pages.score import NO_ID, Frames, PageFacts
 from annserve.spec import IndexSpec
 from annserve.storage.checksum import crc32c
 from annserve.storage.reader import aligned_frames
@@ -37,10 +37,7 @@ def score(frames, page_ids, offsets, queries, k, metric, **options):
         np.asarray(offsets, np.int64),
         quantize_queries(queries),
         k,
-        metric=METRIC_CODES[metric],
-        salt=options.pop("salt", SALT),
-        path=PATH,
-        pages_offset=4_096,
+        PageFacts(frames.layout, METRIC_CODES[metric], options.pop("salt", SALT), PATH, 4_096),
         **options,
     )
 
