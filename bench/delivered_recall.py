@@ -22,7 +22,7 @@ from annserve.calibrate.expected_recall import Curves
 from annserve.calibrate.heldout import NEIGHBOURS, hold_out
 from annserve.calibrate.reads import Placement, calibrate_reads, rated_curves
 from annserve.calibrate.sample import limit_worth
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.index.snapshot import open_snapshot
 from annserve.metric import queries_to_space
 from annserve.pages.check import check_pages
@@ -69,7 +69,7 @@ def measure(index: Path, name: str, options: argparse.Namespace) -> dict[str, An
     plan = calibrate_reads(held_out, nearest, rows, placement, segment, norm_max, options.threads)
 
     chooser = CodeChooser(segment, segment.codes, plan)
-    kept = kept_by_storage(queries.astype(np.float32), truth, rows, segment.spec, K)
+    kept = ranks_as_stored(queries.astype(np.float32), truth, rows, segment.spec)[:, :K] < K
     pages = np.where(kept, placement.page[truth[:, :K]], -1)
     space = queries_to_space(queries, segment.spec, norm_max)
     found = []

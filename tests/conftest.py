@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from surface import Built, build_surface
+from threadpoolctl import threadpool_limits
 
 # The same examples in every run, so that a red build is about the change. ANNSERVE_FUZZ=1 looks for new ones.
 # No deadline: the first example of a kernel compiles it.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("fuzz", print_blob=True, deadline=None)
 settings.load_profile("fuzz" if os.environ.get("ANNSERVE_FUZZ") else "steady")
+
+# Workers of a run share the processors; threads of products would wait for each other (annserve/blas.py).
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+threadpool_limits(1, "blas")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from annserve.blas import without_blas_threads
 from annserve.build.drafts import remove_drafts
 from annserve.build.encode import encode_rows
 from annserve.build.packing import packed_origin, packed_rows, read_packing
@@ -98,7 +99,7 @@ def finish_segment(job: Job, source: VectorSource, raw: RawLayout | None, stored
     stored : callable, optional
         As for ``pipeline.build_segment``.
     """
-    with packed_rows(job.steps, job.spec) as rows:
+    with packed_rows(job.steps, job.spec) as rows, without_blas_threads():
         _link(job, rows)
         _replicate(job, rows)
         _encode(job, rows)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from annserve.calibrate.heldout import PUSHES, SHORTFALL, HeldOut, calibrated_ks
 from annserve.calibrate.ranks import HEADS_MAX, head_ranks
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.heads.layout import HeadNodes
 from annserve.metric import queries_to_space
 from annserve.search.probe_plan import ProbePlan
@@ -67,9 +67,10 @@ def calibrate_probes(
 
     ks = calibrated_ks(neighbours.shape[1])
     probes = np.empty((len(ks), len(RECALL_TARGETS), len(centres)))
+    stored_ranks = ranks_as_stored(held_out.queries, neighbours, rows, spec)
     for a, k in enumerate(ks):
         # A neighbour that the stored rows don't rank among the k nearest is found at no rank.
-        kept = kept_by_storage(held_out.queries, neighbours, rows, spec, k)
+        kept = stored_ranks[:, :k] < k
         for b, target in enumerate(RECALL_TARGETS):
             rank = np.where(kept | (target > settle_above), ranks[:, :k], np.inf)
             curve = np.array([_probes_reaching(rank[bins == c], target, wanted) for c in np.unique(bins)])

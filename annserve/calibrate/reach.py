@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from annserve.calibrate.heldout import PUSHES, HeldOut, calibrated_ks
 from annserve.calibrate.ranks import HEADS_MAX
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.heads.layout import HeadNodes
 from annserve.heads.navigate import WalkScratch, nearest_heads
 from annserve.metric import queries_to_space
@@ -82,8 +82,9 @@ def calibrate_reach(
     ends = np.unique(centres[[0, -1]])
     ks = calibrated_ks(neighbours.shape[1])
     limits = np.empty((len(ks), len(RECALL_TARGETS), len(ends)))
+    stored_ranks = ranks_as_stored(held_out.queries, neighbours, rows, spec)
     for a, k in enumerate(ks):
-        kept = kept_by_storage(held_out.queries, neighbours, rows, spec, k)
+        kept = stored_ranks[:, :k] < k
         # What storage loses, rows as they are must make up for, where they can. Pushed ones lie where distances hardly
         # differ, and would ask to read everything.
         counted = kept | (np.array(PUSHES)[held_out.push] == 0)[:, None]

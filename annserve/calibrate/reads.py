@@ -25,7 +25,7 @@ from annserve.calibrate.heads import calibrate_heads
 from annserve.calibrate.heldout import SHARES, HeldOut, calibrated_ks
 from annserve.calibrate.log_hits import fit_log_hits
 from annserve.calibrate.ranks import head_ranks
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.codes.rate import SKIP_NONE, Rating, Skip
 from annserve.codes.rating_kernels import PAGES_FIRST
 from annserve.index.segment import Segment
@@ -125,10 +125,10 @@ def calibrate_reads(
     head_terms, head_below = calibrate_heads(segment, space, ranks, heads, ks, np.array(RECALL_TARGETS))
     evenness: F64 = np.ones(1)
     expected: F64 = np.empty((*shape, 1))
+    stored_ranks = ranks_as_stored(held_out.queries, neighbours, rows, segment.spec)
     for a, k in enumerate(ks):
-        kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
         homes = placement.page(neighbours[:, :k])
-        pages = np.where(kept, homes, -1)
+        pages = np.where(stored_ranks[:, :k] < k, homes, -1)
         most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])
         some = slice(None, None, -(-len(space) // _SKIP_QUERIES))
         full = _rate(chooser, space[some], own[some], k, most, threads)

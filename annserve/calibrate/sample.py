@@ -21,7 +21,7 @@ import numpy.typing as npt
 from annserve.calibrate.expected_recall import Curves
 from annserve.calibrate.heldout import NEIGHBOURS
 from annserve.calibrate.reads import Placement, rated_curves
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.design.budget import TierPlan
 from annserve.errors import InputError
 from annserve.index.segment import Segment
@@ -102,8 +102,9 @@ def calibrate_sample(
     n_heads = segment.heads.n_heads
     enough = np.empty(plan.worth_enough.shape)
     expected = np.empty(plan.expected.shape)
+    stored_ranks = ranks_as_stored(exact, neighbours, rows, segment.spec)
     for a, k in enumerate(plan.ks.tolist()):
-        kept = kept_by_storage(exact, neighbours, rows, segment.spec, k)
+        kept = stored_ranks[:, :k] < k
         homes = placement.page(neighbours[:, :k])
         for b, target in enumerate(plan.targets.tolist()):
             heads, skip = plan.heads_wanted(k, target, n_heads), plan.skip(k, target)

@@ -9,7 +9,7 @@ from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 from annserve.vectors.source import Rows
 
-#: Of known neighbours as float64 that are looked at at a time.
+#: Of rows as stored that are looked at at a time.
 _BLOCK_BYTES = 8 << 20
 _K_OF_LOSS = 10
 
@@ -19,17 +19,13 @@ def loss_of_storage(
 ) -> float:
     """Give the share of the 10 nearest (of all known, if fewer are) that the stored rows lose; see below."""
     k = min(_K_OF_LOSS, neighbours.shape[1])
-    return 1 - float(kept_by_storage(queries, neighbours, rows, spec, k).mean())
+    return 1 - float((ranks_as_stored(queries, neighbours, rows, spec)[:, :k] < k).mean())
 
 
-def kept_by_storage(
-    queries: npt.NDArray[np.float32],
-    neighbours: npt.NDArray[np.int64],
-    rows: Rows,
-    spec: IndexSpec,
-    k: int,
-) -> npt.NDArray[np.bool_]:
-    """Say which of the k true neighbours are among the k nearest stored rows.
+def ranks_as_stored(
+    queries: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], rows: Rows, spec: IndexSpec
+) -> npt.NDArray[np.int32]:
+    """Say which place each true neighbour has among them by the stored rows: below k, and it is still of the k nearest.
 
     Parameters
     ----------
@@ -41,23 +37,25 @@ def kept_by_storage(
 
     Returns
     -------
-    (m, k) bool
+    (m, c) int32
     """
-    if spec.lossless:
-        return np.ones((len(queries), k), bool)
     n_known = neighbours.shape[1]
-    kept = np.empty((len(queries), k), bool)
-    step = max(1, _BLOCK_BYTES // (8 * spec.dim * n_known))
+    ranks = np.empty(neighbours.shape, np.int32)
+    ranks[:] = np.arange(n_known)
+    if spec.lossless:
+        return ranks
+    step = max(1, _BLOCK_BYTES // (spec.dim * n_known))
     for first in range(0, len(queries), step):
         block = slice(first, first + step)
         # Queries share many neighbours.
         distinct, places = np.unique(neighbours[block], return_inverse=True)
         stored = quantize_rows(rows[distinct], spec)
-        values = stored.elements.astype(np.float64) * stored.scales[:, None].astype(np.float64)
+        scales = stored.scales[:, None].astype(np.float64)
         for i, (query, nearest) in enumerate(zip(queries[block].astype(np.float64), places.reshape(-1, n_known))):
+            values = stored.elements[nearest] * scales[nearest]
             if spec.metric == "l2":
-                distance = ((values[nearest] - query) ** 2).sum(axis=1)
+                distance = ((values - query) ** 2).sum(axis=1)
             else:
-                distance = -np.einsum("ij,j->i", values[nearest], query)
-            kept[first + i] = np.argsort(np.argsort(distance, kind="stable"), kind="stable")[:k] < k
-    return kept
+                distance = -np.einsum("ij,j->i", values, query)
+            ranks[first + i, np.argsort(distance, kind="stable")] = np.arange(n_known)
+    return ranks

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from annserve.calibrate.heldout import HeldOut, calibrated_ks
 from annserve.calibrate.ranks import head_ranks
 from annserve.calibrate.reads import Placement, heads_holding, hits_on_pages
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.index.segment import Segment
 from annserve.metric import queries_to_space
 from annserve.search.choose_vicinity import Survey, VicinityChooser
@@ -104,8 +104,9 @@ def calibrate_vicinities(
     heads, reach, expected = np.empty(shape), np.empty(shape), np.empty(shape)
     reader = segment.vicinities.open_reader()
     chooser = VicinityChooser(segment, segment.codes, reader, _no_plan())
+    stored_ranks = ranks_as_stored(held_out.queries, neighbours, rows, segment.spec)
     for a, k in enumerate(ks):
-        kept = kept_by_storage(held_out.queries, neighbours, rows, segment.spec, k)
+        kept = stored_ranks[:, :k] < k
         homes = placement.page(neighbours[:, :k])
         pages = np.where(kept, homes, -1)
         most = heads_holding(ranks[:, :k], RECALL_TARGETS[-1])

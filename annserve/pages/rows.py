@@ -20,6 +20,9 @@ import numpy.typing as npt
 from annserve.pages.query_kernels import copy_integers, round_floats
 from annserve.spec import IndexSpec
 
+#: Of rows as float64 that are worked on at a time, so that they stay in the processor's cache.
+_BLOCK_BYTES = 256 << 10
+
 
 @dataclass(frozen=True)
 class QuantizedRows:
@@ -55,6 +58,18 @@ def quantize_rows(rows: npt.NDArray[Any], spec: IndexSpec) -> QuantizedRows:
     if spec.lossless:
         elements = np.ascontiguousarray(rows, dtype=spec.stored_dtype)
         return QuantizedRows(elements, np.ones(n, np.float32), np.zeros(n, np.float32))
+    made = QuantizedRows(np.empty(rows.shape, np.int8), np.empty(n, np.float32), np.empty(n, np.float32))
+    step = max(1, _BLOCK_BYTES // (8 * spec.dim))
+    for first in range(0, n, step):
+        block = slice(first, first + step)
+        made.elements[block], made.scales[block], made.errors[block] = _quantize(rows[block], spec)
+    return made
+
+
+def _quantize(
+    rows: npt.NDArray[Any], spec: IndexSpec
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Give the elements, still as float64, the scales and the errors of float rows."""
     exact = rows.astype(np.float64)
     if spec.metric == "cosine":
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
@@ -65,11 +80,10 @@ def quantize_rows(rows: npt.NDArray[Any], spec: IndexSpec) -> QuantizedRows:
     if spec.metric == "cosine":
         scales = 1 / np.sqrt(squares)
     else:
-        scales = np.divide((exact * elements).sum(axis=1), squares, out=np.zeros(n), where=squares > 0)
+        scales = np.divide((exact * elements).sum(axis=1), squares, out=np.zeros(len(rows)), where=squares > 0)
     scales32 = scales.astype(np.float32)
     errors = np.linalg.norm(exact - scales32[:, None].astype(np.float64) * elements, axis=1)
-    rounded_up = np.nextafter(errors.astype(np.float32), np.float32(np.inf))
-    return QuantizedRows(elements.astype(np.int8), scales32, rounded_up)
+    return elements, scales32, np.nextafter(errors.astype(np.float32), np.float32(np.inf))
 
 
 @dataclass(frozen=True, slots=True)

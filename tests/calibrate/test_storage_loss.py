@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annserve.calibrate.storage_loss import kept_by_storage
+from annserve.calibrate.storage_loss import ranks_as_stored
 from annserve.pages.rows import quantize_rows
 from annserve.spec import IndexSpec
 
@@ -32,7 +32,7 @@ def test_kept_are_those_that_stored_rows_rank_among_the_k_nearest(rng, metric, k
     neighbours = ordered(queries, rows, metric)
     stored = quantize_rows(rows, spec)
     values = stored.elements.astype(np.float64) * stored.scales[:, None]
-    kept = kept_by_storage(queries, neighbours, rows, spec, k)
+    kept = ranks_as_stored(queries, neighbours, rows, spec)[:, :k] < k
     for i, query in enumerate(queries):
         # Places among the neighbours, so that of two stored alike the one that was nearer comes first.
         now = ordered(query[None], values[neighbours[i]], "ip" if metric == "cosine" else metric)[0, :k]
@@ -43,8 +43,5 @@ def test_kept_are_those_that_stored_rows_rank_among_the_k_nearest(rng, metric, k
 
 def test_integers_lose_nothing():
     spec = IndexSpec(4, "uint8", "l2")
-    kept = kept_by_storage(
-        np.zeros((3, 4), np.float32), np.zeros((3, 9), np.int64), np.zeros((9, 4), np.uint8), spec, 2
-    )
-    assert kept.shape == (3, 2)
-    assert kept.all()
+    ranks = ranks_as_stored(np.zeros((3, 4), np.float32), np.zeros((3, 9), np.int64), np.zeros((9, 4), np.uint8), spec)
+    assert ranks.tolist() == [list(range(9))] * 3
