@@ -201,6 +201,8 @@ class Scheduler:
             self._wait(ticket)
         if ticket.batch:
             self._carry_out(ticket.batch)
+            # A ring of references: everything of the batch would stay until the collector of rings comes by.
+            ticket.batch = ()
         if ticket.error is not None:
             raise ticket.error
         assert ticket.result is not None, "settled without a result"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -152,6 +154,25 @@ def test_a_call_that_is_a_batch_by_itself_begins_beside_one_that_runs(bench):
     for call in (held, *large, small):
         call.result(5)
     assert b.scheduler.running == 0
+
+
+def test_what_a_call_held_is_free_when_its_answer_is(bench):
+    """No ring of references is left, which only the collector would end: alone, and in a batch."""
+    b = bench()
+    gc.disable()
+    try:
+        held = b.hold()
+        waiting = [b.ask(value) for value in (1, 2, 3)]
+        b.wait_for(3)
+        b.engine().gate.set()
+        answers = [weakref.ref(call.result(5).stats) for call in (held, *waiting)]
+        del held, waiting
+        until = time.monotonic() + 5
+        while any(answer() is not None for answer in answers):  # their threads let go a moment later
+            assert time.monotonic() < until
+            b.ask(4).result(5)
+    finally:
+        gc.enable()
 
 
 def test_no_thread_searches_but_those_of_callers(bench):
