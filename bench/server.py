@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -95,15 +95,15 @@ def asked(address: str, messages: list[bytes], seconds: float, callers: int = 1)
 
 
 def loaded(options: argparse.Namespace, lines: list[str], n: int, **told: Any) -> list[subprocess.Popen[str]]:
-    """Start so many processes of load, which share the rate and begin together."""
-    begin, rate = time.time() + 3, told.pop("rate")
+    """Start so many processes of load, which share the rate and begin together; each takes its turn of `through`."""
+    begin, rate, through = time.time() + 3, told.pop("rate"), told.pop("through", ["grpc"])
     processes = []
     for i in range(n):
         command = ["taskset", "-c", options.load_cores, sys.executable, str(HERE / "server_load.py")]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdin is not None
-        shared = {"rate": rate / n, "seed": i, "begin": begin, **told}
+        shared = {"rate": rate / n, "seed": i, "begin": begin, "through": through[i % len(through)], **told}
         process.stdin.write("\n".join([json.dumps(shared), *lines]))
         process.stdin.close()
         processes.append(process)
@@ -123,49 +123,90 @@ def total(found: list[dict[str, Any]], status: str = "OK") -> int:
     return sum(one["statuses"].get(status, {}).get("count", 0) for one in found)
 
 
-def alone(options: argparse.Namespace, queries: np.ndarray, size: int, threads: int) -> tuple[float, float]:
-    """Search in a process of its own on the server's cores; give the median seconds of a call, and queries a second."""
-    program = (
+class Alone:
+    """The engine alone, in a process of its own on the server's cores, which searches when it is told to."""
+
+    PROGRAM = (
         "import sys, time, statistics, numpy as np, annserve\n"
-        "index = annserve.open(sys.argv[1], threads=int(sys.argv[5]), io=sys.argv[6])\n"
-        "q = np.load(sys.argv[2]); size = int(sys.argv[3]); seconds = float(sys.argv[4])\n"
+        "index = annserve.open(sys.argv[1], threads=int(sys.argv[4]), io=sys.argv[5])\n"
+        "q = np.load(sys.argv[2]); size, turn = int(sys.argv[3]), 0\n"
         "for i in range(0, 300, size): index.search(q[i:i+size], 10)\n"
-        "taken, turn, until = [], 0, time.perf_counter() + seconds\n"
-        "while (begun := time.perf_counter()) < until:\n"
-        "    at = turn * size % (len(q) - size + 1); index.search(q[at:at+size], 10)\n"
-        "    taken.append(time.perf_counter() - begun); turn += 1\n"
-        "print(statistics.median(taken), len(taken) * size / sum(taken))\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    (seconds, pause), taken = map(float, line.split()), []\n"
+        "    until = time.perf_counter() + seconds\n"
+        "    while (begun := time.perf_counter()) < until:\n"
+        "        at = turn * size % (len(q) - size + 1); index.search(q[at:at+size], 10)\n"
+        "        taken.append(time.perf_counter() - begun); turn += 1\n"
+        "        if pause: time.sleep(pause)\n"
+        "    print(statistics.median(taken), len(taken) * size / sum(taken), flush=True)\n"
     )
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        np.save(file, queries)
-        file.flush()
-        arguments = [str(options.index), file.name, str(size), str(options.seconds), str(threads), options.io]
-        told = subprocess.run(
-            ["taskset", "-c", options.server_cores, sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        ).stdout.split()
-    return float(told[0]), float(told[1])
+
+    def __init__(self, options: argparse.Namespace, queries: np.ndarray, size: int, threads: int) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            np.save(file, queries)
+            file.flush()
+            arguments = [str(options.index), file.name, str(size), str(threads), options.io]
+            self._process = subprocess.Popen(
+                ["taskset", "-c", options.server_cores, sys.executable, "-c", self.PROGRAM, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            )
+            self._line()
+
+    def search(self, seconds: float, pause: float = 0.0) -> tuple[float, float]:
+        """Search for so long; give the median seconds of a call, and queries a second without the pauses.
+
+        With `pause`, each call comes so many seconds after the one before has ended.
+        """
+        assert self._process.stdin is not None
+        print(seconds, pause, file=self._process.stdin, flush=True)
+        median, rate = map(float, self._line().split())
+        return median, rate
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def unary(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
-    """A call of one query, against an echo of as many bytes and the search alone."""
+    """A call of one query, against an echo of as many bytes and the search alone, in short turns."""
     messages = [message_of(queries[i : i + 1]) for i in range(len(queries))]
     rounds = []
     with (
         started(options.server_cores, str(HERE / "server_echo.py"), "300") as (_, echo),
         serving(options, "--threads", "1") as (_, address),
+        Alone(options, queries, 1, 1) as engine,
     ):
         asked(address, messages, 1.5)
         for _ in range(options.rounds):
-            echoed = statistics.median(asked(echo, messages, options.seconds)[1])
-            called = statistics.median(asked(address, messages, options.seconds)[1])
-            searched, _ = alone(options, queries, 1, 1)
-            rounds.append({"echo_us": echoed * 1e6, "search_us": searched * 1e6, "call_us": called * 1e6})
-    ratios = [one["call_us"] / (one["echo_us"] + one["search_us"]) for one in rounds]
-    return {"rounds": rounds, "call_to_echo_and_search": statistics.median(ratios)}
+            taken = {
+                "echo": (echoed := statistics.median(asked(echo, messages, options.seconds)[1])),
+                "call": statistics.median(asked(address, messages, options.seconds)[1]),
+                "search": engine.search(options.seconds)[0],
+                "paced_search": engine.search(options.seconds, echoed)[0],
+            }
+            rounds.append({f"{name}_us": round(seconds * 1e6, 1) for name, seconds in taken.items()})
+
+    def ratio(search: str) -> float:
+        return statistics.median(one["call_us"] / (one["echo_us"] + one[search]) for one in rounds)
+
+    # A call's search comes after an echo's time, in which the core did other things: the second ratio leaves that out.
+    return {
+        "rounds": rounds,
+        "call_to_echo_and_search": ratio("search_us"),
+        "call_to_echo_and_paced_search": ratio("paced_search_us"),
+    }
 
 
 def batch(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
@@ -173,11 +214,11 @@ def batch(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]:
     messages = [message_of(queries[i : i + 100]) for i in range(0, len(queries) - 99, 100)]
     threads = len(os.sched_getaffinity(0) & cores_of(options.server_cores))
     rounds = []
-    with serving(options, "--threads", str(threads)) as (_, address):
+    with serving(options, "--threads", str(threads)) as (_, address), Alone(options, queries, 100, threads) as engine:
         asked(address, messages, 1.5, 2)
         for _ in range(options.rounds):
             rate = asked(address, messages, options.seconds, options.callers)[0] * 100
-            rounds.append({"server_qps": rate, "engine_qps": alone(options, queries, 100, threads)[1]})
+            rounds.append({"server_qps": rate, "engine_qps": engine.search(options.seconds)[1]})
     shares = [one["server_qps"] / one["engine_qps"] for one in rounds]
     return {"threads": threads, "callers": options.callers, "rounds": rounds, "share": statistics.median(shares)}
 
@@ -192,7 +233,7 @@ def overload(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]
 
         def step(through: str, share: float) -> None:
             rate, told = options.rate * share, {"address": address, "seconds": options.seconds, "timeout": 1.0}
-            found = outcomes(loaded(options, lines, 2, rate=rate, through=through, **told))
+            found = outcomes(loaded(options, lines, 2, rate=rate, through=[through], **told))
             answered = total(found) / options.seconds
             steps.append({"through": through, "share": share, "answered": answered, "loads": found})
             print(f"{rate:8.0f} offered {answered:8.1f} answered, through {through}", flush=True)

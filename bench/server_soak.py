@@ -71,13 +71,13 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
     with copied(served, options.scratch) as folders, serving(options, folders) as (process, address):
         loads = loaded(
             options, lines, options.loads, address=address, rate=options.rate, seconds=options.seconds, timeout=5.0,
-            slice_seconds=slice_seconds,
+            slice_seconds=slice_seconds, through=options.through.split(","),
         )  # fmt: skip
         begun, swapped, samples = time.monotonic() + 3, 0, []
         while any(load.poll() is None for load in loads):
-            time.sleep(min(slice_seconds / 4, 5.0))
+            time.sleep(min(slice_seconds / 12, 5.0))
             passed = time.monotonic() - begun
-            if passed > len(samples) * slice_seconds / 2:
+            if passed > len(samples) * slice_seconds / 6:
                 samples.append(
                     {"seconds": round(passed, 1), "cores": cores_of(process), "processes": memory_of(process)}
                 )
@@ -97,22 +97,32 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         "slice_seconds": slice_seconds,
         "loads": found,
         "memory": samples,
-        "growth_of_workers": growth(samples),
+        "growth_of_workers": growth(samples, options.seconds / (options.swaps + 1)),
     }
 
 
-def growth(samples: list[dict[str, Any]]) -> dict[str, float]:
-    """Give by how much workers grew: medians of the last fifth of the samples over those of the second fifth."""
+def growth(samples: list[dict[str, Any]], swap_seconds: float) -> dict[str, dict[str, float]]:
+    """Give by how much workers grew until the last fifth of the time, medians each.
+
+    Against the time before the first swap, that between the first and the second, and the second fifth.
+    """
     fifth = len(samples) // 5
-    if not fifth:
-        return {}
+    since = {
+        "start": [one for one in samples if one["seconds"] < swap_seconds],
+        "first_swap": [one for one in samples if swap_seconds + 5 < one["seconds"] < 2 * swap_seconds],
+        "second_fifth": samples[fifth : 2 * fifth],
+    }
 
     def median(which: list[dict[str, Any]], size: str) -> float:
         return float(np.median([sum(one[size] for one in sample["processes"][2:]) for sample in which]))
 
     return {
-        size: median(samples[-fifth:], size) / median(samples[fifth : 2 * fifth], size) - 1
-        for size in ("rss_bytes", "uss_bytes", "anonymous_bytes")
+        name: {
+            size: median(samples[-fifth:], size) / median(which, size) - 1
+            for size in ("rss_bytes", "uss_bytes", "anonymous_bytes")
+        }
+        for name, which in since.items()
+        if fifth and which
     }
 
 
@@ -152,6 +162,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=300.0, help="Calls a second.")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--swaps", type=int, default=20)
+    parser.add_argument("--through", default="grpc,client", help="Of the processes of load, in turn: bare calls, ours.")
     parser.add_argument("--loads", type=int, default=2, help="Processes of load.")
     parser.add_argument("--server-cores", default="3")
     parser.add_argument("--load-cores", default="2")
