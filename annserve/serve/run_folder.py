@@ -3,6 +3,8 @@
 ::
 
     control              socket on which the supervisor answers what a worker doesn't decide
+    counts-wanted        the number of the last look at the counts, for which workers write theirs
+    counts-0             the number of the last look for which a worker has written them
     metrics/             what processes count, see ``watch.metrics``
     worker-0.json        how a worker is: state, process, and how each collection stands in it
 
@@ -15,8 +17,14 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+#: Seconds between two looks at what workers have written.
+_LOOK_SECONDS = 0.01
 
 
 class RunFolder:
@@ -44,10 +52,7 @@ class RunFolder:
 
     def tell(self, worker: int, facts: dict[str, Any]) -> None:
         """Say how a worker is."""
-        path = self.path / f"worker-{worker}.json"
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(facts))
-        new.replace(path)
+        _put(self.path / f"worker-{worker}.json", json.dumps(facts))
 
     def told(self, worker: int) -> dict[str, Any]:
         """Give what a worker said last; nothing if it never did."""
@@ -61,6 +66,35 @@ class RunFolder:
         """Forget what a worker said that is gone."""
         (self.path / f"worker-{worker}.json").unlink(missing_ok=True)
 
+    def want_counts(self, workers: Iterable[int], seconds: float) -> None:
+        """Have workers write what they have counted until now; return when they have, or so many seconds later."""
+        look, until = time.monotonic_ns(), time.monotonic() + seconds
+        _put(self.path / "counts-wanted", str(look))
+        waited_for = [self.path / f"counts-{worker}" for worker in workers]
+        while any(_number(path) < look for path in waited_for) and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+
+    def counts_wanted(self) -> int:
+        """Give the number of the look that counts are to be written for."""
+        return _number(self.path / "counts-wanted")
+
+    def counts_written(self, worker: int, look: int) -> None:
+        """Say that a worker has written its counts, for a look that it knew before it began."""
+        _put(self.path / f"counts-{worker}", str(look))
+
     def remove(self) -> None:
         """Remove it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _put(path: Path, text: str) -> None:
+    new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    new.write_text(text)
+    new.replace(path)
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return 0

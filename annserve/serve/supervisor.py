@@ -40,6 +40,8 @@ RESTART_SECONDS, RESTART_SECONDS_MOST = 0.5, 30.0
 LIVED_SECONDS = 60.0
 #: Seconds between two looks at what workers tell.
 LOOK_SECONDS = 0.05
+#: Seconds that whoever scrapes metrics waits at most for a worker to write its counts.
+COUNTS_SECONDS = 1.0
 #: Seconds beyond the grace that workers have to end.
 ENDING_SECONDS = 10.0
 
@@ -91,8 +93,14 @@ class Supervisor:
         self._begun: dict[int, float] = {}
         self._delays: dict[int, float] = {}
         self._restarts = 0
-        address, folder = str(self.address), self.run.metrics
-        sources = sources_of(self.workers, self._jobs, folder=folder, address=address, restarts=lambda: self._restarts)
+        sources = sources_of(
+            self.workers,
+            self._jobs,
+            folder=self.run.metrics,
+            address=str(self.address),
+            write=self._have_counts_written,
+            restarts=lambda: self._restarts,
+        )
         self._page = StatusPage(config, sources)
 
     def start(self) -> None:
@@ -135,6 +143,10 @@ class Supervisor:
     def collections(self) -> list[str]:
         """Give the names of what is served."""
         return sorted({name for told in self.workers() for name in told.get("collections", {})})
+
+    def _have_counts_written(self) -> None:
+        serving = [number for number, told in enumerate(self.workers()) if told.get("state") == "serving"]
+        self.run.want_counts(serving, COUNTS_SECONDS)
 
     def _jobs(self) -> list[Job]:
         return self.control.jobs.list() if self.control else []

@@ -23,6 +23,7 @@ from annserve.catalog.cache_watch import CacheWatch
 from annserve.catalog.catalog import Catalog, Searchable, Standing
 from annserve.catalog.follow import Follower
 from annserve.catalog.publish import Publisher
+from annserve.catalog.schedule import Scheduler
 from annserve.config import ServeConfig
 from annserve.guard.tls import certificates_of
 from annserve.heap import keep_nothing_freed
@@ -42,9 +43,10 @@ LOG = logging.getLogger("annserve.serve")
 COLLECT_AFTER = 20_000
 #: Signals that end a server; the process that makes workers has them wait.
 HEEDED = (signal.SIGINT, signal.SIGTERM)
-#: Seconds between two looks at whether the parent lives, after which counts are written: few at a time, for whoever
-#: writes them holds the interpreter.
+#: Seconds between two looks at whether the parent lives, and whether someone wants the counts.
 LOOK_SECONDS = 0.1
+#: Looks after which counts are written anyway: few at a time, for whoever writes them holds the interpreter.
+LOOKS_OF_COUNTS = 5
 
 
 def threads_of(config: ServeConfig) -> int:
@@ -92,7 +94,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             limits=limits,
             grace_seconds=config.grace_seconds,
         )
-        caches = CacheWatch(catalog)
+        counts = Counts(run, number, catalog, server.scheduler)
         auditor = auditor_of(
             catalog, server.scheduler, share=config.audit, adjust=config.hold_recall, on_found=told.audited
         )
@@ -112,10 +114,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             told.state = "serving"
             told.tell()
             while os.getppid() == parent:
-                for name, (calls, _) in server.scheduler.load().items():
-                    meter(name).waiting(calls)
-                caches.look()
-                write_counts()
+                counts.look()
                 try:
                     stop_signal.get(timeout=LOOK_SECONDS)
                     break
@@ -132,6 +131,27 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
 def told_by_all(run: RunFolder, workers: int) -> list[dict[str, Any]]:
     """Give what each worker tells of itself."""
     return [run.told(number) for number in range(workers)]
+
+
+class Counts:
+    """What a worker counts, written for all processes to read: when someone wants it, and now and then."""
+
+    def __init__(self, run: RunFolder, number: int, catalog: Catalog, scheduler: Scheduler) -> None:
+        self._run, self._number, self._scheduler = run, number, scheduler
+        self._caches = CacheWatch(catalog)
+        self._looks = self._written = 0
+
+    def look(self) -> None:
+        """Write if someone waits for it, or if it is time again."""
+        wanted, self._looks = self._run.counts_wanted(), self._looks + 1
+        if wanted != self._written or self._looks % LOOKS_OF_COUNTS == 0:
+            for name, (calls, _) in self._scheduler.load().items():
+                meter(name).waiting(calls)
+            self._caches.look()
+            write_counts()
+        if wanted != self._written:
+            self._written = wanted
+            self._run.counts_written(self._number, wanted)
 
 
 class Told:

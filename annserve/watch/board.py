@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from annserve.version import __version__
 from annserve.watch.history import LOOK_SECONDS, History
-from annserve.watch.metrics import exposition, registry_of
+from annserve.watch.metrics import exposition, registry_of, write_counts
 
 #: Jobs that are shown, newest first.
 _JOBS_SHOWN = 20
@@ -44,6 +44,8 @@ class Sources:
         Where processes write their counts; None for those of this process alone.
     address : str
         Where gRPC is answered.
+    write : callable
+        Has all processes write what they have counted.
     restarts : callable
         Gives how many workers were started anew.
     started : float
@@ -55,6 +57,7 @@ class Sources:
     processes: Callable[[], Mapping[str, int]] = lambda: {"server": os.getpid()}
     folder: Path | None = None
     address: str = ""
+    write: Callable[[], None] = write_counts
     restarts: Callable[[], int] = lambda: 0
     started: float = field(default_factory=time.time)
 
@@ -89,7 +92,8 @@ class Board(Collector):
         }
 
     def metrics(self) -> bytes:
-        """Give all series in Prometheus' text format."""
+        """Give all series in Prometheus' text format; what was answered before is in them."""
+        self._sources.write()
         return exposition(self._sources.folder, self)
 
     def collect(self) -> Iterator[Metric]:
