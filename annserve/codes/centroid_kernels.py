@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from annserve.codes.kernels import scan_page
-from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import prefetch
 
 #: Buckets of the counting sort of pages by distance.
 BUCKETS = 1_024
 
 
-@stage_kernel
+@inline_kernel
 def project_query(query, origin, axes, out):  # type: ignore[no-untyped-def]
     """Give a query's components, and its inner product with the codebook's mean.
 
@@ -52,7 +52,7 @@ def project(queries, origin, axes, out_components, out_shifts):  # type: ignore[
         out_shifts[i] = project_query(queries[i], origin, axes, out_components[i])
 
 
-@stage_kernel
+@inline_kernel
 def page_distances(  # type: ignore[no-untyped-def]
     head_ids,
     head_distances,
@@ -103,7 +103,7 @@ def page_distances(  # type: ignore[no-untyped-def]
     return size
 
 
-@stage_kernel
+@inline_kernel
 def order_by_distance(distances, size, starts, order):  # type: ignore[no-untyped-def]
     """Order pages by distance, to 1 part in `BUCKETS` of their spread (counting sort)."""
     low = distances[0]

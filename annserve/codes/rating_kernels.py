@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from annserve.codes.centroid_kernels import exact_distance, order_by_distance, page_distances, project_query
-from annserve.codes.kernels import nibble_tables, quantize_tables, scan_page
+from annserve.codes.kernels import largest_of, nibble_tables, quantize_tables, scan_page
 from annserve.kernels.expected import normal_cdf, solve_threshold
-from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import prefetch
 
 #: A row whose estimate exceeds the threshold by this many of its errors can't be expected to be a hit.
@@ -49,7 +49,7 @@ def lower_bar(heap, size, value):  # type: ignore[no-untyped-def]
     heap[position] = value
 
 
-@stage_kernel
+@inline_kernel
 def _keep_promising(  # type: ignore[no-untyped-def]
     distances, spreads, order, first, size, log_bar, terms, below, log_ranks, promises, slopes
 ):
@@ -79,7 +79,7 @@ def _keep_promising(  # type: ignore[no-untyped-def]
     return kept
 
 
-@stage_kernel
+@inline_kernel
 def _estimate_rows(factors, sums, base, offset, step, constant_step, shrinks, out):  # type: ignore[no-untyped-def]
     """Estimate the squared distances of a page's rows from the sums of their codes; give the least.
 
@@ -119,7 +119,7 @@ def _scale_of(distance, scales):  # type: ignore[no-untyped-def]
     return np.exp(scales[1] * np.log(distance))
 
 
-@stage_kernel
+@inline_kernel
 def settle(estimates, errors, owners, size, k, bar, worths):  # type: ignore[no-untyped-def]
     """Find the distance within which `k` rows are expected, and add what each row promises to its page's worth.
 
@@ -148,7 +148,7 @@ def settle(estimates, errors, owners, size, k, bar, worths):  # type: ignore[no-
     return threshold
 
 
-@stage_kernel
+@inline_kernel
 def rate_query(  # type: ignore[no-untyped-def]
     query,  # IN (d,) float32: in the index space
     head_ids,  # IN (h,) int32, nearest first; -1 where there is none
@@ -189,7 +189,7 @@ def rate_query(  # type: ignore[no-untyped-def]
     n_passes = row_tables.shape[0]
     codes_bytes = row_tables.shape[1] // 2 * capacity
     bar_size = min(2 * k, bar.shape[0])
-    widest = spreads.max()
+    widest = largest_of(spreads)
 
     page_shift = project_query(query, origin, page_axes, components)
     nibble_tables(components, page_fields, page_nibbles)
@@ -347,7 +347,7 @@ def rate_pages(  # type: ignore[no-untyped-def]
         )
 
 
-@stage_kernel
+@inline_kernel
 def take_best(  # type: ignore[no-untyped-def]
     pages,  # IN (>= size,) uint32
     worths,  # IN (>= size,) float32; changed meanwhile

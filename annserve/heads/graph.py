@@ -79,6 +79,8 @@ def join_heads(
         np.empty(BREADTH, np.int64),
         np.empty(dim, np.int16),
         np.empty(layout.degree, np.uint32),
+        np.empty(layout.degree + 1, np.int64),
+        np.empty(layout.degree, np.uint32),
     )
     for first in range(0, n_heads, _STEP):
         stop = min(first + _STEP, n_heads)

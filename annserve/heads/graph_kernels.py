@@ -130,10 +130,10 @@ def grow(  # type: ignore[no-untyped-def]
     found_keys,  # SCRATCH (breadth,) int64
     query,  # SCRATCH (dim,) int16
     chosen,  # SCRATCH (degree,) uint32
+    edge_keys,  # SCRATCH (degree + 1,) int64
+    scratch_chosen,  # SCRATCH (degree,) uint32
 ):
     """Insert heads one after another: walk to each, link it to a diverse few, and those back to it."""
-    edge_keys = np.empty(degree + 1, np.int64)
-    scratch_chosen = np.empty(degree, np.uint32)
     for i in range(max(first, 1), stop):
         head = order[i]
         base = node_offset(head, per_page, page_bytes, stride)

@@ -15,7 +15,7 @@ import numpy as np
 
 from annserve.heads.layout import HEADS_MAX, QUERY_LIMIT
 from annserve.kernels.distance import squared_l2
-from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel, kernel
 from annserve.kernels.memory import prefetch
 from annserve.kernels.topk import select_smallest
 
@@ -153,11 +153,14 @@ def _scan(  # type: ignore[no-untyped-def]
         candidates[head] = key_of(squared_l2(query, vectors, base + 4 * degree, dim), head)
     found = min(wanted, n_heads)
     select_smallest(candidates, n_heads, found)
-    out_keys[:found] = np.sort(candidates[:found])
+    size = 0
+    for j in range(found):
+        size = push(out_keys, size, candidates[j])
+    sort_keys(out_keys, size)
     return found
 
 
-@stage_kernel
+@inline_kernel
 def nearest_keys(query, nodes, wanted, scan, stamp, scratch):  # type: ignore[no-untyped-def]
     """Find the `wanted` nearest heads of one query, by a walk or by a scan of all.
 

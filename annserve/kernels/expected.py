@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from annserve.kernels.jit import inline_kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel
 
 #: Beyond so many errors Φ is 0 or 1 for float32.
 _REACH = np.float32(5)
@@ -51,7 +51,7 @@ def expected_within(estimates, errors, size, threshold):  # type: ignore[no-unty
     return total
 
 
-@stage_kernel
+@inline_kernel
 def solve_threshold(estimates, errors, size, k, low, high):  # type: ignore[no-untyped-def]
     """Find the threshold at which `k` rows are expected; `high` where even that expects fewer.
 

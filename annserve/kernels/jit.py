@@ -6,13 +6,13 @@ Invariants
   infinity (``reassoc`` lets sums vectorize, ``contract`` fuses multiply-add, ``nsz`` drops signed zero).
 - numba notices edits of a kernel's own file only. The cache folder is therefore named by a hash of *all* kernel
   sources, the numba version and the bounds-check flag: a stale kernel can't be loaded.
-- A kernel with floats that others call is written into them (``inline_kernel``, ``stage_kernel``). What is called
-  across has a copy in each caller, each optimized in its own way, and a process takes the copy that it met first:
-  one that compiles rounded sums otherwise than one that loads, in the sixth digit. What two kernels must compute to
-  the same bit has no such liberty (``exact_kernel``).
-- Kernels are serial: threads stand outside and call them with the GIL released. ``build_kernel`` alone may use
-  ``prange``; numba's default threading layer aborts the process when two callers meet, so it's for offline
-  work with one caller.
+- A kernel with floats that others call is inlined into them (``inline_kernel``). What is called across has a copy in
+  each caller, each optimized in its own way, and a process takes the copy that it met first: one that compiles rounded
+  sums otherwise than one that loads, in the sixth digit. What two kernels must compute to the same bit has no such
+  liberty (``exact_kernel``).
+- Kernels are serial: threads stand outside and call them with the GIL released. numba's default threading layer
+  aborts the process when two callers meet.
+- A kernel takes arrays and gives numbers. It makes no array, and gives none back: nobody would free it.
 
 Set ``ANNSERVE_CACHE_DIR`` to move the cache (default ``~/.cache/annserve``).
 """
@@ -58,29 +58,33 @@ def _cache_dir() -> Path:
 
 numba.config.CACHE_DIR = str(_cache_dir())  # type: ignore[attr-defined]
 
+#: Without numba's own runtime: a kernel allocates nothing and counts no references, and code that would takes a third
+#: of the time to compile. Nobody calls a kernel from C.
+_FLAGS: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
+}
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a serial kernel on first call for the types it meets; GIL released, result cached on disk."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH)
+    return numba.njit(function, fastmath=_FASTMATH, **_FLAGS)
 
 
 def inline_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a small kernel that LLVM shall inline into its callers."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
+    """Compile a kernel that LLVM shall inline into its callers."""
+    return numba.njit(function, fastmath=_FASTMATH, forceinline=True, **_FLAGS)
+
+
+def view_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a few lines that give views of an array: written into their callers, since no call may give one back."""
+    return numba.njit(function, fastmath=_FASTMATH, inline="always", **_FLAGS)
 
 
 def exact_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small kernel whose floats are computed as written, in each caller alike."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", forceinline=True)
-
-
-def stage_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a long kernel within its caller: written into it before types are known, so optimized once, not twice."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, inline="always")
-
-
-def build_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a kernel that may use ``prange``; offline work only, one caller at a time."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, parallel=True)
+    return numba.njit(function, forceinline=True, **_FLAGS)

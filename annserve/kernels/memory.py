@@ -120,3 +120,13 @@ def prefetch(address, n_bytes):  # type: ignore[no-untyped-def]
     """Ask for `n_bytes` at an address; one that isn't there does no harm."""
     for at in range(0, n_bytes, 64):
         _prefetch_line(address + at)
+
+
+@inline_kernel
+def copy(source, target):  # type: ignore[no-untyped-def]
+    """Copy (n,) elements to the front of (>= n,) of the same type.
+
+    ``target[:n] = source`` compiles an error's text of both shapes with it, which takes seconds.
+    """
+    for i in range(source.shape[0]):
+        target[i] = source[i]

@@ -155,6 +155,7 @@ class Lookaside:
         angle = acos(min(cosine, 1.0))
         share = angle / pi
         bits = int(64 * share + _BITS_SPREAD * sqrt(64 * share * (1 - share))) + 2
+        position, moved = np.empty(1, np.int64), np.empty(1, np.float64)
         for i in np.flatnonzero(~asked.found).tolist():
             if near_kernels.find_similar(
                 self.memory,
@@ -166,6 +167,8 @@ class Lookaside:
                 asked.kind.k,
                 angle,
                 bits,
+                position,
+                moved,
                 asked.ids[i],
                 asked.distances[i],
             ):

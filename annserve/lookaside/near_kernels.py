@@ -179,13 +179,13 @@ def find_similar(  # type: ignore[no-untyped-def]
     k,
     angle_most,
     bits_most,
+    position,  # SCRATCH (1,) int64
+    moved,  # SCRATCH (1,) float64
     out_ids,  # OUT (k,) uint64
     out_distances,  # OUT (k,) float32
 ):
     """Copy the answer to the recent query at the smallest angle, if that is at most `angle_most`; say whether."""
     store = opened(memory)
-    position = np.empty(1, np.int64)
-    moved = np.empty(1, np.float64)
     found = _find_near(store, query, scale, norm, marks[2], first, stop, k, _COSINE, bits_most, position, moved)
     if found == 0 or moved[0] > angle_most:
         return False

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annserve.kernels.jit import inline_kernel
+from annserve.kernels.jit import inline_kernel, view_kernel
 from annserve.kernels.memory import fence, store_release, try_lock
 
 RECENT, HOT = 0, 1
@@ -113,7 +113,7 @@ class Store(NamedTuple):
     norm_max: npt.NDArray[np.float64]
 
 
-@inline_kernel
+@view_kernel
 def opened(memory):  # type: ignore[no-untyped-def]
     """Give what lies in a store's bytes end to end: a header that says how much of each, and the arrays.
 

@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel, kernel, view_kernel
+from annserve.kernels.memory import copy
 from annserve.packed.rice_kernels import (
     best_low_bits,
     fold,
@@ -159,7 +160,7 @@ def _add_combined(components, synthesis, n_rows, out):  # type: ignore[no-untype
                 there[d] += b0 * s0 + b1 * s1 + b2 * s2 + b3 * s3
 
 
-@stage_kernel
+@inline_kernel
 def _predict(facts, page, n_rows, scratch):  # type: ignore[no-untyped-def]
     """Decode the codes of a page's rows to ``scratch.predicted``."""
     head = np.searchsorted(facts.page_offsets, np.uint32(page), side="right") - 1
@@ -208,12 +209,12 @@ def _u16_at(array, at):  # type: ignore[no-untyped-def]
     return np.int64(array[at]) | np.int64(array[at + 1]) << 8
 
 
-@inline_kernel
+@view_kernel
 def _f32(array, at, count):  # type: ignore[no-untyped-def]
     return array[at : at + 4 * count].view(np.float32)
 
 
-@stage_kernel
+@inline_kernel
 def _take_gains(facts, scratch, page, n_rows):  # type: ignore[no-untyped-def]
     """Give each row's gain as a whole page tells it."""
     scales = _f32(page, facts.factors_offset, n_rows)
@@ -227,7 +228,7 @@ def _take_gains(facts, scratch, page, n_rows):  # type: ignore[no-untyped-def]
             scratch.gains[row] = np.float32(1)
 
 
-@stage_kernel
+@inline_kernel
 def _find_gains(facts, scratch, packed, n_rows, at_factors, at_gains):  # type: ignore[no-untyped-def]
     """Give each row's gain as a packed page tells it."""
     scales, kept = _f32(packed, at_factors, n_rows), _f32(packed, at_gains, n_rows)
@@ -250,7 +251,7 @@ def _are_narrow(page, at, n_rows):  # type: ignore[no-untyped-def]
     return upper == 0
 
 
-@stage_kernel
+@inline_kernel
 def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low):  # type: ignore[no-untyped-def]
     """Pack a page into ``scratch.page``; give its size, that of the page if it doesn't pay."""
     dim, width, out = facts.dim, scratch.rests.shape[1], scratch.page
@@ -267,7 +268,7 @@ def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
     at_words = (at + 7) & ~7
     size = at_words + ((bits + 63) >> 6) * 8
     if size < len(page):
-        out[:_HEADER_BYTES] = page[:_HEADER_BYTES]
+        copy(page[:_HEADER_BYTES], out)
         out[_FLAGS_AT + 1] |= (PACKED | (NARROW_IDS if id_bytes == 4 else 0)) >> 8
         for row in range(n_rows):
             for byte in range(id_bytes):
@@ -276,9 +277,9 @@ def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
             for part in range(2):
                 start = facts.factors_offset + part * 4 * facts.capacity
                 to = at_factors + part * 4 * n_rows
-                out[to : to + 4 * n_rows] = page[start : start + 4 * n_rows]
+                copy(page[start : start + 4 * n_rows], out[to:])
         if facts.gain == GAIN_KEPT:
-            _f32(out, at_gains, n_rows)[:] = scratch.gains[:n_rows]
+            copy(scratch.gains[:n_rows], _f32(out, at_gains, n_rows))
         at = at_low + n_rows
         for row in range(n_rows):
             b = np.int64(out[at_low + row])
@@ -291,12 +292,12 @@ def _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
     return size
 
 
-@stage_kernel
+@inline_kernel
 def _read(facts, scratch, page, n_rows, id_bytes, at_factors, at_low):  # type: ignore[no-untyped-def]
     """Unpack what lies in ``scratch.page`` to a page."""
     dim, width, packed = facts.dim, scratch.rests.shape[1], scratch.page
     page[:] = 0
-    page[:_HEADER_BYTES] = packed[:_HEADER_BYTES]
+    copy(packed[:_HEADER_BYTES], page)
     page[_FLAGS_AT + 1] &= np.uint8(255 ^ (PACKED | NARROW_IDS) >> 8)
     for row in range(n_rows):
         for byte in range(id_bytes):
@@ -305,7 +306,7 @@ def _read(facts, scratch, page, n_rows, id_bytes, at_factors, at_low):  # type: 
         for part in range(2):
             start = facts.factors_offset + part * 4 * facts.capacity
             at = at_factors + part * 4 * n_rows
-            page[start : start + 4 * n_rows] = packed[at : at + 4 * n_rows]
+            copy(packed[at : at + 4 * n_rows], page[start:])
     at = at_low + n_rows
     for row in range(n_rows):
         at += np.int64(packed[at_low + row]) * (width >> 3)
@@ -352,14 +353,14 @@ def code_pages(facts, pack, page_ids, places, frames, sizes, scratch):  # type: 
         if pack:
             _take_gains(facts, scratch, page, n_rows)
         else:
-            scratch.page[:] = page
+            copy(page, scratch.page)
             _find_gains(facts, scratch, scratch.page, n_rows, at_factors, at_gains)
         for row in range(n_rows):
             _guess(scratch.predicted[row], scratch.gains[row], facts.low, scratch.guesses[row, : facts.dim])
         if pack:
             size = _write(facts, scratch, page, n_rows, id_bytes, at_factors, at_gains, at_low)
             if size < len(page):
-                page[:size] = scratch.page[:size]
+                copy(scratch.page[:size], page)
                 sizes[i] = size
         else:
             _read(facts, scratch, page, n_rows, id_bytes, at_factors, at_low)

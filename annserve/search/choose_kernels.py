@@ -12,7 +12,7 @@ import numpy as np
 from annserve.codes.rating_kernels import rate_query, take_best
 from annserve.heads.kernels import HEAD_MASK, distance_to, nearest_keys
 from annserve.kernels.clock import nanoseconds
-from annserve.kernels.jit import inline_kernel, kernel, stage_kernel
+from annserve.kernels.jit import inline_kernel, kernel
 
 #: Heads that are never passed over; the others are measured against the mean of their distances.
 NEAREST = 8
@@ -21,7 +21,7 @@ SMALLEST = np.float32(1e-12)
 _FAR_PAGE = 20
 
 
-@stage_kernel
+@inline_kernel
 def keep_heads(head_ids, distances, found, log_radii, log_ranks, terms, below):  # type: ignore[no-untyped-def]
     """Leave out heads whose postings promise fewer hits than `below` (a logarithm); give how many are left.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.jit import inline_kernel, kernel, view_kernel
 from annserve.kernels.memory import copy_bytes, fence, load_acquire
 
 #: A page that isn't held, and what a free slot holds.
@@ -101,7 +101,7 @@ class Tables(NamedTuple):
     state: npt.NDArray[np.int64]
 
 
-@inline_kernel
+@view_kernel
 def opened(memory, tables):  # type: ignore[no-untyped-def]
     """Give the tables that lie end to end in bytes: the state, then four bytes an entry, then two, then one.
 
