@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 
 from annserve.door.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
 from annserve.door.pool import AtOnce, CallPool
-from annserve.errors import AccessError, AnnserveError, BusyError, InputError
+from annserve.errors import AccessError, AnnserveError, BusyError, InputError, RoleError
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
 from annserve.watch.calls import REQUEST_ID, Call
@@ -81,6 +81,8 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         try:
             caller = self._admission.admit(method, metadata)
         except AccessError as error:
+            if isinstance(error, RoleError) and continuation(handler_call_details) is None:
+                return None  # programs that ask for a newer service than ours fall back where it isn't there
             return _refusal(error, Call(method if method in ROLE_OF else "", metadata, logged=self._when_refused))
         pool = self._pools.get(method)
         if isinstance(pool, CallPool) and pool.full:
