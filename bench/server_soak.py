@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -78,9 +79,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(min(slice_seconds / 12, 5.0))
             passed = time.monotonic() - begun
             if passed > len(samples) * slice_seconds / 6:
-                samples.append(
-                    {"seconds": round(passed, 1), "cores": cores_of(process), "processes": memory_of(process)}
-                )
+                told = {"seconds": round(passed, 1), "cores": cores_of(process), "stolen": stolen(cores_of(process))}
+                samples.append({**told, "processes": memory_of(process)})
                 if options.show:
                     print(json.dumps(samples[-1]), flush=True)
             if swapped < options.swaps and passed > (swapped + 1) * options.seconds / (options.swaps + 1):
@@ -137,6 +137,12 @@ def cores_of(process: subprocess.Popen[str]) -> list[int]:
     return list(family_of(process)[-1].cpu_affinity())
 
 
+def stolen(cores: list[int]) -> list[float]:
+    """Give the seconds that the host has taken from each core so far, for other machines."""
+    lines = dict(line.split(maxsplit=1) for line in Path("/proc/stat").read_text().splitlines())
+    return [int(lines[f"cpu{core}"].split()[7]) / os.sysconf("SC_CLK_TCK") for core in cores]
+
+
 @contextmanager
 def copied(served: list[Served], scratch: Path | None) -> Iterator[list[Path]]:
     """Copy the indexes to where new versions may be published."""
@@ -151,7 +157,8 @@ def serving(options: argparse.Namespace, folders: list[Path]) -> Any:
     """Serve each folder under its name."""
     places = [f"{folder.name}={folder}" for folder in folders]
     settings = ("--listen", "127.0.0.1:0", "--workers", str(options.workers), "--threads", "1")
-    return started(options.server_cores, "-m", "annserve", "serve", *places, *settings)
+    waiting = ("--waiting-max", str(options.waiting_max))
+    return started(options.server_cores, "-m", "annserve", "serve", *places, *settings, *waiting)
 
 
 def main() -> None:
@@ -161,6 +168,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3_600.0)
     parser.add_argument("--rate", type=float, default=300.0, help="Calls a second.")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--waiting-max", type=int, default=128, help="Calls of a collection that may wait.")
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--through", default="grpc,client", help="Of the processes of load, in turn: bare calls, ours.")
     parser.add_argument("--loads", type=int, default=2, help="Processes of load.")
