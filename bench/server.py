@@ -234,7 +234,7 @@ def overload(options: argparse.Namespace, queries: np.ndarray) -> dict[str, Any]
         def step(through: str, share: float) -> None:
             rate, told = options.rate * share, {"address": address, "seconds": options.seconds, "timeout": 1.0}
             found = outcomes(loaded(options, lines, 2, rate=rate, through=[through], **told))
-            answered = total(found) / options.seconds
+            answered = sum(one["answered_a_second"] for one in found)
             steps.append({"through": through, "share": share, "answered": answered, "loads": found})
             print(f"{rate:8.0f} offered {answered:8.1f} answered, through {through}", flush=True)
 

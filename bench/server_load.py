@@ -71,11 +71,17 @@ class Book:
     def outcome(self, seconds: float, slice_seconds: float) -> dict[str, Any]:
         """Tell."""
         codes, latencies = self._codes, (self._ends - self.times) * 1e3
+
+        def answered_between(begin: float, end: float) -> int:
+            return int(((codes == 1) & (self._ends >= begin) & (self._ends < end)).sum())
+
         outcome: dict[str, Any] = {
             "sent": len(self.times),
             "seconds": seconds,
             "lag_ms_p99": float(np.percentile(self._lags, 99) * 1e3),
             "wrong": self._wrong,
+            # While as many calls wait as ever will: a third of the time after the load began, and before it ends.
+            "answered_a_second": answered_between(seconds / 3, seconds) / (seconds * 2 / 3),
             "statuses": {
                 kind: told(latencies[codes == number])
                 for number, kind in enumerate(self._kinds)
