@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,10 @@ settings.load_profile("fuzz" if os.environ.get("ANNSERVE_FUZZ") else "steady")
 # Workers of a run share the processors; threads of products would wait for each other (annserve/blas.py).
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 threadpool_limits(1, "blas")
+
+# In a shell's background Ctrl-C is ignored, by whom we start too: they would be waited for until they are killed.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

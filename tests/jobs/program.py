@@ -2,13 +2,9 @@
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
-
-# As the command does: where tests run in the background of a shell, children ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 kind, *arguments = sys.argv[1:]
 with Path(os.environ["PROGRAM_CALLS"]).open("a") as calls:
