@@ -29,7 +29,32 @@ threadpool_limits(1, "blas")
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Files that take longest, which begin first: what begins last shouldn't be what all wait for.
+LONGEST = (
+    "promises/test_readme.py",
+    "journeys/test_journey.py",
+    "compare/test_gate.py",
+    "journeys/test_relations.py",
+    "faults/test_build_faults.py",
+    "serve/test_fuzz.py",
+    "serve/test_search_service.py",
+    "journeys/test_lookaside.py",
+    "compare/test_broken_engine.py",
+    "serve/test_lifecycle.py",
+    "serve/test_workers.py",
+    "index/test_broken_indexes.py",
+    "serve/test_shown.py",
+    "update/test_append.py",
+)
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; within a file, and among the others, all stays in order."""
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in rank), "a file was moved: LONGEST is to follow"
+    items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ class Rater:
             head_ids,
             head_distances,
             self.tiers,
-            excluded,
+            np.ascontiguousarray(excluded),  # one way to lie is one kernel to compile
             k,
             width,
             skip.terms,

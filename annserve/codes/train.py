@@ -247,11 +247,13 @@ def _lloyd_max(ascending: F64, n_levels: int) -> F64:
     sums = np.concatenate(([0.0], np.cumsum(ascending)))
     shares = (np.arange(n_levels) + 0.5) / n_levels
     levels = np.quantile(ascending, shares)
+    edges = np.zeros(n_levels + 1, np.int64)
+    edges[-1] = n
     for _ in range(_LLOYD_ROUNDS):
-        edges = np.searchsorted(ascending, (levels[1:] + levels[:-1]) / 2)
-        starts, stops = np.append(0, edges), np.append(edges, n)
-        counts = stops - starts
-        means = (sums[stops] - sums[starts]) / np.maximum(counts, 1)
+        edges[1:-1] = ascending.searchsorted((levels[1:] + levels[:-1]) / 2)
+        counts = edges[1:] - edges[:-1]
+        below = sums[edges]
+        means = (below[1:] - below[:-1]) / np.maximum(counts, 1)
         # A level that nothing is nearest to stays, between its neighbours.
         levels = np.maximum.accumulate(np.where(counts > 0, means, levels))
     return np.asarray(levels)

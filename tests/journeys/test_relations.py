@@ -13,6 +13,8 @@ from annserve.errors import InputError
 from annserve.vectors import bundled
 
 N_ROWS = 3_000
+#: Few queries to calibrate by: what must be the same is so whatever the plan is.
+OPTIONS = ("--metric", "cosine", "--calibration-queries", 600)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def queries() -> np.ndarray:
 def index(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("relations")
     np.save(folder / "rows.npy", rows)
-    return build_index(folder / "rows.npy", folder / "index", "--metric", "cosine")
+    return build_index(folder / "rows.npy", folder / "index", *OPTIONS)
 
 
 def test_permuted_rows_with_ids_of_their_own_give_the_same_answers(rows, queries, index, tmp_path):
@@ -41,9 +43,7 @@ def test_permuted_rows_with_ids_of_their_own_give_the_same_answers(rows, queries
     ids = order.astype(np.uint64) + np.uint64(2**40)
     np.save(tmp_path / "permuted.npy", rows[order])
     np.save(tmp_path / "ids.npy", ids)
-    permuted = build_index(
-        tmp_path / "permuted.npy", tmp_path / "index", "--metric", "cosine", "--ids", tmp_path / "ids.npy"
-    )
+    permuted = build_index(tmp_path / "permuted.npy", tmp_path / "index", *OPTIONS, "--ids", tmp_path / "ids.npy")
     with product.open(index) as one, product.open(permuted) as other:
         expected = one.search(queries, 20, recall_target=1.0)
         found = other.search(queries, 20, recall_target=1.0)
@@ -97,7 +97,7 @@ def test_a_higher_recall_target_never_reads_less(queries, index):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_same_seed_gives_the_same_files_on_any_number_of_threads(index, tmp_path, threads):
     source = index.parent / "rows.npy"
-    again = build_index(source, tmp_path / "again", "--metric", "cosine", "--threads", threads)
+    again = build_index(source, tmp_path / "again", *OPTIONS, "--threads", threads)
     assert search_files(again) == search_files(index)
     assert {name.partition("/")[2] for name in search_files(again)} == {
         "heads.bin",
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_files_on_any_number_of_threads(index, tmp_
 
 
 def test_another_seed_gives_other_files_that_answer_as_well(queries, index, tmp_path):
-    other = build_index(index.parent / "rows.npy", tmp_path / "other", "--metric", "cosine", "--seed", 5)
+    other = build_index(index.parent / "rows.npy", tmp_path / "other", *OPTIONS, "--seed", 5)
     assert search_files(other) != search_files(index)
     with product.open(index) as one, product.open(other) as two:
         expected = one.search(queries, 10, recall_target=1.0)
