@@ -109,7 +109,7 @@ def hops(index: Path, questions: np.ndarray, base: np.ndarray) -> Trace:
 
 
 def measure(trace: Trace) -> dict[str, Any]:
-    plan = record_trace(trace.index, trace.queries, K, RECALL)
+    plan = record_trace(trace.index, trace.queries, K, RECALL, trace.sessions)
     with collection.open(trace.index, threads=1) as off:
         disk = off.info()["disk_bytes"]
         expected = off.search(trace.queries, K, recall_target=RECALL)
@@ -146,14 +146,15 @@ def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, packed: bool, expec
             differing += not same
         counts = on.cache_counts()
         used = on.info()["ram_tiers"]["cache"]
-    asked, slots, n_queries = plan.pages.tolist(), n_bytes // plan.page_bytes, len(trace.queries)
-    plain, best = lru(asked, [], slots), belady(asked, [], slots)
+    slots, n_queries = n_bytes // plan.page_bytes, len(trace.queries)
+    asked = plan.stream(np.ones(n_queries, np.bool_))
+    plain, best = lru(asked, slots), belady(asked, slots)
     return {
         "bytes": n_bytes,
         "bytes_used": used,
         "grades": {grade: grades[grade] / n_queries for grade in GRADES[1:]},
         "pages_per_query": read / n_queries,
-        "fewer_than_none": 1 - read / len(asked),
+        "fewer_than_none": 1 - read / len(plan.pages),
         "fewer_than_lru": 1 - read / plain,
         "lru_to_belady_closed": (plain - read) / (plain - best),
         "lru_pages_per_query": plain / n_queries,

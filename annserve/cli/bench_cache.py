@@ -19,19 +19,21 @@ _FILE = click.Path(path_type=Path)
 @click.argument("index", type=_FILE)
 @click.argument("queries", type=_FILE)
 @click.option("--out", required=True, type=_FILE, help="Trace to write.")
+@click.option("--sessions", type=_FILE, help="One number for each query: its session.")
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option(
     "--recall", "recall_target", type=float, default=RECALL_TARGET_DEFAULT, show_default=True, help="Recall target."
 )
-def trace(index: Path, queries: Path, out: Path, k: int, recall_target: float) -> None:
+def trace(index: Path, queries: Path, out: Path, sessions: Path | None, k: int, recall_target: float) -> None:
     """Record which pages of INDEX each vector in the file QUERIES reads, in their order."""
     from annserve.measure.cache_trace import record_trace
     from annserve.spec import K_MAX, check_k, check_recall_target
-    from annserve.vectors.formats import read_matrix
+    from annserve.vectors.formats import read_list, read_matrix
 
     if check_recall_target(recall_target) == 1.0:
         raise InputError("at recall 1 every query reads every page; give a target below", field="recall")
-    found = record_trace(index, read_matrix(queries), check_k(k, K_MAX), recall_target)
+    labels = read_list(sessions) if sessions else None
+    found = record_trace(index, read_matrix(queries), check_k(k, K_MAX), recall_target, labels)
     found.save(out)
     click.echo(f"{out}: {len(found):,} queries, {len(found.pages) / len(found):.2f} of {found.n_pages:,} pages each")
 

@@ -12,7 +12,7 @@ from annserve.kernels.topk import sort_nearest
 from annserve.lookaside import near_kernels, store_kernels
 from annserve.pages.kernels import GOOD, NO_ID, score_query
 from annserve.results import CERTIFIED, DELTA
-from annserve.storage import cache_kernels
+from annserve.storage import ask_kernels, cache_kernels
 
 #: What became of a block: pages must be read, or not all of its queries found k rows; all are answered; pages that it
 #: plans are about to be kept, and nothing was done. Or else a page is damaged, see `score_query`.
@@ -28,7 +28,7 @@ def gather_pages(  # type: ignore[no-untyped-def]
     queries,  # IN (nq, dim) int16
     scales,  # IN (nq,) float64
     norms,  # IN (nq,) float64
-    marks,  # IN (3,) uint64: the last is the scope
+    marks,  # IN (4,) uint64: see ``lookaside.Kind``
     first,  # of the places of recent queries
     stop,
     k,
@@ -76,7 +76,7 @@ def gather_pages(  # type: ignore[no-untyped-def]
         begin, end = offsets[i], offsets[i + 1]
         n_held = 0
         for j in range(begin, end):
-            held[j] = cache_kernels.ask_for(pool, page_ids[j] + first_page)
+            held[j] = ask_kernels.ask_for(pool, page_ids[j] + first_page)
             n_held += int(held[j])
         proven = 0
         if prove and n_held < end - begin:
@@ -111,7 +111,7 @@ def gather_pages(  # type: ignore[no-untyped-def]
             grades[i] = CERTIFIED
         elif n_read < end - begin:
             grades[i] = DELTA
-    cache_kernels.asked_for(pool, len(page_ids))
+    ask_kernels.asked_for(pool, page_ids, first_page, offsets, marks[3])
     if n_absent > 0 or not answer:
         return OPEN, n_left, n_absent
 

@@ -147,7 +147,8 @@ class Lookaside:
         n_rings = len(self.store.near_next) - 1
         first = RING * (int.from_bytes(scope, "little") % n_rings)
         places = (first, first + RING) if session else (RING * n_rings, len(self.store.sketches))
-        return Kind(self.memory, np.frombuffer(bytearray(secret + scope), np.uint64), places, k)
+        marks = bytearray(secret + scope + (scope if session else bytes(8)))
+        return Kind(self.memory, np.frombuffer(marks, np.uint64), places, k)
 
     def _find_similar(self, queries: npt.NDArray[Any], asked: Asked, cosine: float) -> None:
         """Answer the open queries by those of recent ones that are similar enough."""
@@ -209,8 +210,9 @@ class Kind(NamedTuple):
     ----------
     memory : (b,) uint8
         Of the cache.
-    marks : (3,) uint64
-        Secret of their keys; and their scope: that of recent queries that may prove something for these.
+    marks : (4,) uint64
+        Secret of their keys; their scope: that of recent queries that may prove something for these; and their session,
+        0 where there is none.
     places : (int, int)
         First place of those queries, and where they stop.
     k : int

@@ -22,23 +22,44 @@ import heapq
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from annserve.storage.cache import PageCache
 
-Policy = Callable[[Sequence[int], Sequence[int], int], int]
+
+class Stream(NamedTuple):
+    """Pages in the order they are asked for.
+
+    Attributes
+    ----------
+    pages, bits : sequence of int
+        Page by page; the latter as of ``predictions``.
+    offsets : sequence of int
+        Query i asks for ``pages[offsets[i] : offsets[i + 1]]``.
+    sessions : sequence of int
+        Of each query; 0 for nobody in particular.
+    """
+
+    pages: Sequence[int]
+    bits: Sequence[int]
+    offsets: Sequence[int]
+    sessions: Sequence[int]
+
+
+Policy = Callable[[Stream, int], int]
 #: Contents don't matter here: pages are as small as frames may be.
 _FRAME_BYTES = 4_096
 #: What misses count of when as many pages were asked for as a cache holds.
 _FADING = 0.9
 
 
-def lru(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def lru(stream: Stream, size: int) -> int:
     """Evict what was asked for least recently."""
     held: OrderedDict[int, None] = OrderedDict()
     misses = 0
-    for page in asked:
+    for page in stream.pages:
         if page in held:
             held.move_to_end(page)
             continue
@@ -49,12 +70,12 @@ def lru(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     return misses
 
 
-def clock(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def clock(stream: Stream, size: int) -> int:
     """Evict the oldest; one that was asked for again goes round once more."""
     again: dict[int, bool] = {}
     queue: deque[int] = deque()
     misses = 0
-    for page in asked:
+    for page in stream.pages:
         if page in again:
             again[page] = True
             continue
@@ -69,12 +90,12 @@ def clock(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     return misses
 
 
-def sieve(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def sieve(stream: Stream, size: int) -> int:
     """Evict as CLOCK does, but let what stays keep its place [2]."""
     visited: dict[int, bool] = {}
     order: list[int] = []  # oldest first
     hand = misses = 0
-    for page in asked:
+    for page in stream.pages:
         if page in visited:
             visited[page] = True
             continue
@@ -90,7 +111,7 @@ def sieve(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     return misses
 
 
-def s3fifo(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def s3fifo(stream: Stream, size: int) -> int:
     """Three queues: new pages prove themselves in a small one, and those that left it lately are remembered [2]."""
     small_size = max(size // 10, 1)
     counts: dict[int, int] = {}
@@ -98,7 +119,7 @@ def s3fifo(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     main: deque[int] = deque()
     ghost: OrderedDict[int, None] = OrderedDict()
     misses = 0
-    for page in asked:
+    for page in stream.pages:
         if page in counts:
             counts[page] = min(counts[page] + 1, 3)
             continue
@@ -125,7 +146,7 @@ def s3fifo(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     return misses
 
 
-def wtinylfu(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def wtinylfu(stream: Stream, size: int) -> int:
     """A small LRU window before a segmented LRU, which takes in what was asked for more often than its victim [3]."""
     window_size = max(size // 100, 1)
     safe_size = int(0.8 * (size - window_size))
@@ -134,7 +155,7 @@ def wtinylfu(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     safe: OrderedDict[int, None] = OrderedDict()
     counts: Counter[int] = Counter()
     misses = 0
-    for n, page in enumerate(asked):
+    for n, page in enumerate(stream.pages):
         counts[page] += 1
         if n % (10 * size) == 10 * size - 1:
             counts = Counter({one: count // 2 for one, count in counts.items()})
@@ -162,15 +183,15 @@ def wtinylfu(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
     return misses
 
 
-def counts(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
-    """Ask the product's own cache, with so many slots."""
-    n_pages = max(asked, default=0) + 1
-    cache = PageCache.of_pages(size, _FRAME_BYTES, n_pages)
-    frame = np.zeros((1, _FRAME_BYTES), np.uint8)
-    offsets = np.arange(2)
+def counts(stream: Stream, size: int) -> int:
+    """Ask the product's own cache, with room for so many whole pages."""
+    pages, offsets = np.array(stream.pages, np.uint32), np.array(stream.offsets)
+    cache = PageCache.of_pages(size, _FRAME_BYTES, int(pages.max(initial=0)) + 1)
+    frame = np.zeros((int(np.diff(offsets).max(initial=1)), _FRAME_BYTES), np.uint8)
     misses = 0
-    for page in asked:
-        absent = cache.fetch(np.array([page], np.uint32), offsets, frame)
+    for i, session in enumerate(stream.sessions):
+        its = pages[offsets[i] : offsets[i + 1]]
+        absent = cache.fetch(its, np.array([0, len(its)]), frame, session)
         misses += len(absent.places)
         cache.keep(absent.page_ids, absent.places, frame)
     return misses
@@ -193,7 +214,7 @@ def _mark_and_predict(held: dict[int, int], marked: set[int], chance: random.Ran
     del held[chance.choice(needless or free)]
 
 
-def _guarded(asked: Sequence[int], bits: Sequence[int], size: int, evict: Callable[..., None]) -> int:
+def _guarded(stream: Stream, size: int, evict: Callable[..., None]) -> int:
     """Follow a predicted policy or LRU, whichever missed less of late; both are simulated beside what is held."""
     predicted: dict[int, int] = {}  # page → its latest bit
     marked: set[int] = set()
@@ -202,7 +223,7 @@ def _guarded(asked: Sequence[int], bits: Sequence[int], size: int, evict: Callab
     chance = random.Random(1)
     missed_predicted = missed_recent = 0.0
     misses = 0
-    for n, (page, bit) in enumerate(zip(asked, bits)):
+    for n, (page, bit) in enumerate(zip(stream.pages, stream.bits)):
         if page not in predicted:
             missed_predicted += 1
             if len(predicted) == size:
@@ -226,18 +247,19 @@ def _guarded(asked: Sequence[int], bits: Sequence[int], size: int, evict: Callab
     return misses
 
 
-def discard(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def discard(stream: Stream, size: int) -> int:
     """Evict what its bit calls needless; flush if there is none."""
-    return _guarded(asked, bits, size, _flush_when_all_are_kept)
+    return _guarded(stream, size, _flush_when_all_are_kept)
 
 
-def phase(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def phase(stream: Stream, size: int) -> int:
     """Evict of the unmarked pages one that its bit calls needless, or any."""
-    return _guarded(asked, bits, size, _mark_and_predict)
+    return _guarded(stream, size, _mark_and_predict)
 
 
-def belady(asked: Sequence[int], bits: Sequence[int], size: int) -> int:
+def belady(stream: Stream, size: int) -> int:
     """Evict what is asked for again last, or don't take in what comes."""
+    asked = stream.pages
     never = len(asked)
     following, last = [never] * len(asked), dict[int, int]()
     for i in range(len(asked) - 1, -1, -1):

@@ -2,7 +2,7 @@
 
 A trace is an ``.npz`` without objects: ``pages`` (p,) uint32, those of all queries one after another; ``ranks`` (p,)
 uint8, a page's place in its plan by worth, 0 the best; ``offsets`` (nq + 1,) int64; ``first`` (nq,) int64, the first
-query of the same bytes; ``n_pages`` and ``page_bytes``.
+query of the same bytes; ``sessions`` (nq,) int64, who asks, 0 for nobody in particular; ``n_pages`` and ``page_bytes``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from annserve.errors import InputError, NotFoundError
 from annserve.index.snapshot import Snapshot, at_current
-from annserve.measure.cache_policies import POLICIES
+from annserve.measure.cache_policies import POLICIES, Stream
 from annserve.metric import queries_to_space
 from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock
@@ -38,11 +38,19 @@ class CacheTrace:
     ranks: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
+    sessions: npt.NDArray[np.int64]
     n_pages: int
     page_bytes: int
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def stream(self, left: npt.NDArray[np.bool_]) -> Stream:
+        """Give the pages that some of the queries ask for."""
+        counts = np.diff(self.offsets)
+        pages, bits = self.pages[np.repeat(left, counts)], predictions(self)[np.repeat(left, counts)]
+        offsets = np.concatenate(([0], np.cumsum(counts[left])))
+        return Stream(pages.tolist(), bits.tolist(), offsets.tolist(), self.sessions[left].tolist())
 
     def save(self, path: Path) -> None:
         """Write it."""
@@ -58,21 +66,43 @@ class CacheTrace:
         earliest: dict[int, int] = {}
         first = [earliest.setdefault(int(one), i) for i, one in enumerate(self.first[order])]
         ranks, first_of = self.ranks[which], np.array(first, np.int64)
-        return CacheTrace(self.pages[which], ranks, offsets, first_of, self.n_pages, self.page_bytes)
+        return CacheTrace(
+            self.pages[which], ranks, offsets, first_of, self.sessions[order], self.n_pages, self.page_bytes
+        )
 
 
-def record_trace(index: Path, queries: npt.NDArray[Any], k: int, recall_target: float) -> CacheTrace:
+def record_trace(
+    index: Path, queries: npt.NDArray[Any], k: int, recall_target: float, sessions: npt.NDArray[Any] | None = None
+) -> CacheTrace:
     """Choose the pages of queries as a search does, without reading any.
+
+    Parameters
+    ----------
+    index : path
+    queries : (nq, dim) array
+    k : int
+    recall_target : float
+    sessions : (nq,) array, optional
+        What tells the session of each query from others.
 
     Raises
     ------
     InputError
-        If queries don't fit the index, or it has several segments.
+        If queries don't fit the index, or it has several segments, or there isn't a session for each query.
     """
-    return at_current(index, lambda snapshot: _record(snapshot, queries, k, recall_target))
+    if sessions is not None and sessions.shape != (len(queries),):
+        raise InputError(
+            f"sessions are of shape {sessions.shape}; give one of each of {len(queries)} queries", field="sessions"
+        )
+    asked_by = np.zeros(len(queries), np.int64)
+    if sessions is not None:
+        asked_by = np.unique(sessions, return_inverse=True)[1] + 1
+    return at_current(index, lambda snapshot: _record(snapshot, queries, k, recall_target, asked_by))
 
 
-def _record(snapshot: Snapshot, queries: npt.NDArray[Any], k: int, recall_target: float) -> CacheTrace:
+def _record(
+    snapshot: Snapshot, queries: npt.NDArray[Any], k: int, recall_target: float, sessions: npt.NDArray[np.int64]
+) -> CacheTrace:
     (segment, *more), manifest = snapshot.segments, snapshot.manifest
     if more:
         raise InputError("a trace is of one segment; run 'annserve compact INDEX' first", field="index")
@@ -97,6 +127,7 @@ def _record(snapshot: Snapshot, queries: npt.NDArray[Any], k: int, recall_target
         np.concatenate(ranks),
         np.concatenate(([0], np.cumsum(counts))),
         np.array(first, np.int64),
+        sessions,
         segment.n_pages,
         manifest.spec.page_bytes,
     )
@@ -119,7 +150,7 @@ def read_trace(path: Path) -> CacheTrace:
         raise NotFoundError(f"there is no trace {path}; record one with 'annserve bench trace'") from None
     except Exception as error:  # whatever a file that is no archive makes of NumPy's reader
         raise InputError(f"{path} is no trace of 'annserve bench trace': {error}", field="trace") from None
-    kinds = {"pages": "uint32", "ranks": "uint8", "offsets": "int64", "first": "int64"}
+    kinds = {"pages": "uint32", "ranks": "uint8", "offsets": "int64", "first": "int64", "sessions": "int64"}
     arrays = all(found[name].ndim == 1 and found[name].dtype == kind for name, kind in kinds.items())
     if not arrays or not _agree(found):
         raise InputError(f"{path} is no trace of 'annserve bench trace': its arrays disagree", field="trace")
@@ -131,7 +162,7 @@ def _agree(found: dict[str, npt.NDArray[Any]]) -> bool:
     pages, offsets, first = found["pages"], found["offsets"], found["first"]
     return bool(
         len(found["ranks"]) == len(pages)
-        and len(offsets) == len(first) + 1 > 1
+        and len(offsets) == len(first) + 1 == len(found["sessions"]) + 1 > 1
         and offsets[0] == 0
         and offsets[-1] == len(pages)
         and (np.diff(offsets) >= 0).all()
@@ -159,29 +190,25 @@ def replay(trace: CacheTrace, shares: Sequence[float]) -> list[dict[str, Any]]:
         asked for: the second with room for answers to repeated queries taken from the same bytes; and ``repeats``, the
         share of queries that those answer.
     """
-    asked, bits = trace.pages.tolist(), predictions(trace)
+    everything, n_asked = trace.stream(np.ones(len(trace), np.bool_)), len(trace.pages)
     records = []
     for share in shares:
         slots = max(int(share * trace.n_pages), 2)
         repeated = answered(trace, int(_ANSWERS_SHARE * slots * trace.page_bytes / _ANSWER_BYTES))
-        left = np.repeat(~repeated, np.diff(trace.offsets))
-        some, some_bits = trace.pages[left].tolist(), [bit for bit, keep in zip(bits, left.tolist()) if keep]
-        fewer = max(slots * 15 // 16, 2)
+        rest, fewer = trace.stream(~repeated), max(slots * 15 // 16, 2)
         records.append(
             {
                 "share": share,
                 "slots": slots,
-                "missed": {name: policy(asked, bits, slots) / len(asked) for name, policy in POLICIES.items()},
-                "missed_beside_answers": {
-                    name: policy(some, some_bits, fewer) / len(asked) for name, policy in POLICIES.items()
-                },
+                "missed": {name: policy(everything, slots) / n_asked for name, policy in POLICIES.items()},
+                "missed_beside_answers": {name: policy(rest, fewer) / n_asked for name, policy in POLICIES.items()},
                 "repeats": float(repeated.mean()),
             }
         )
     return records
 
 
-def predictions(trace: CacheTrace) -> list[int]:
+def predictions(trace: CacheTrace) -> npt.NDArray[np.int64]:
     """Say of each page asked for whether it looks needless to keep: worth little to its query, and rarely asked for."""
     seen: Counter[int] = Counter()
     bits = []
@@ -189,7 +216,7 @@ def predictions(trace: CacheTrace) -> list[int]:
     for page, low in zip(trace.pages.tolist(), (trace.ranks >= half).tolist()):
         bits.append(int(low and seen[page] < 2))
         seen[page] += 1
-    return bits
+    return np.array(bits, np.int64)
 
 
 def answered(trace: CacheTrace, size: int) -> npt.NDArray[np.bool_]:

@@ -269,6 +269,7 @@ class Engine:
     ) -> Journey[BlockResult]:
         """Read the chosen pages that aren't cached in one batch, score their rows, look at some again; yield twice."""
         segment, selection = self.segment, choice.selection
+        session = int(asked.kind.marks[3]) if asked is not None else 0
         # A second look needs all rows that are nearly near enough.
         asked = asked if look is None else None
         with clock.stage("read"):
@@ -276,7 +277,7 @@ class Engine:
             to_read, places = selection, None
             if self.cache is not None:
                 if asked is None:
-                    absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory)
+                    absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory, session)
                 else:
                     gathered = asked.gather(
                         self.cache.pages, quantized, *selection, frames, segment.page_facts, answer=self.cache.whole

@@ -1,11 +1,10 @@
 """Pages that were read and proven, kept in RAM within a bound; threads share it, and none waits for another.
 
-Which pages stay is decided by how often each was asked for lately, held or not: the pages of an index are known and
-few, so a byte counts each, and two say when it was asked for last. A page that is read goes through a window, oldest
-out; then it stays in the main part if it promises more than the least promising of eight pages there, which goes
-instead (TinyLFU [1] with exact counts, and a sample in place of an order). The window has a tenth of the cache at
-least; it grows where pages are missed that were asked for a moment ago, and shrinks where others are found. Whoever
-knows how may pack what came to stay, so that more of it does.
+Which pages stay is decided by how often each was asked for, at all and lately, held or not: the pages of an index are
+known and few, so bytes count each (TinyLFU [1] with exact counts). Where queries tell their session, what followed in
+other sessions counts too (`follow_kernels`). Of several ways to weigh these, one of them LRU, the best of late is
+followed (`promise_kernels`). A page that is read takes the place of the least promising of 64, if it promises more.
+Whoever knows how may pack what came to stay, so that more of it does.
 
 Invariants
 ----------
@@ -20,19 +19,28 @@ References
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from copy import copy
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
-from annserve.storage import cache_kernels, keep_kernels
+from annserve.storage import ask_kernels, cache_kernels, keep_kernels
 from annserve.storage.pagefile import aligned_frames
+from annserve.storage.promise_kernels import HALF_TICKS
 
-#: Slots of the window, as a share of all: at first and at least, and at most. Of dialogues, 0.05 to 0.2 find as much,
-#: and none at all loses a tenth. Questions that hop miss 47 % of a small cache with 0.1, 32 % where it may grow.
-_WINDOW_LEAST, _WINDOW_MOST = 0.1, 0.9
+#: Ticks in which as many pages are asked for as a cache holds whole, so that lately is half as many.
+_TICKS = 2 * HALF_TICKS
+#: A shadow holds no more pages; of a larger cache it simulates a sample.
+_SHADOW_MAX = 256
+#: Misses count half as much after about so many times the pages of a shadow, as a power of two.
+_ERRORS_OVER = 3
+#: What regions may take of a cache, and sessions, as a share; and how many there are at most, for they are bytes.
+_REGIONS_SHARE, _SESSIONS_SHARE = 64, 256
+_REGIONS_MAX, _SESSIONS_MIN, _SESSIONS_MAX = 256, 16, 4_096
 _PAGES_MIN = 2
 #: Slots for the room of a whole page: packed, no more of them fit.
 _SLOTS_OF_WHOLE = 2
@@ -74,26 +82,28 @@ class PageCache:
     """
 
     def __init__(self, n_bytes: int, page_bytes: int, n_pages: int) -> None:
-        least = _bytes_of(_PAGES_MIN, page_bytes, n_pages)
+        least = _Room.of(_PAGES_MIN, page_bytes, n_pages).n_bytes
         if n_bytes < least:
             raise InputError(
                 f"a cache of {n_bytes} bytes is too small for {n_pages} pages of {page_bytes}; give at least "
                 f"{least} bytes, or none",
                 field="cache_bytes",
             )
-        whole = (n_bytes - _bytes_of(0, 0, n_pages)) // _bytes_of_whole(page_bytes)
-        whole = max(min(whole, n_pages), _PAGES_MIN)
-        n_slots, n_units = whole * _SLOTS_OF_WHOLE, whole * cache_kernels.PAGE_UNITS
+        sizes = range(n_pages + 1)
+        whole = bisect_right(sizes, n_bytes, key=lambda whole: _Room.of(whole, page_bytes, n_pages).n_bytes) - 1
+        room = _Room.of(max(whole, _PAGES_MIN), page_bytes, n_pages)
         self._page_bytes = page_bytes
-        self._memory = aligned_frames(whole, page_bytes).reshape(n_units, -1)
-        self._bytes = np.zeros(_bytes_of(whole, 0, n_pages), np.uint8)
+        self._memory = aligned_frames(room.whole, page_bytes).reshape(room.n_units, -1)
+        self._bytes = np.zeros(room.table_bytes, np.uint8)
         self._state = state = self._bytes[: cache_kernels.STATE_BYTES].view(np.int64)
-        state[cache_kernels.N_SLOTS], state[cache_kernels.N_PAGES] = n_slots, n_pages
-        state[cache_kernels.TURN] = cache_kernels.TURN_FIRST
-        least, most = (max(int(share * whole), 1) for share in (_WINDOW_LEAST, _WINDOW_MOST))
-        state[cache_kernels.WINDOW_WANTED] = state[cache_kernels.WINDOW_LEAST] = least
-        state[cache_kernels.WINDOW_MOST] = most
-        state[cache_kernels.N_FREE_UNITS] = n_units
+        state[cache_kernels.N_SLOTS], state[cache_kernels.N_PAGES] = room.n_slots, n_pages
+        state[cache_kernels.TICK_ASKS] = max(room.whole // _TICKS, 1)
+        state[cache_kernels.N_FREE_UNITS] = room.n_units
+        state[cache_kernels.N_REGIONS] = room.n_regions
+        state[cache_kernels.REGION_SCALE] = (room.n_regions << 32) // n_pages
+        state[cache_kernels.N_SESSIONS] = room.n_sessions
+        state[cache_kernels.N_SHADOWED], state[cache_kernels.SAMPLE_SHIFT] = room.n_shadowed, room.sample_shift
+        state[cache_kernels.ERROR_SHIFT] = room.n_shadowed.bit_length() + _ERRORS_OVER - 1
         tables = cache_kernels.opened.py_func(self._memory, self._bytes)
         tables.slot_of[:] = cache_kernels.ABSENT
         for chain in (tables.first_of, tables.next_of):
@@ -105,7 +115,7 @@ class PageCache:
     @classmethod
     def of_pages(cls, whole: int, page_bytes: int, n_pages: int) -> PageCache:
         """Make one that holds so many whole pages, two at least."""
-        return cls(_bytes_of(max(whole, _PAGES_MIN), page_bytes, n_pages), page_bytes, n_pages)
+        return cls(_Room.of(max(whole, _PAGES_MIN), page_bytes, n_pages).n_bytes, page_bytes, n_pages)
 
     def part(self, first: int) -> PageCache:
         """Give the same cache as a segment sees it whose page 0 is page `first` of the index."""
@@ -134,7 +144,11 @@ class PageCache:
         return self._memory, self._bytes, self._first
 
     def fetch(
-        self, page_ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
+        self,
+        page_ids: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.int64],
+        frames: npt.NDArray[np.uint8],
+        session: int = 0,
     ) -> Absent:
         """Copy what is held of `page_ids`, and count all of them as asked for.
 
@@ -145,6 +159,8 @@ class PageCache:
             Query i asks for ``page_ids[offsets[i] : offsets[i + 1]]``.
         frames : (≥ p, page_bytes) uint8
             Frame i is filled where page i is held; others may have changed too.
+        session : int
+            Who asks, of 64 bits; 0 for nobody in particular.
 
         Returns
         -------
@@ -154,13 +170,17 @@ class PageCache:
         absent = np.empty(len(page_ids), np.uint32)
         places = np.empty(len(page_ids), np.int64)
         absent_offsets = np.empty(len(offsets), np.int64)
-        n_absent = cache_kernels.fetch_pages(*self.views, page_ids, offsets, frames, absent, places, absent_offsets)
+        n_absent = ask_kernels.fetch_pages(
+            *self.views, page_ids, offsets, np.uint64(session), frames, absent, places, absent_offsets
+        )
         return Absent(absent[:n_absent], absent_offsets, places[:n_absent])
 
     def keep(
         self, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64], frames: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.uint32]:
-        """Take in pages that were proven, unless another thread is at it; page i lies in frame ``places[i]``.
+        """Take in pages that were proven and promise more than others, unless another thread is at it.
+
+        Page i lies in frame ``places[i]``.
 
         Returns
         -------
@@ -193,12 +213,48 @@ class PageCache:
         keep_kernels.shrink_pages(self._memory, self._bytes, page_ids, frames, sizes)
 
 
-def _bytes_of(whole: int, page_bytes: int, n_pages: int) -> int:
-    """Give the bytes of a cache of so many whole pages of an index of so many."""
-    return cache_kernels.STATE_BYTES + whole * _bytes_of_whole(page_bytes) + cache_kernels.PAGE_BYTES * n_pages
+class _Room(NamedTuple):
+    """Sizes of a cache's parts: of so many whole pages, of an index of so many."""
 
+    whole: int
+    page_bytes: int
+    n_pages: int
+    n_regions: int
+    n_sessions: int
+    sample_shift: int
 
-def _bytes_of_whole(page_bytes: int) -> int:
-    """Give the bytes of a whole page with its tables."""
-    units = cache_kernels.PAGE_UNITS * cache_kernels.UNIT_BYTES
-    return page_bytes + units + _SLOTS_OF_WHOLE * cache_kernels.SLOT_BYTES
+    @classmethod
+    def of(cls, whole: int, page_bytes: int, n_pages: int) -> _Room:
+        memory = whole * page_bytes
+        n_regions = max(min(isqrt(memory // _REGIONS_SHARE), n_pages, _REGIONS_MAX), 1)
+        n_sessions = memory // (_SESSIONS_SHARE * cache_kernels.SESSION_BYTES)
+        n_sessions = max(min(n_sessions, _SESSIONS_MAX), _SESSIONS_MIN)
+        return cls(whole, page_bytes, n_pages, n_regions, n_sessions, max((whole // _SHADOW_MAX).bit_length(), 0))
+
+    @property
+    def n_slots(self) -> int:
+        return self.whole * _SLOTS_OF_WHOLE
+
+    @property
+    def n_units(self) -> int:
+        return self.whole * cache_kernels.PAGE_UNITS
+
+    @property
+    def n_shadowed(self) -> int:
+        return max(self.whole >> self.sample_shift, 1)
+
+    @property
+    def table_bytes(self) -> int:
+        return (
+            cache_kernels.STATE_BYTES
+            + cache_kernels.SLOT_BYTES * self.n_slots
+            + cache_kernels.UNIT_BYTES * self.n_units
+            + cache_kernels.PAGE_BYTES * self.n_pages
+            + (cache_kernels.REGION_BYTES + self.n_regions) * self.n_regions
+            + cache_kernels.SESSION_BYTES * self.n_sessions
+            + 4 * cache_kernels.N_POLICIES * self.n_shadowed
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        return self.whole * self.page_bytes + self.table_bytes

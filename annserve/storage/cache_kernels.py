@@ -1,4 +1,4 @@
-"""The page cache's tables, and its loops that look pages up and copy them out; `keep_kernels` takes pages in.
+"""The page cache's tables, and its loops that copy pages out; `ask_kernels` looks up, `keep_kernels` takes in.
 
 Memory is dealt in units, a sixteenth of a page each. A page that is held has a slot, and its bytes lie in a chain of
 units: all sixteen, or fewer where somebody packs it.
@@ -27,34 +27,35 @@ from annserve.kernels.memory import copy_bytes, fence, load_acquire
 #: A page that isn't held, and what a free slot holds.
 ABSENT = -1
 NO_PAGE = np.uint32(0xFFFFFFFF)
-_COUNT_MAX = 255
-#: Counts are halved when pages have been asked for so often on average, so that old fame fades.
-_FADE_AFTER = 16
-#: Pages asked for are dealt into turns of as many as a cache holds whole. Lately is in this turn or the last.
-TURN_BITS = 15
 
 # Words of `state`.
 N_USED = 0  # slots that hold a page
-N_WINDOW, WINDOW_HEAD = 1, 2  # slots in the window; where its oldest stands
-N_MAIN, MAIN_HAND = 3, 4  # slots in the main part; where the next comparison begins
-N_ASKED = 5  # pages asked for since counts were halved
-TURN, TURN_ASKED = 6, 7  # number of the turn; pages asked for in it
-EVICTIONS = 8  # pages that made room
-WINDOW_WANTED, WINDOW_LEAST, WINDOW_MOST = 9, 10, 11  # slots that the window should have, and its bounds
-N_SLOTS, N_PAGES = 12, 13  # slots in all; pages of the index
-KEY = 14  # of those who write: 1 while it is held
-FREE_SLOT, FREE_UNIT, N_FREE_UNITS = 15, 16, 17  # first of the chains of free slots and units; units in the latter
-N_SETTLED = 18  # pages that left the window for the main part in this call
-STATE_BYTES = 8 * 19
-#: Bytes of tables for a slot, for a unit, and for a page of the index.
-SLOT_BYTES, UNIT_BYTES, PAGE_BYTES = 22, 4, 7
+HAND = 1  # place in `slots` where the next comparison begins
+N_ASKED, ASKED_IN_TICK = 2, 3  # pages asked for since counts were halved; and in this tick
+TICK, TICK_ASKS = 4, 5  # number of the tick; how many pages are asked for in one
+EVICTIONS = 6  # pages that made room
+N_SLOTS, N_PAGES = 7, 8  # slots in all; pages of the index
+KEY = 9  # of those who write: 1 while it is held
+FREE_SLOT, FREE_UNIT, N_FREE_UNITS = 10, 11, 12  # first of the chains of free slots and units; units in the latter
+N_SETTLED = 13  # pages that were found to stay in this call
+N_REGIONS, REGION_SCALE = 14, 15  # regions; what a page's number is multiplied by to give its region, of 2³²
+N_SESSIONS, N_HEARD, GAP = 16, 17, 18  # room for sessions; their queries; mean of those between two of one, in 256ths
+N_SHADOWED, SAMPLE_SHIFT, ERROR_SHIFT = (
+    19,
+    20,
+    21,
+)  # pages that a shadow holds; and see `judge`
+LEADER = 22  # the policy that is followed
+ERRORS, N_IN_SHADOW, SHADOW_HANDS = 24, 29, 34  # of each policy
+#: Policies that are compared.
+N_POLICIES = 5
+STATE_BYTES = 8 * 40
+#: Pages of its last query that are remembered of a session, at most.
+LAST_PAGES = 16
+#: Bytes of tables for a slot, for a unit, for a page of the index, for a region beside the pairs, for a session.
+SLOT_BYTES, UNIT_BYTES, PAGE_BYTES, REGION_BYTES, SESSION_BYTES = 18, 4, 9, 16, 9 + LAST_PAGES
 #: Units of a whole page.
 PAGE_UNITS = 16
-
-#: Slots that the window gains by a miss that it would have held, and loses by a hit that only counts explain.
-_WINDOW_STEP = 2
-#: The turn that a cache begins with: a page that was never asked for was asked for in turn 0, which is long ago.
-TURN_FIRST = 2
 
 
 class Tables(NamedTuple):
@@ -71,18 +72,41 @@ class Tables(NamedTuple):
     slot_of : (n_pages,) int32
         Slot of a page, or `ABSENT`.
     counts : (n_pages,) uint8
-        How often each page was asked for lately, held or not.
-    turns : (n_pages,) uint16
-        In which turn it was asked for last.
-    in_window : (s,) uint8
-    window, main : (s,) int32
-        Slots of the two parts, the first a ring.
+        How often each page was asked for, held or not; halved now and then.
+    lately : (n_pages,) uint8
+        The same in quarters, each worth half as much when half as many pages were asked for as the cache holds whole.
+    ticks : (n_pages,) uint16
+        When it was asked for last.
+    slots : (s,) int32
+        Those that hold a page.
     first_of : (s,) int32
         First unit of a slot's chain; of a free slot, the next free one. -1 ends any chain.
     units_of : (s,) uint8
         Units of a slot.
     next_of : (u,) int32
         The unit that follows.
+    settled : (s,) uint8
+        Whether its page was found to stay.
+    expected : (g,) float32
+        How much each region is expected in the queries to come, see ``follow_kernels``;
+    asked_in : (g,) float32
+        how often it was asked for,
+    lifts : (g,) int32
+        and the former by the latter, in sixteenths.
+    follows : (g, g) uint8
+        How often a region was asked for by a session's query after another region by the one before;
+    n_pairs : (g,) float32
+        the sum of each row.
+    session_keys, heard : (m,) uint32
+        Sessions, and when each asked last, in queries of sessions;
+    n_last : (m,) uint8
+        pages of its last query,
+    last : (m, LAST_PAGES) uint8
+        and their regions.
+    shadows : (N_POLICIES, w) int32
+        Pages that each policy would hold, of the sample;
+    shadowed : (n_pages,) uint8
+        and the same as a bit for each policy.
     state : (STATE_BYTES / 8,) int64
     """
 
@@ -91,13 +115,24 @@ class Tables(NamedTuple):
     versions: npt.NDArray[np.uint32]
     slot_of: npt.NDArray[np.int32]
     counts: npt.NDArray[np.uint8]
-    turns: npt.NDArray[np.uint16]
-    in_window: npt.NDArray[np.uint8]
-    window: npt.NDArray[np.int32]
-    main: npt.NDArray[np.int32]
+    lately: npt.NDArray[np.uint8]
+    ticks: npt.NDArray[np.uint16]
+    slots: npt.NDArray[np.int32]
     first_of: npt.NDArray[np.int32]
     units_of: npt.NDArray[np.uint8]
     next_of: npt.NDArray[np.int32]
+    settled: npt.NDArray[np.uint8]
+    expected: npt.NDArray[np.float32]
+    asked_in: npt.NDArray[np.float32]
+    lifts: npt.NDArray[np.int32]
+    follows: npt.NDArray[np.uint8]
+    n_pairs: npt.NDArray[np.float32]
+    session_keys: npt.NDArray[np.uint32]
+    heard: npt.NDArray[np.uint32]
+    n_last: npt.NDArray[np.uint8]
+    last: npt.NDArray[np.uint8]
+    shadows: npt.NDArray[np.int32]
+    shadowed: npt.NDArray[np.uint8]
     state: npt.NDArray[np.int64]
 
 
@@ -108,33 +143,57 @@ def opened(memory, tables):  # type: ignore[no-untyped-def]
     Parameters
     ----------
     memory : (u, page_bytes / PAGE_UNITS) uint8
-    tables : (STATE_BYTES + SLOT_BYTES · s + UNIT_BYTES · u + PAGE_BYTES · n_pages,) uint8
+    tables : (STATE_BYTES + SLOT_BYTES · s + UNIT_BYTES · u + PAGE_BYTES · n_pages + (REGION_BYTES + g) · g \
+            + SESSION_BYTES · m + 4 · N_POLICIES · w,) uint8
     """
     state = tables[:STATE_BYTES].view(np.int64)
     s, u, n_pages = state[N_SLOTS], len(memory), state[N_PAGES]
-    versions = STATE_BYTES + 4 * s
-    slot_of = versions + 4 * s
-    window = slot_of + 4 * n_pages
-    main = window + 4 * s
-    first_of = main + 4 * s
-    next_of = first_of + 4 * s
-    turns = next_of + 4 * u
-    counts = turns + 2 * n_pages
-    in_window = counts + n_pages
-    units_of = in_window + s
+    g, m, w = state[N_REGIONS], state[N_SESSIONS], state[N_SHADOWED]
+    asked_in = STATE_BYTES + 4 * g
+    n_pairs = asked_in + 4 * g
+    page_of = n_pairs + 4 * g
+    versions = page_of + 4 * s
+    slots = versions + 4 * s
+    first_of = slots + 4 * s
+    slot_of = first_of + 4 * s
+    next_of = slot_of + 4 * n_pages
+    lifts = next_of + 4 * u
+    session_keys = lifts + 4 * g
+    heard = session_keys + 4 * m
+    shadows = heard + 4 * m
+    ticks = shadows + 4 * N_POLICIES * w
+    counts = ticks + 2 * n_pages
+    lately = counts + n_pages
+    shadowed = lately + n_pages
+    units_of = shadowed + n_pages
+    settled = units_of + s
+    follows = settled + s
+    n_last = follows + g * g
+    last = n_last + m
     return Tables(
         memory,
-        tables[STATE_BYTES:versions].view(np.uint32),
-        tables[versions:slot_of].view(np.uint32),
-        tables[slot_of:window].view(np.int32),
-        tables[counts:in_window],
-        tables[turns:counts].view(np.uint16),
-        tables[in_window:units_of],
-        tables[window:main].view(np.int32),
-        tables[main:first_of].view(np.int32),
-        tables[first_of:next_of].view(np.int32),
-        tables[units_of : units_of + s],
-        tables[next_of:turns].view(np.int32),
+        tables[page_of:versions].view(np.uint32),
+        tables[versions:slots].view(np.uint32),
+        tables[slot_of:next_of].view(np.int32),
+        tables[counts:lately],
+        tables[lately:shadowed],
+        tables[ticks:counts].view(np.uint16),
+        tables[slots:first_of].view(np.int32),
+        tables[first_of:slot_of].view(np.int32),
+        tables[units_of:settled],
+        tables[next_of:lifts].view(np.int32),
+        tables[settled:follows],
+        tables[STATE_BYTES:asked_in].view(np.float32),
+        tables[asked_in:n_pairs].view(np.float32),
+        tables[lifts:session_keys].view(np.int32),
+        tables[follows:n_last].reshape((g, g)),
+        tables[n_pairs:page_of].view(np.float32),
+        tables[session_keys:heard].view(np.uint32),
+        tables[heard:shadows].view(np.uint32),
+        tables[n_last:last],
+        tables[last : last + m * LAST_PAGES].reshape((m, LAST_PAGES)),
+        tables[shadows:ticks].view(np.int32).reshape((N_POLICIES, w)),
+        tables[shadowed:units_of],
         state,
     )
 
@@ -143,40 +202,6 @@ def opened(memory, tables):  # type: ignore[no-untyped-def]
 def version_at(tables, slot):  # type: ignore[no-untyped-def]
     """Give the address of a slot's version."""
     return np.int64(tables.versions.ctypes.data) + 4 * np.int64(slot)
-
-
-@inline_kernel
-def ask_for(tables, page):  # type: ignore[no-untyped-def]
-    """Count a page as asked for; say whether it is held, as far as one can tell without copying it."""
-    state = tables.state
-    turn = np.uint16(state[TURN])
-    if tables.counts[page] < _COUNT_MAX:
-        tables.counts[page] += np.uint8(1)
-    now = tables.turns[page] == turn
-    tables.turns[page] = turn
-    slot = tables.slot_of[page]
-    if slot == ABSENT:
-        if now:
-            state[WINDOW_WANTED] = min(state[WINDOW_WANTED] + _WINDOW_STEP, state[WINDOW_MOST])
-        return False
-    if not now and tables.in_window[slot] == 0:
-        state[WINDOW_WANTED] = max(state[WINDOW_WANTED] - _WINDOW_STEP, state[WINDOW_LEAST])
-    return True
-
-
-@inline_kernel
-def asked_for(tables, n_pages):  # type: ignore[no-untyped-def]
-    """Let time pass: so many pages were asked for."""
-    state, counts = tables.state, tables.counts
-    state[TURN_ASKED] += n_pages
-    if state[TURN_ASKED] >= len(tables.memory) // PAGE_UNITS:
-        state[TURN_ASKED] = 0
-        state[TURN] = (state[TURN] + 1) & ((1 << TURN_BITS) - 1)
-    state[N_ASKED] += n_pages
-    if state[N_ASKED] >= _FADE_AFTER * len(counts):
-        state[N_ASKED] = 0
-        for page in range(len(counts)):
-            counts[page] >>= np.uint8(1)
 
 
 @inline_kernel
@@ -208,52 +233,6 @@ def copy_out(tables, page, frame):  # type: ignore[no-untyped-def]
     copy_units(tables, slot, frame, False)
     fence()
     return load_acquire(version_at(tables, slot)) == before
-
-
-@kernel
-def fetch_pages(
-    memory: npt.NDArray[np.uint8],
-    bytes_: npt.NDArray[np.uint8],
-    first: int,
-    page_ids: npt.NDArray[np.uint32],
-    offsets: npt.NDArray[np.int64],
-    frames: npt.NDArray[np.uint8],
-    absent: npt.NDArray[np.uint32],
-    places: npt.NDArray[np.int64],
-    absent_offsets: npt.NDArray[np.int64],
-) -> int:
-    """Count pages as asked for, copy those that are held, and give how many aren't.
-
-    Parameters
-    ----------
-    memory, bytes_ : see ``opened``  # IN, OUT
-    first : int
-        Added to page ids.
-    page_ids : (p,) uint32  # IN
-    offsets : (nq + 1,) int64  # IN
-        Pages of query i: ``offsets[i] … offsets[i + 1] - 1``.
-    frames : (≥ p, page_bytes) uint8  # OUT
-        Frame i where page i is held; others may have changed too.
-    absent : (p,) uint32  # OUT
-        Pages that aren't held, in their order,
-    places : (p,) int64  # OUT
-        the frame of each,
-    absent_offsets : (nq + 1,) int64  # OUT
-        and how they belong to queries.
-    """
-    tables = opened(memory, bytes_)
-    n_absent = 0
-    absent_offsets[0] = 0
-    for query in range(len(offsets) - 1):
-        for i in range(offsets[query], offsets[query + 1]):
-            page = np.int64(page_ids[i]) + first
-            if not (ask_for(tables, page) and copy_out(tables, page, frames[i])):
-                absent[n_absent] = page_ids[i]
-                places[n_absent] = i
-                n_absent += 1
-        absent_offsets[query + 1] = n_absent
-    asked_for(tables, len(page_ids))
-    return n_absent
 
 
 @kernel

@@ -17,78 +17,56 @@ from annserve.storage.cache_kernels import (
     EVICTIONS,
     FREE_SLOT,
     FREE_UNIT,
+    HAND,
     KEY,
-    MAIN_HAND,
+    LEADER,
     N_FREE_UNITS,
-    N_MAIN,
     N_SETTLED,
     N_USED,
-    N_WINDOW,
     NO_PAGE,
     PAGE_UNITS,
-    TURN,
-    TURN_BITS,
-    WINDOW_HEAD,
-    WINDOW_WANTED,
     copy_units,
     opened,
     version_at,
 )
+from annserve.storage.promise_kernels import HALF_TICKS, age_of, promise
 
-#: What a page must promise beside what another does to take its place: packing it costs time. 3 rather than nothing
-#: saves three in five, and no stream misses a 100th more.
-MARGIN = 3
-#: What a page that was asked for lately is worth beside its count: 3 rather than nothing takes a 20th of the misses
-#: off a stream of 32 dialogues at once; 10 costs others as much.
-RECENT = 3
-#: Pages of the main part that are compared when one must go.
-_CANDIDATES = 8
+#: Pages that are compared when one must go.
+_CANDIDATES = 32
+#: Ticks after which a page that wasn't asked for again, and was kept before others, has come to stay.
+_SETTLED_AFTER = HALF_TICKS // 4
 
 
 @inline_kernel
 def _promise(tables, slot):  # type: ignore[no-untyped-def]
-    """Say how much the page in a slot is to be expected back."""
-    page = tables.page_of[slot]
-    age = (tables.state[TURN] - np.int64(tables.turns[page])) & ((1 << TURN_BITS) - 1)
-    return np.int64(tables.counts[page]) + (RECENT if age <= 1 else 0)
+    return promise(tables, np.int64(tables.page_of[slot]), tables.state[LEADER])
 
 
 @inline_kernel
-def _least_promising(tables):  # type: ignore[no-untyped-def]
-    """Give the place of the least promising of a few pages of the main part, and its promise; -1 if it is empty."""
-    main, state = tables.main, tables.state
-    n_main = state[N_MAIN]
-    chosen, least = np.int64(-1), np.int64(0)
-    for step in range(min(_CANDIDATES, n_main)):
-        place = (state[MAIN_HAND] + step) % n_main
-        promise = _promise(tables, main[place])
-        if chosen < 0 or promise < least:
-            chosen, least = place, promise
-    if n_main > 0:
-        state[MAIN_HAND] = (state[MAIN_HAND] + _CANDIDATES) % n_main
+def _least_promising(tables, settled):  # type: ignore[no-untyped-def]
+    """Give the place of the least promising of a few pages, and its promise; of the others, tell which came to stay."""
+    state, slots = tables.state, tables.slots
+    n_used, hand = state[N_USED], state[HAND]
+    chosen, least = hand % n_used, np.int64(0)
+    for step in range(min(_CANDIDATES, n_used)):
+        place = (hand + step) % n_used
+        its = _promise(tables, slots[place])
+        if step == 0 or its < least:
+            chosen, least = place, its
+    for step in range(min(_CANDIDATES, n_used)):
+        place = (hand + step) % n_used
+        slot = slots[place]
+        if (
+            place != chosen
+            and tables.settled[slot] == 0
+            and state[N_SETTLED] < len(settled)
+            and age_of(tables, tables.page_of[slot]) >= _SETTLED_AFTER
+        ):
+            tables.settled[slot] = np.uint8(1)
+            settled[state[N_SETTLED]] = tables.page_of[slot]
+            state[N_SETTLED] += 1
+    state[HAND] = (hand + _CANDIDATES) % n_used
     return chosen, least
-
-
-@inline_kernel
-def _leave_window(tables):  # type: ignore[no-untyped-def]
-    """Take the window's oldest slot out of it."""
-    state, window = tables.state, tables.window
-    slot = window[state[WINDOW_HEAD]]
-    state[WINDOW_HEAD] = (state[WINDOW_HEAD] + 1) % len(window)
-    state[N_WINDOW] -= 1
-    tables.in_window[slot] = np.uint8(0)
-    return slot
-
-
-@inline_kernel
-def _to_main(tables, slot, settled):  # type: ignore[no-untyped-def]
-    """Let a page stay that has left the window."""
-    state = tables.state
-    tables.main[state[N_MAIN]] = slot
-    state[N_MAIN] += 1
-    if state[N_SETTLED] < len(settled):
-        settled[state[N_SETTLED]] = tables.page_of[slot]
-        state[N_SETTLED] += 1
 
 
 @inline_kernel
@@ -139,24 +117,12 @@ def _write_ends(tables, slot):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _evict(tables, settled):  # type: ignore[no-untyped-def]
-    """Forget a page: of the main part while the window is short, else what leaves the window, or less promising."""
-    main, state = tables.main, tables.state
-    if state[N_WINDOW] < state[WINDOW_WANTED] and state[N_MAIN] > 1:
-        place, _ = _least_promising(tables)
-        slot = main[place]
-        state[N_MAIN] -= 1
-        main[place] = main[state[N_MAIN]]
-    else:
-        while state[N_WINDOW] > state[WINDOW_WANTED] + 1:
-            _to_main(tables, _leave_window(tables), settled)
-        slot = _leave_window(tables)
-        place, least = _least_promising(tables)
-        if place >= 0 and least + MARGIN < _promise(tables, slot):
-            stays, slot = slot, main[place]
-            state[N_MAIN] -= 1
-            main[place] = main[state[N_MAIN]]
-            _to_main(tables, stays, settled)
+def _evict(tables, place):  # type: ignore[no-untyped-def]
+    """Forget the page in the slot at a place of `slots`."""
+    slots, state = tables.slots, tables.state
+    slot = slots[place]
+    state[N_USED] -= 1
+    slots[place] = slots[state[N_USED]]
     tables.slot_of[tables.page_of[slot]] = ABSENT
     _write_begins(tables, slot)
     _give_units(tables, slot, 0)
@@ -165,25 +131,26 @@ def _evict(tables, settled):  # type: ignore[no-untyped-def]
     _write_ends(tables, slot)
     tables.first_of[slot] = state[FREE_SLOT]
     state[FREE_SLOT] = slot
-    state[N_USED] -= 1
     state[EVICTIONS] += 1
 
 
 @inline_kernel
-def _make_room(tables, settled):  # type: ignore[no-untyped-def]
-    """Give a slot with the units of a whole page, as the window's newest."""
+def _make_room(tables, page, settled):  # type: ignore[no-untyped-def]
+    """Give a slot with the units of a whole page; -1 where what would have to go promises no less than the page."""
     state = tables.state
-    if state[FREE_SLOT] >= 0 and state[N_FREE_UNITS] >= PAGE_UNITS and state[N_WINDOW] >= state[WINDOW_WANTED]:
-        _to_main(tables, _leave_window(tables), settled)
+    worth = False
     while state[FREE_SLOT] < 0 or state[N_FREE_UNITS] < PAGE_UNITS:
-        _evict(tables, settled)
+        place, least = _least_promising(tables, settled)
+        worth = worth or least < promise(tables, page, state[LEADER])
+        if not worth:
+            return np.int32(-1)
+        _evict(tables, place)
     slot = np.int32(state[FREE_SLOT])
     state[FREE_SLOT] = tables.first_of[slot]
     _take_units(tables, slot)
-    tables.window[(state[WINDOW_HEAD] + state[N_WINDOW]) % len(tables.window)] = slot
-    state[N_WINDOW] += 1
+    tables.settled[slot] = np.uint8(0)
+    tables.slots[state[N_USED]] = slot
     state[N_USED] += 1
-    tables.in_window[slot] = np.uint8(1)
     return slot
 
 
@@ -197,7 +164,7 @@ def keep_pages(
     frames: npt.NDArray[np.uint8],
     settled: npt.NDArray[np.uint32],
 ) -> int:
-    """Take pages in, each into the window first, unless somebody else is about to; give how many came to stay.
+    """Take in pages that promise more than others, unless somebody else is about to; give how many came to stay.
 
     Parameters
     ----------
@@ -210,7 +177,7 @@ def keep_pages(
         Frame of each.
     frames : (f, page_bytes) uint8  # IN
     settled : (m,) uint32  # OUT
-        Pages of the index that left the window for the main part, which packing pays for; no more than there is room.
+        Pages of the index that came to stay, which packing pays for; no more than there is room.
     """
     tables = opened(memory, bytes_)
     key = np.int64(tables.state.ctypes.data) + 8 * KEY
@@ -221,7 +188,9 @@ def keep_pages(
         page = np.int64(page_ids[i]) + first
         if tables.slot_of[page] != ABSENT:
             continue
-        slot = _make_room(tables, settled)
+        slot = _make_room(tables, page, settled)
+        if slot < 0:
+            continue
         _write_begins(tables, slot)
         copy_units(tables, slot, frames[places[i]], True)
         tables.page_of[slot] = np.uint32(page)
@@ -258,7 +227,7 @@ def shrink_pages(
     unit_bytes = memory.shape[1]
     for i in range(len(page_ids)):
         slot, n_units = tables.slot_of[page_ids[i]], (sizes[i] + unit_bytes - 1) // unit_bytes
-        if slot == ABSENT or tables.in_window[slot] != 0 or n_units >= tables.units_of[slot]:
+        if slot == ABSENT or n_units >= tables.units_of[slot]:
             continue
         _write_begins(tables, slot)
         _give_units(tables, slot, n_units)

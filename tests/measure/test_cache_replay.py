@@ -13,8 +13,13 @@ from journeys.doors import annserve, build_index
 
 import annserve as product
 from annserve.errors import InputError, NotFoundError
-from annserve.measure.cache_policies import POLICIES
+from annserve.measure.cache_policies import POLICIES, Stream
 from annserve.measure.cache_trace import CacheTrace, answered, predictions, read_trace
+
+
+def stream(pages: list[int], bits: list[int] | None = None) -> Stream:
+    """One page a query, and nobody in particular asks."""
+    return Stream(pages, bits or [0] * len(pages), range(len(pages) + 1), [0] * len(pages))
 
 
 @given(
@@ -26,7 +31,7 @@ from annserve.measure.cache_trace import CacheTrace, answered, predictions, read
 def test_no_policy_misses_less_than_belady_or_more_than_all(asked, size, seed):
     """Whatever the bits say; and every page is missed when it is asked for the first time."""
     bits = np.random.default_rng(seed).integers(0, 2, len(asked)).tolist()
-    misses = {name: policy(asked, bits, size) for name, policy in POLICIES.items()}
+    misses = {name: policy(stream(asked, bits), size) for name, policy in POLICIES.items()}
     assert min(misses.values()) == misses["belady"]
     assert len(set(asked)) <= misses["belady"]
     assert max(misses.values()) <= len(asked)
@@ -35,7 +40,7 @@ def test_no_policy_misses_less_than_belady_or_more_than_all(asked, size, seed):
 def test_policies_do_what_the_literature_says_of_a_loop():
     """A loop one page longer than the cache: LRU misses always, Belady's optimum in one of so many."""
     asked = list(range(11)) * 40
-    misses = {name: policy(asked, [0] * len(asked), 10) for name, policy in POLICIES.items()}
+    misses = {name: policy(stream(asked), 10) for name, policy in POLICIES.items()}
     assert misses["lru"] == misses["clock"] == len(asked)
     assert misses["belady"] < 60
 
@@ -49,15 +54,15 @@ def test_true_bits_help_and_false_ones_cost_little(name, share):
         once = i % 2
         asked.append(100 + i if once else int(random.integers(0, 30)))
         bits.append(once)
-    plain = POLICIES["lru"](asked, bits, 32)
-    assert POLICIES[name](asked, bits, 32) < share * plain
-    assert POLICIES[name](asked, [1 - bit for bit in bits], 32) < 1.15 * plain
+    plain = POLICIES["lru"](stream(asked, bits), 32)
+    assert POLICIES[name](stream(asked, bits), 32) < share * plain
+    assert POLICIES[name](stream(asked, [1 - bit for bit in bits]), 32) < 1.15 * plain
 
 
 def test_answers_are_kept_from_the_second_time_on():
     first = np.array([0, 0, 0, 3, 3, 0, 3], np.int64)
     nothing = np.zeros(0, np.uint32)
-    trace = CacheTrace(nothing, nothing.astype(np.uint8), np.zeros(8, np.int64), first, 10, 4_096)
+    trace = CacheTrace(nothing, nothing.astype(np.uint8), np.zeros(8, np.int64), first, first, 10, 4_096)
     assert answered(trace, 2).tolist() == [False, False, True, False, False, True, True]
     assert answered(trace, 1).tolist() == [False, False, True, False, False, False, False]
     assert not answered(trace, 0).any()
@@ -70,7 +75,10 @@ def test_a_trace_holds_the_pages_that_searches_read(tmp_path: Path):
     queries = random.normal(size=(40, 16)).astype(np.float32)[random.integers(0, 40, 90)]
     np.save(tmp_path / "queries.npy", queries)
     index = build_index(tmp_path / "rows.npy", tmp_path / "index", "--calibration-queries", "100", "--rerank", "none")
-    ended = annserve("bench", "trace", index, tmp_path / "queries.npy", "--out", tmp_path / "trace.npz")
+    sessions = np.repeat(np.array([7, 3, 7], np.int32), 30)
+    np.save(tmp_path / "sessions.npy", sessions)
+    vectors = (index, tmp_path / "queries.npy", "--sessions", tmp_path / "sessions.npy")
+    ended = annserve("bench", "trace", *vectors, "--out", tmp_path / "trace.npz")
     assert ended.code == 0, ended.err
     trace = read_trace(tmp_path / "trace.npz")
     with product.open(index, threads=1) as opened:
@@ -80,12 +88,16 @@ def test_a_trace_holds_the_pages_that_searches_read(tmp_path: Path):
         sorted(ranks.tolist()) == list(range(len(ranks))) for ranks in np.split(trace.ranks, trace.offsets[1:-1])
     )
     assert len(predictions(trace)) == len(trace.pages)
+    assert trace.sessions.tolist() == [2] * 30 + [1] * 30 + [2] * 30
     order = random.permutation(90)
     other = trace.reordered(order)
     for i, query in enumerate(order.tolist()):
         pages = trace.pages[trace.offsets[query] : trace.offsets[query + 1]]
         np.testing.assert_array_equal(other.pages[other.offsets[i] : other.offsets[i + 1]], pages)
         assert (queries[order[other.first[i]]] == queries[query]).all()
+        assert other.sessions[i] == trace.sessions[query]
+    np.save(tmp_path / "sessions.npy", sessions[1:])
+    assert "90 queries" in annserve("bench", "trace", *vectors, "--out", tmp_path / "none.npz").error
     ended = annserve("bench", "cache", tmp_path / "trace.npz", "--share", "0.2", "--json")
     assert ended.code == 0, ended.err
     (record,) = json.loads(ended.out)
@@ -109,6 +121,7 @@ def test_what_is_no_trace_is_refused(tmp_path: Path):
         "ranks": np.array([0, 1], np.uint8),
         "offsets": np.array([0, 2], np.int64),
         "first": np.array([0], np.int64),
+        "sessions": np.array([0], np.int64),
         "n_pages": np.array(3),
         "page_bytes": np.array(4_096),
     }
@@ -118,6 +131,7 @@ def test_what_is_no_trace_is_refused(tmp_path: Path):
         {"pages": np.array([1, 3], np.uint32)},
         {"offsets": np.array([0, 3], np.int64)},
         {"first": np.array([1], np.int64)},
+        {"sessions": np.array([0, 0], np.int64)},
         {"ranks": np.array([0], np.uint8)},
         {"pages": np.array([1.0, 2.0])},
         {"n_pages": np.array([3, 4])},
