@@ -197,7 +197,7 @@ class Scheduler:
         ticket = self._admit(version, ask, deadline)
         if watch is not None and not watch(lambda: self._abandon(ticket)):
             self._abandon(ticket)
-        if not ticket.batch:
+        if ticket.woken is not None:
             self._wait(ticket)
         if ticket.batch:
             self._carry_out(ticket.batch)
@@ -257,6 +257,8 @@ class Scheduler:
         if self._withdraw(ticket) or not ticket.batch:
             # Where another's thread searches for it, that goes on for the other calls of its batch.
             raise DeadlineError("the deadline passed before the search ended; allow more time")
+        # Its turn came in the last moment; who gave it has woken it already.
+        ticket.woken.acquire()
 
     def _admit(self, version: Version, ask: Ask, deadline: Deadline) -> Ticket:
         now = time.monotonic()

@@ -175,6 +175,36 @@ def test_what_a_call_held_is_free_when_its_answer_is(bench):
         gc.enable()
 
 
+def its_turn_comes(b: Bench) -> None:
+    """End the search that runs, and wait until the next one is told to begin."""
+    b.engine().gate.set()
+    until = time.monotonic() + 5
+    while b.scheduler.load()["a"][0]:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_a_turn_that_comes_before_a_call_waits_for_it_is_taken(bench):
+    b = bench()
+    b.hold()
+    assert b.ask(7, watch=lambda gone: its_turn_comes(b) is None).result(5).ids.tolist() == [[7, 7, 7]]
+    assert b.ask(8).result(5).ids.tolist() == [[8, 8, 8]]
+
+
+def test_a_turn_that_comes_in_the_moment_of_the_deadline_ends_this_call_alone(bench, monkeypatch):
+    b = bench()
+    b.hold()
+    withdraw = b.scheduler._withdraw
+    monkeypatch.setattr(b.scheduler, "_withdraw", lambda ticket: its_turn_comes(b) or withdraw(ticket))
+    late = b.ask(1, deadline=Deadline(time.monotonic() + 0.2))
+    b.wait_for(1)
+    beside = [b.ask(value) for value in (2, 3)]
+    b.wait_for(3)
+    with pytest.raises(DeadlineError):
+        late.result(5)
+    assert [call.result(5).ids.tolist() for call in beside] == [[[2, 2, 2]], [[3, 3, 3]]]
+
+
 def test_no_thread_searches_but_those_of_callers(bench):
     before = set(threading.enumerate())
     b = bench(3)
