@@ -18,6 +18,8 @@ from annserve.build import pipeline
 from annserve.errors import ConflictError, NotFoundError
 from annserve.storage.atomic import locked
 
+#: Few queries to calibrate by: what must come out the same does so whatever the plan is.
+QUICK = ("--calibration-queries", "400")
 #: What a build says on stderr when a stage has ended, in this order; it is killed right then.
 MOMENTS = (
     "stage",
@@ -46,14 +48,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(source: Path) -> dict[str, bytes]:
     """The files that decide answers, of a build that nobody killed."""
-    return search_files(build_index(source, source.parent / "undisturbed"))
+    return search_files(build_index(source, source.parent / "undisturbed", *QUICK))
 
 
 def killed_build(
     source: Path, folder: Path, moment: str, number: int = signal.SIGKILL, options: tuple[str, ...] = ()
 ) -> int:
     """Build in a process; send it a signal as soon as it says that a stage has ended. Give its exit code."""
-    command = [*COMMAND, "build", str(source), "--out", str(folder), "--threads", "2", *options]
+    command = [*COMMAND, "build", str(source), "--out", str(folder), "--threads", "2", *QUICK, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as build:
         assert build.stderr is not None
         for line in build.stderr:
@@ -78,7 +80,7 @@ def test_a_build_killed_in_any_stage_leaves_no_index_and_goes_on(source, undistu
         with pytest.raises(NotFoundError, match=r"unfinished build, no index; .*--resume"):
             product.open(folder)
         assert annserve("verify", folder).code == 2
-    assert search_files(build_index(source, folder, "--resume")) == undisturbed
+    assert search_files(build_index(source, folder, *QUICK, "--resume")) == undisturbed
     assert sorted(path.name for path in folder.iterdir()) == [
         "CURRENT",
         "manifest-000001.json",
@@ -91,20 +93,20 @@ def test_an_unfinished_build_is_neither_lost_nor_taken_for_another(source, undis
     folder = tmp_path / "index"
     assert killed_build(source, folder, "bisect") == -signal.SIGKILL
     left = files_but_lock(folder)
-    refused = annserve("build", source, "--out", folder)
+    refused = annserve("build", source, "--out", folder, *QUICK)
     assert refused.code == ConflictError.exit_code
     assert "unfinished build with stage, partition" in refused.error
-    other = annserve("build", source, "--out", folder, "--seed", 7, "--resume")
+    other = annserve("build", source, "--out", folder, *QUICK, "--seed", 7, "--resume")
     assert other.code == ConflictError.exit_code
     assert "seed was 0 and is 7" in other.error
     rows = np.load(source)
     moved = source.with_name("moved.npy")
     np.save(moved, rows[::-1])
-    other = annserve("build", moved, "--out", folder, "--resume")
+    other = annserve("build", moved, "--out", folder, *QUICK, "--resume")
     assert other.code == ConflictError.exit_code
     assert "the input isn't what it was" in other.error
     assert files_but_lock(folder) == left, "nothing of it was touched"
-    assert search_files(build_index(source, folder, "--restart")) == undisturbed
+    assert search_files(build_index(source, folder, *QUICK, "--restart")) == undisturbed
 
 
 def test_an_input_that_changes_while_it_is_read_is_told(source, tmp_path, monkeypatch):
@@ -130,10 +132,10 @@ def files_but_lock(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_threads_of_a_library_change_nothing(source, undisturbed, tmp_path):
-    """A library's matrix product adds up in another order where fewer of its threads are free."""
-    command = [*COMMAND, "build", str(source), "--out", str(tmp_path / "index"), "--threads", "3"]
+    """A library's matrix product adds up in another order where more threads take part; builds have one elsewhere."""
+    command = [*COMMAND, "build", str(source), "--out", str(tmp_path / "index"), "--threads", "3", *QUICK]
     subprocess.run(
-        command, check=True, timeout=120, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, capture_output=True
+        command, check=True, timeout=120, env={**os.environ, "OPENBLAS_NUM_THREADS": "4"}, capture_output=True
     )
     assert search_files(tmp_path / "index") == undisturbed
 
@@ -152,7 +154,7 @@ def publish(folder, manifest):
     real(folder, manifest)
 
 pipeline.publish = publish
-pipeline.build(sys.argv[1], sys.argv[2], BuildOptions(threads=2))
+pipeline.build(sys.argv[1], sys.argv[2], BuildOptions(threads=2, calibration_queries=400))
 """
 )
 
@@ -176,14 +178,14 @@ def test_a_build_killed_while_it_publishes_leaves_all_or_nothing(source, undistu
         assert search_files(folder) == undisturbed
     # The last moment before it, with everything there but the name.
     last = folders[whole.index(True) - 1]
-    assert search_files(build_index(source, last, "--resume")) == undisturbed
+    assert search_files(build_index(source, last, *QUICK, "--resume")) == undisturbed
     assert annserve("verify", last).code == 0
 
 
 @pytest.mark.parametrize("moment", ["refine", "pack"])
 def test_an_interrupted_build_leaves_with_130_and_goes_on(source, undisturbed, tmp_path, moment):
     assert killed_build(source, tmp_path / "deep" / "index", moment, signal.SIGINT) == 130
-    assert search_files(build_index(source, tmp_path / "deep" / "index", "--resume")) == undisturbed
+    assert search_files(build_index(source, tmp_path / "deep" / "index", *QUICK, "--resume")) == undisturbed
 
 
 def test_a_build_interrupted_in_its_first_step_removes_what_it_made(source, tmp_path):
@@ -210,7 +212,7 @@ def test_two_builds_in_one_folder_are_one_too_many(source, tmp_path):
         assert ended.code == ConflictError.exit_code
         assert f"is being written by process {os.getpid()}" in ended.error
         assert set(files_of(folder)) == {".build/LOCK"}
-    build_index(source, folder)
+    build_index(source, folder, *QUICK)
 
 
 @pytest.mark.parametrize("kib", [4, 200, 500, 900])
@@ -221,7 +223,7 @@ def test_a_device_that_fills_up_while_building_loses_no_step(source, undisturbed
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({kib << 10}, {kib << 10})); main()"
     )
     folder = tmp_path / "index"
-    command = [sys.executable, "-c", code, "build", str(source), "--out", str(folder)]
+    command = [sys.executable, "-c", code, "build", str(source), "--out", str(folder), *QUICK]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if ended.returncode == 0:
         assert annserve("verify", folder).code == 0
@@ -230,4 +232,4 @@ def test_a_device_that_fills_up_while_building_loses_no_step(source, undisturbed
     assert ended.stderr.splitlines()[-1].startswith("error: ")
     assert "can't be written" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
-    assert search_files(build_index(source, folder, "--resume")) == undisturbed
+    assert search_files(build_index(source, folder, *QUICK, "--resume")) == undisturbed
