@@ -37,6 +37,8 @@ from annserve.search.clock import Deadline
 BATCH_QUERIES = 64
 #: Weight of the newest search in the running mean of seconds a query.
 _NEWEST = 0.1
+#: A search that took longer than so many times the mean met a stall, which the next one won't: it counts as so many.
+_STALLED = 3.0
 #: Seconds that a query is thought to take before any was measured.
 _SECONDS_AT_FIRST = 0.001
 #: Of the time left, the share that a call may be foreseen to wait: what is foreseen is a mean.
@@ -147,7 +149,7 @@ class Queue:
         if n_queries:
             exact, newest = ask.recall_target == 1.0, seconds / n_queries
             before = self.seconds.get(exact, newest)
-            self.seconds[exact] = before + _NEWEST * (newest - before)
+            self.seconds[exact] = before + _NEWEST * (min(newest, _STALLED * before) - before)
 
 
 class Scheduler:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from annserve.catalog.catalog import Version
-from annserve.catalog.schedule import BATCH_QUERIES, Ask, Scheduler
+from annserve.catalog.schedule import BATCH_QUERIES, Ask, Queue, Scheduler
 from annserve.errors import BusyError, CorruptionError, DeadlineError, InputError, ServerError
 from annserve.results import SearchResult, SearchStats
 from annserve.search.clock import Deadline
@@ -277,6 +277,16 @@ def test_a_call_that_would_come_too_late_is_refused_and_not_kept_waiting(bench):
     patient = b.ask(5, deadline=Deadline(time.monotonic() + 60))
     b.engine().gate.set()
     assert patient.result(5).ids[0, 0] == 5
+
+
+def test_one_search_that_stalls_refuses_nobody_after_it():
+    queue, ask = Queue(), Ask(np.zeros((1, 2), np.float32), 3, 0.9)
+    for seconds in (0.001, 0.001, 2.0):
+        queue.learn(ask, 1, seconds)
+    assert queue.seconds_of(ask) < 0.0015
+    for _ in range(40):  # where all are slow, that's soon known
+        queue.learn(ask, 1, 0.02)
+    assert queue.seconds_of(ask) > 0.015
 
 
 def test_a_flood_of_one_collection_delays_another_by_one_batch(bench):
