@@ -14,7 +14,7 @@ import numpy.typing as npt
 from annserve.errors import InputError
 from annserve.index.raw_file import RawFile
 from annserve.index.snapshot import Snapshot, at_current
-from annserve.lookaside.lookaside import Asked
+from annserve.lookaside.asked import Asked
 from annserve.results import SearchResult
 from annserve.search.aside import answered_aside, open_cache
 from annserve.search.choosers import chooser_for

@@ -90,9 +90,11 @@ class SearchStats:
         grades: npt.NDArray[np.uint8] | None = None,
     ) -> SearchStats:
         """Make them of an (8, nq) array with one row for each of `COUNTS`."""
-        pages, reads, n_bytes, heads, rows, codes, cached, reranked = counts
-        graded = _no_grades() if grades is None else grades
-        return cls(pages, reads, n_bytes, heads, rows, codes, cached, reranked, stage_seconds, seconds, graded)
+        stats = object.__new__(cls)
+        # As a frozen class fills its fields, but all of them at once: a search of one query tells the difference.
+        stats.__dict__.update(zip(cls.COUNTS, counts), stage_seconds=stage_seconds, seconds=seconds)
+        stats.__dict__["grades"] = _no_grades() if grades is None else grades
+        return stats
 
     @property
     def cache(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ import numpy as np
 
 from annserve import collection
 from annserve.collection import Collection
-from annserve.lookaside.lookaside import Lookaside, ScoredPages
+from annserve.lookaside.asked import ScoredPages
+from annserve.lookaside.lookaside import Lookaside
 from annserve.lookaside.near_kernels import BITS_NEAR, RING, find_similar
 from annserve.lookaside.store_kernels import NEAR_KEPT
 from annserve.pages.rows import quantize_queries
@@ -214,7 +215,7 @@ def looked_up(spec: IndexSpec, queries: np.ndarray, places: int) -> dict[str, fl
         asked = cache.ask(query, K, 0.95)
         store.totals[NEAR_KEPT] = 0  # every one is kept whole
         asked.remember(quantize_queries(query), ids, distances, one, one, scored)
-    spent, out = [], (np.empty(K, np.uint64), np.empty(K, np.float32))
+    spent, out = [], (np.empty(1, np.int64), np.empty(1), np.empty(K, np.uint64), np.empty(K, np.float32))
     for query in queries[:2_000]:
         quantized = quantize_queries(query[None])
         arguments = (cache.memory, quantized.elements[0], quantized.scales[0], quantized.norms[0], asked.kind.marks)

@@ -7,16 +7,36 @@ Python, stands between a query's plan and its answer.
 # mypy: disable-error-code="no-any-return, return-value, assignment"
 from __future__ import annotations
 
-from annserve.kernels.jit import kernel
+import numpy as np
+
+from annserve.kernels.jit import inline_kernel, kernel
+from annserve.kernels.memory import copy_bytes
 from annserve.kernels.topk import sort_nearest
 from annserve.lookaside import near_kernels, store_kernels
 from annserve.pages.kernels import GOOD, NO_ID, score_query
-from annserve.results import CERTIFIED, DELTA
+from annserve.results import CERTIFIED, DELTA, SearchStats
 from annserve.storage import ask_kernels, cache_kernels
 
-#: What became of a block: pages must be read, or not all of its queries found k rows; all are answered; pages that it
-#: plans are about to be kept, and nothing was done. Or else a page is damaged, see `score_query`.
-OPEN, ANSWERED, WAITING = -1, -2, -3
+#: What became of a block: pages must be read, or not all of its queries found k rows; or all are answered. Or else a
+#: page is damaged, see `score_query`.
+OPEN, ANSWERED = -1, -2
+_HEADS, _ROWS, _CODES, _CACHED = (
+    SearchStats.COUNTS.index(name) for name in ("heads_visited", "rows_scored", "codes_scanned", "pages_cached")
+)
+
+
+@inline_kernel
+def _place_of(waiting, page):  # type: ignore[no-untyped-def]
+    """Give the place of a page among those that wait; -1 if it isn't there."""
+    for place in range(len(waiting)):
+        if waiting[place] == page:
+            return place
+    return -1
+
+
+@inline_kernel
+def _copy_page(to, page):  # type: ignore[no-untyped-def]
+    copy_bytes(np.int64(to.ctypes.data), np.int64(page.ctypes.data), len(page))
 
 
 @kernel
@@ -28,55 +48,57 @@ def gather_pages(  # type: ignore[no-untyped-def]
     queries,  # IN (nq, dim) int16
     scales,  # IN (nq,) float64
     norms,  # IN (nq,) float64
-    marks,  # IN (4,) uint64: see ``lookaside.Kind``
+    marks,  # IN (4,) uint64: see ``asked.Kind``
     first,  # of the places of recent queries
     stop,
     k,
     keys,  # IN (nq, 2) uint64
     page_ids,  # IN (p,) uint32: ascending for each query
     offsets,  # IN (nq + 1,) int64
-    waiting,  # IN (w,) uint32: pages that another query read, and that are to be kept
+    waiting,  # IN (w,) uint32: pages that an earlier query read, and that aren't kept yet;
+    waiting_places,  # IN (w,) int64: frames of theirs,
+    waiting_frames,  # IN (f, page_bytes) uint8: here
     prove,  # whether to look for proofs
     answer,  # whether to score what needs no reading
-    facts,  # ints: what `score_query` takes of an index, and its metric
-    frames,  # OUT tuple: ``Frames.views``; of pages that are left, where they are held; others may have changed too
+    facts,  # IN (7,) int64: ``PageFacts.numbers``
+    looked_at,  # IN (2, nq) int64: heads and codes that were looked at, to be counted
+    frames,  # OUT (≥ p, page_bytes) uint8: of pages that are left, where they are held; others may have changed too
+    frames_rows,  # OUT the same memory as uint8 or int8
     flags,  # SCRATCH (2, p) bool
-    positions,  # SCRATCH (m,) int64
-    moved,  # SCRATCH (m,) float64
-    lists,  # OUT (2, p) uint32: pages that aren't needless, and those that aren't held either;
-    lists_offsets,  # OUT (2, nq + 1) int64: how they belong to queries,
+    pages,  # OUT (2, p) uint32: pages that aren't needless, and those that aren't held either;
+    pages_offsets,  # OUT (2, nq + 1) int64: how they belong to queries,
     places,  # OUT (p,) int64: and the frame of each absent one
     grades,  # OUT (nq,) uint8: of queries that gained by the cache
-    nearest,  # OUT (p,) float64: distance of the nearest row on each page that is left;
-    distances,  # OUT (nq, k) float64: answers,
-    ids,  # OUT (nq, k) uint64
-    counts,  # OUT (nq, 3) int64: and what `score_query` counts
+    numbers,  # SCRATCH (3 nq + ENTRIES,) int64
+    lengths,  # SCRATCH (p + nq k + ENTRIES,) float64
+    ids,  # OUT (nq, k) uint64: answers,
+    distances,  # OUT (nq, k) float32,
+    costs,  # OUT (8, nq) int64: and what they cost, in the order of ``SearchStats.COUNTS``
 ):
     """Count pages as asked for, leave out what is proven needless, copy what is held, and answer if that is all.
 
     Returns
     -------
     state : int
-        `OPEN`, `ANSWERED`, `WAITING`, or what is wrong with the page in frame `n_absent`.
+        `OPEN`, `ANSWERED`, or what is wrong with the page in frame `n_absent`.
     n_left, n_absent : int
     """
-    frames_u8, frames_u32, frames_u64, frames_f32, frames_rows = frames
-    salt, capacity, dim, ids_offset, factors_offset, rows_offset, metric = facts
+    n_queries, n_pages = queries.shape[0], len(page_ids)
     store, pool = store_kernels.opened(memory), cache_kernels.opened(slots, tables)
     held, needless = flags[0], flags[1]
-    left, absent = lists[0], lists[1]
-    left_offsets, absent_offsets = lists_offsets[0], lists_offsets[1]
-    for page in waiting:
-        for j in range(len(page_ids)):
-            if page_ids[j] == page:
-                return WAITING, 0, 0
+    counts = numbers[: 3 * n_queries].reshape((n_queries, 3))
+    positions, moved = numbers[3 * n_queries :], lengths[n_pages + n_queries * k :]
+    nearest, exact = lengths[:n_pages], lengths[n_pages : n_pages + n_queries * k].reshape((n_queries, k))
+    left, absent = pages[0], pages[1]
+    left_offsets, absent_offsets = pages_offsets[0], pages_offsets[1]
     n_left, n_absent = 0, 0
     left_offsets[0] = absent_offsets[0] = 0
-    for i in range(queries.shape[0]):
+    for i in range(n_queries):
         begin, end = offsets[i], offsets[i + 1]
         n_held = 0
         for j in range(begin, end):
-            held[j] = ask_kernels.ask_for(pool, page_ids[j] + first_page)
+            in_ram = ask_kernels.ask_for(pool, page_ids[j] + first_page)
+            held[j] = in_ram or _place_of(waiting, page_ids[j]) >= 0
             n_held += int(held[j])
         proven = 0
         if prove and n_held < end - begin:
@@ -100,7 +122,10 @@ def gather_pages(  # type: ignore[no-untyped-def]
             if proven > 0 and needless[j]:
                 continue
             left[n_left] = page_ids[j]
-            if not (held[j] and cache_kernels.copy_out(pool, page_ids[j] + first_page, frames_u8[n_left])):
+            place = _place_of(waiting, page_ids[j]) if held[j] else -1
+            if place >= 0:
+                _copy_page(frames[n_left], waiting_frames[waiting_places[place]])
+            elif not (held[j] and cache_kernels.copy_out(pool, page_ids[j] + first_page, frames[n_left])):
                 absent[n_absent] = page_ids[j]
                 places[n_absent] = n_left
                 n_absent += 1
@@ -116,43 +141,39 @@ def gather_pages(  # type: ignore[no-untyped-def]
         return OPEN, n_left, n_absent
 
     whole = True
-    for i in range(queries.shape[0]):
-        distances[i] = float("inf")
+    for i in range(n_queries):
+        exact[i] = float("inf")
         ids[i] = NO_ID
         counts[i] = 0
         state = score_query(
-            frames_u8,
-            frames_u32,
-            frames_u64,
-            frames_f32,
+            frames,
             frames_rows,
             left,
             left_offsets[i],
             left_offsets[i + 1],
-            salt,
-            capacity,
-            dim,
-            ids_offset,
-            factors_offset,
-            rows_offset,
+            facts,
             queries[i],
             scales[i],
             norms[i],
-            metric,
             k,
             nearest,
-            distances[i],
+            exact[i],
             ids[i],
             counts[i],
         )
         if state != GOOD:
             return state, n_left, counts[i, 2]
-        sort_nearest(distances[i], ids[i], counts[i, 1])
+        sort_nearest(exact[i], ids[i], counts[i, 1])
         whole = whole and counts[i, 1] == k
+        for j in range(k):
+            distances[i, j] = exact[i, j]
+        costs[:, i] = 0
+        costs[_HEADS, i], costs[_CODES, i] = looked_at[0, i], looked_at[1, i]
+        costs[_ROWS, i], costs[_CACHED, i] = counts[i, 0], left_offsets[i + 1] - left_offsets[i]
     if not whole:
         return OPEN, n_left, n_absent
     if store_kernels.lock(store):
-        for i in range(queries.shape[0]):
+        for i in range(n_queries):
             begin, end = left_offsets[i], left_offsets[i + 1]
             near_kernels.keep_answer(
                 store,
@@ -164,7 +185,7 @@ def gather_pages(  # type: ignore[no-untyped-def]
                 scales[i],
                 norms[i],
                 ids[i],
-                distances[i],
+                exact[i],
                 end - begin,
                 left[begin:end],
                 nearest[begin:end],

@@ -25,51 +25,27 @@ Invariants
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from math import acos, pi, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from annserve.lookaside import answer_kernels, near_kernels, store_kernels
-from annserve.lookaside.gather_kernels import ANSWERED, WAITING, gather_pages
-from annserve.lookaside.later import Due, Later
+from annserve.lookaside import near_kernels, store_kernels
+from annserve.lookaside.asked import Asked, Kind
+from annserve.lookaside.later import Later
 from annserve.lookaside.near_kernels import RING
 from annserve.lookaside.store import empty_store
 from annserve.lookaside.store_kernels import Store
-from annserve.pages.rows import QuantizedQueries, quantize_queries
-from annserve.pages.score import Frames, PageFacts
+from annserve.pages.rows import quantize_queries
 from annserve.results import APPROXIMATE
 from annserve.spec import IndexSpec
-from annserve.storage.cache import Absent, PageCache
 
-#: Entries that a proof may take from: the nearest ones.
-_ENTRIES = 4
 _KINDS_KEPT = 4_096
 #: Standard errors of the bits in which sketches differ.
 _BITS_SPREAD = 3.0
-
-
-@dataclass(frozen=True)
-class ScoredPages:
-    """Pages of a block of queries whose rows were all scored.
-
-    Attributes
-    ----------
-    page_ids : (p,) uint32
-        Ascending for each query.
-    offsets : (nq + 1,) int64
-    nearest : (p,) float64
-        Distance of the nearest row on each.
-    """
-
-    page_ids: npt.NDArray[np.uint32]
-    offsets: npt.NDArray[np.int64]
-    nearest: npt.NDArray[np.float64]
 
 
 class Lookaside:
@@ -175,237 +151,3 @@ class Lookaside:
             ):
                 asked.found[i], asked.grades[i] = True, APPROXIMATE
                 asked.n_found += 1
-
-
-#: Ids, distances, and rows scored of each query.
-Answers = tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
-
-
-class Gathered(NamedTuple):
-    """What is left of a block's planned pages.
-
-    Attributes
-    ----------
-    page_ids, offsets : (l,) uint32, (nq + 1,) int64
-        Pages to look at. The others hold none of the k nearest of all rows on planned pages.
-    absent : Absent
-        Pages to read, and the frames for them; the other pages that are left are in theirs.
-    answers : Answers, optional
-        Where all queries are answered; they are kept already.
-    """
-
-    page_ids: npt.NDArray[np.uint32]
-    offsets: npt.NDArray[np.int64]
-    absent: Absent
-    answers: Answers | None
-
-
-_NO_PAGES, _NO_DISTANCES = np.zeros(0, np.uint32), np.zeros(0)
-
-
-class Kind(NamedTuple):
-    """What queries have in common that may share answers.
-
-    Attributes
-    ----------
-    memory : (b,) uint8
-        Of the cache.
-    marks : (4,) uint64
-        Secret of their keys; their scope: that of recent queries that may prove something for these; and their session,
-        0 where there is none.
-    places : (int, int)
-        First place of those queries, and where they stop.
-    k : int
-    """
-
-    memory: npt.NDArray[np.uint8]
-    marks: npt.NDArray[np.uint64]
-    places: tuple[int, int]
-    k: int
-
-
-@dataclass(slots=True)
-class Asked:
-    """A call's queries, or some of them, as the cache knows them.
-
-    Attributes
-    ----------
-    kind : Kind
-    later : Later
-        What earlier queries left to be done.
-    keys : (nq, 2) uint64
-    grades : (nq,) uint8
-        See ``results.GRADES``.
-    found : (nq,) bool
-        Queries that are answered; `n_found` of them.
-    ids, distances : (nq, k) uint64, float32
-        Answers, where found.
-    proofs_pay : bool
-        Whether to look for proofs.
-    """
-
-    kind: Kind
-    later: Later
-    keys: npt.NDArray[np.uint64]
-    grades: npt.NDArray[np.uint8]
-    found: npt.NDArray[np.bool_]
-    ids: npt.NDArray[np.uint64]
-    distances: npt.NDArray[np.float32]
-    n_found: int = 0
-    proofs_pay: bool = True
-
-    @classmethod
-    def of(cls, kind: Kind, later: Later, n_queries: int) -> Asked:
-        """Make room for so many queries."""
-        return cls(
-            kind,
-            later,
-            np.empty((n_queries, 2), np.uint64),
-            np.empty(n_queries, np.uint8),
-            np.empty(n_queries, np.bool_),
-            np.empty((n_queries, kind.k), np.uint64),
-            np.empty((n_queries, kind.k), np.float32),
-        )
-
-    def take(self, which: Any) -> Asked:
-        """Give some of the queries, to be searched for; of a slice, all are those of the whole."""
-        keys, grades, found = self.keys[which], self.grades[which], self.found[which]
-        ids, distances = self.ids[which], self.distances[which]
-        return Asked(self.kind, self.later, keys, grades, found, ids, distances, 0, self.proofs_pay)
-
-    def find_answers(self, queries: npt.NDArray[Any]) -> None:
-        """Look for answers to the same bytes; one that is to be kept is kept first."""
-        kind, found = self.kind, (self.ids, self.distances, self.found, self.grades)
-        while True:
-            due = self.later.next
-            self.n_found, self.proofs_pay = answer_kernels.find_answers(
-                kind.memory, queries, kind.marks, kind.k, due.keys, self.keys, *found
-            )
-            if self.n_found >= 0:
-                return
-            self.later.keep()
-
-    def gather(
-        self,
-        cache: PageCache,
-        queries: QuantizedQueries,
-        page_ids: npt.NDArray[np.uint32],
-        offsets: npt.NDArray[np.int64],
-        frames: Frames,
-        facts: PageFacts,
-        *,
-        answer: bool = True,
-    ) -> Gathered:
-        """Copy planned pages that are in RAM, leave out those that are proven needless, and grade the queries.
-
-        Parameters
-        ----------
-        cache : PageCache
-        queries : QuantizedQueries
-        page_ids : (p,) uint32
-            Planned, ascending for each query.
-        offsets : (nq + 1,) int64
-            Query i plans ``page_ids[offsets[i] : offsets[i + 1]]``.
-        frames : Frames
-            At least p.
-        facts : PageFacts
-        answer : bool
-            Score the rows, and keep the answers, where no page is to be read and all find k.
-
-        Raises
-        ------
-        CorruptionError
-            If a page in RAM is damaged.
-        """
-        kind, n_pages, n_offsets, n_queries = self.kind, len(page_ids), len(offsets), len(offsets) - 1
-        lists, lists_offsets = np.empty((2, n_pages), np.uint32), np.empty((2, n_offsets), np.int64)
-        places, nearest = np.empty(n_pages, np.int64), np.empty(n_pages)
-        ids, distances = np.empty((n_queries, kind.k), np.uint64), np.empty((n_queries, kind.k))
-        counts = np.empty((n_queries, 3), np.int64)
-        state = WAITING
-        while state == WAITING:
-            state, n_left, n_absent = gather_pages(
-                kind.memory,
-                *cache.views,
-                queries.elements,
-                queries.scales,
-                queries.norms,
-                kind.marks,
-                *kind.places,
-                kind.k,
-                self.keys,
-                page_ids,
-                offsets,
-                self.later.next.page_ids,
-                self.proofs_pay,
-                answer,
-                facts.numbers,
-                frames.views,
-                np.empty((2, n_pages), np.bool_),
-                np.empty(_ENTRIES, np.int64),
-                np.empty(_ENTRIES),
-                lists,
-                lists_offsets,
-                places,
-                self.grades,
-                nearest,
-                distances,
-                ids,
-                counts,
-            )
-            if state == WAITING:
-                self.later.keep()
-        if state >= 0:
-            raise facts.damaged(state, int(lists[0, n_absent]))
-        absent = Absent(lists[1, :n_absent], lists_offsets[1], places[:n_absent])
-        answers = (ids, distances, counts[:, 0]) if state == ANSWERED else None
-        return Gathered(lists[0, :n_left], lists_offsets[0], absent, answers)
-
-    def leave(self, page_ids: npt.NDArray[np.uint32], keep: Callable[[], None]) -> None:
-        """Let pages and answers be kept by `keep`, when there is time."""
-        self.later.leave(Due(self.keys, page_ids, keep))
-
-    def remember(
-        self,
-        queries: QuantizedQueries,
-        ids: npt.NDArray[np.uint64],
-        distances: npt.NDArray[np.float64],
-        pages_read: npt.NDArray[np.int64],
-        pages_cached: npt.NDArray[np.int64],
-        scored: ScoredPages | None,
-        *,
-        grades: npt.NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Grade these queries, and keep their answers for later ones.
-
-        Parameters
-        ----------
-        queries : QuantizedQueries
-        ids, distances : (nq, k)
-            Complete.
-        pages_read, pages_cached : (nq,) int64
-            Pages that each answer took from the device and from RAM.
-        scored : ScoredPages, optional
-            What was learned of pages.
-        grades : (nq,) uint8, optional
-            Where grades go; by default to those of the queries.
-        """
-        scored = scored or ScoredPages(_NO_PAGES, np.zeros(len(ids) + 1, np.int64), _NO_DISTANCES)
-        kind = self.kind
-        near_kernels.remember(
-            kind.memory,
-            self.keys,
-            kind.marks,
-            *kind.places,
-            queries.elements,
-            queries.scales,
-            queries.norms,
-            ids,
-            distances,
-            pages_read,
-            pages_cached,
-            scored.page_ids,
-            scored.offsets,
-            scored.nearest,
-            self.grades if grades is None else grades,
-        )

@@ -59,6 +59,8 @@ from annserve.lookaside.store_kernels import (
 from annserve.results import CERTIFIED, DELTA
 
 RING = 64
+#: Entries that a proof may take from: the nearest ones.
+ENTRIES = 4
 _L2, _IP, _COSINE = 0, 1, 2
 #: Of the 64 bits of a sketch; queries from which anything can be proven differ in one or two.
 BITS_NEAR = 8
@@ -249,8 +251,8 @@ def prove_needless(  # type: ignore[no-untyped-def]
     k,
     page_ids,  # IN (p,) uint32: ascending
     held,  # IN (p,) bool: pages in RAM, which need no proof
-    positions,  # SCRATCH (m,) int64
-    moved,  # SCRATCH (m,) float64
+    positions,  # SCRATCH (ENTRIES,) int64
+    moved,  # SCRATCH (ENTRIES,) float64
     needless,  # OUT (p,) bool
 ):
     """Find absent pages of a query that recent ones prove to hold none of its k nearest; give how many."""

@@ -73,23 +73,14 @@ def _distance(metric, dot, norm, scale, query_scale, query_norm):  # type: ignor
 @inline_kernel
 def score_query(  # type: ignore[no-untyped-def]
     frames_u8,  # IN (f, page_bytes) uint8: pages as read
-    frames_u32,  # IN the same memory
-    frames_u64,  # IN the same memory
-    frames_f32,  # IN the same memory
     frames_rows,  # IN the same memory as uint8 or int8
     page_ids,  # IN (p,) uint32: frame i holds page page_ids[i]
     first,  # score frames first … stop − 1
     stop,
-    salt,
-    capacity,
-    dim,
-    ids_offset,  # bytes
-    factors_offset,  # bytes; 0 where rows carry no factors
-    rows_offset,  # bytes
+    facts,  # IN (7,) int64: ``score.PageFacts.numbers``
     query,  # IN (dim,) int16
     query_scale,  # float64
     query_norm,  # float64, of the integers
-    metric,  # 0 l2, 1 ip, 2 cosine
     k,
     nearest,  # OUT (p,) float64: distance of the nearest row on each frame; or empty
     distances,  # OUT (k,) float64 worst-first heap
@@ -97,6 +88,13 @@ def score_query(  # type: ignore[no-untyped-def]
     counts,  # OUT (3,) int64: rows scored, heap size, frame of a bad page
 ):
     """Offer every row of some frames to the heap of the k nearest; say what `check_page` says."""
+    salt, capacity, dim, metric = facts[0], facts[1], facts[2], facts[6]
+    ids_offset, factors_offset, rows_offset = facts[3], facts[4], facts[5]
+    frames_u32, frames_u64, frames_f32 = (
+        frames_u8.view(np.uint32),
+        frames_u8.view(np.uint64),
+        frames_u8.view(np.float32),
+    )
     size = counts[1]
     flags = FLAG_FACTORS if factors_offset else 0
     for frame in range(first, stop):
@@ -126,19 +124,10 @@ def score_query(  # type: ignore[no-untyped-def]
 @kernel
 def score_pages(  # type: ignore[no-untyped-def]
     frames_u8,
-    frames_u32,
-    frames_u64,
-    frames_f32,
     frames_rows,
     page_ids,
     offsets,  # IN (nq + 1,) int64: query i has frames offsets[i] … offsets[i + 1] − 1
-    salt,
-    capacity,
-    dim,
-    ids_offset,
-    factors_offset,
-    rows_offset,
-    metric,
+    facts,
     queries,  # IN (nq, dim) int16
     query_scales,  # IN (nq,) float64
     query_norms,  # IN (nq,) float64
@@ -158,23 +147,14 @@ def score_pages(  # type: ignore[no-untyped-def]
         counts[i] = 0
         state = score_query(
             frames_u8,
-            frames_u32,
-            frames_u64,
-            frames_f32,
             frames_rows,
             page_ids,
             offsets[i],
             offsets[i + 1],
-            salt,
-            capacity,
-            dim,
-            ids_offset,
-            factors_offset,
-            rows_offset,
+            facts,
             queries[i],
             query_scales[i],
             query_norms[i],
-            metric,
             k,
             nearest,
             distances[i],

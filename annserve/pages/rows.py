@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.pages.query_kernels import copy_integers, round_floats
+from annserve.pages.query_kernels import round_queries
 from annserve.spec import IndexSpec
 
 #: Of rows as float64 that are worked on at a time, so that they stay in the processor's cache.
@@ -112,6 +112,5 @@ def quantize_queries(queries: npt.NDArray[Any]) -> QuantizedQueries:
     """Turn (nq, dim) valid queries into int16 with a scale each."""
     elements = np.empty(queries.shape, np.int16)
     scales, norms = np.empty((2, len(queries)))
-    quantize = copy_integers if queries.dtype.kind in "ui" else round_floats
-    quantize(queries, elements, scales, norms)
+    round_queries(queries, elements, scales, norms)
     return QuantizedQueries(elements, scales, norms)

@@ -39,7 +39,7 @@ class PageFacts:
 
     Attributes
     ----------
-    numbers : tuple of int
+    numbers : (7,) int64
         As kernels take it.
     """
 
@@ -48,13 +48,13 @@ class PageFacts:
     salt: int
     path: Path
     pages_offset: int
-    numbers: tuple[int, ...] = field(init=False, repr=False)
+    numbers: npt.NDArray[np.int64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         layout = self.layout
         factors = layout.factors_offset if layout.has_factors else 0
         sizes = layout.capacity, layout.dim, layout.ids_offset, factors, layout.rows_offset
-        object.__setattr__(self, "numbers", (self.salt, *sizes, self.metric))
+        object.__setattr__(self, "numbers", np.array([self.salt, *sizes, self.metric], np.int64))
 
     def damaged(self, state: int, page_id: int) -> CorruptionError:
         """Make the error for a page of which scoring said something other than `GOOD`."""
@@ -80,11 +80,14 @@ class Frames:
     ----------
     views : tuple of arrays
         The memory as bytes, uint32, uint64, float32 and elements of rows, as kernels take it.
+    rows : (f, …) uint8 or int8
+        The last of them.
     """
 
     memory: npt.NDArray[np.uint8]
     layout: PageLayout
     views: tuple[npt.NDArray[np.generic], ...] = field(init=False, repr=False)
+    rows: npt.NDArray[np.generic] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         memory = self.memory
@@ -95,6 +98,7 @@ class Frames:
             memory.view(np.float32),
             memory.view(self.layout.dtype),
         )
+        self.rows = self.views[-1]
 
     def __len__(self) -> int:
         return len(self.memory)
@@ -142,10 +146,11 @@ class Frames:
         distances = np.empty((n_queries, k))
         counts = np.empty((n_queries, 3), np.int64)
         state, bad = kernels.score_pages(
-            *self.views,
+            self.memory,
+            self.rows,
             page_ids,
             offsets,
-            *facts.numbers,
+            facts.numbers,
             queries.elements,
             queries.scales,
             queries.norms,

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.index.snapshot import Snapshot
-from annserve.lookaside.lookaside import Asked, Lookaside
+from annserve.lookaside.asked import Asked
+from annserve.lookaside.lookaside import Lookaside
 from annserve.lookaside.store import BYTES_LEAST
 from annserve.packed.cache import PackedCache
 from annserve.results import SearchResult, SearchStats

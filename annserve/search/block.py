@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from annserve.lookaside.lookaside import Asked, ScoredPages
+from annserve.lookaside.asked import Asked, ScoredPages
 from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID
 from annserve.results import SearchStats
+
+_PAGES_READ, _PAGES_CACHED = (SearchStats.COUNTS.index(name) for name in ("pages_read", "pages_cached"))
 
 
 class Rest(NamedTuple):
@@ -20,12 +22,16 @@ class Rest(NamedTuple):
 
     Attributes
     ----------
-    page_ids : (p,) uint32
+    page_ids, places : (p,) uint32, int64
+        Pages, and the frame of each.
+    frames : (≥ p, page_bytes) uint8
     put_away : callable
         Lets the cache have them, and gives the frames back.
     """
 
     page_ids: npt.NDArray[np.uint32]
+    places: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.uint8]
     put_away: Callable[[], None]
 
 
@@ -34,7 +40,8 @@ class BlockResult:
     """Answers and costs of one block; arrays but `counts` have one row per query."""
 
     ids: npt.NDArray[np.uint64]
-    distances: npt.NDArray[np.float64]
+    #: float64, or float32 from a cache.
+    distances: npt.NDArray[Any]
     #: Whether the pages held fewer rows than were wanted.
     short: npt.NDArray[np.bool_]
     #: Whether the deadline cut the search short.
@@ -46,8 +53,6 @@ class BlockResult:
     scored: ScoredPages | None = None
     #: What is in frames still, where the cache may have it later.
     rest: Rest | None = None
-    #: Whether a lookaside cache has the answers already.
-    kept: bool = False
 
     def put_away(self) -> None:
         """Let the cache have what is in frames, and let the frames go."""
@@ -57,13 +62,10 @@ class BlockResult:
 
     def leave_to(self, asked: Asked, queries: QuantizedQueries) -> None:
         """Let a lookaside cache have the answers, unless a deadline cut some short; of a single query, later."""
-        if self.kept:
-            return
         if np.count_nonzero(self.truncated):
             self.put_away()
             return
-        read, cached, scored = self.count("pages_read"), self.count("pages_cached"), self.scored
-        rest = self.rest
+        read, cached, scored, rest = self.counts[_PAGES_READ], self.counts[_PAGES_CACHED], self.scored, self.rest
         if rest is None or len(self.ids) > 1:
             self.put_away()
             asked.remember(queries, self.ids, self.distances, read, cached, scored)
@@ -75,7 +77,7 @@ class BlockResult:
             rest.put_away()
             asked.remember(queries, ids, self.distances, read, cached, scored, grades=grades)
 
-        asked.leave(rest.page_ids, keep)
+        asked.leave(rest.page_ids, rest.places, rest.frames, keep)
 
     def count(self, name: str) -> npt.NDArray[np.int64]:
         """Give one of ``SearchStats.COUNTS``, (nq,)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +45,14 @@ class Evidence:
     hits_wanted: F64
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Pages of a block of queries, and what choosing them took.
 
     Attributes
     ----------
     selection : PageSelection
-    heads_visited, codes_scanned : (nq,) int64
+    looked_at : (2, nq) int64
+        Heads whose distance was computed, and codes.
     evidence : callable, optional
         Gives what the choice rests on, found anew where the search didn't keep it. None where heads alone decided.
     vicinities : PageSelection, optional
@@ -60,10 +60,21 @@ class Choice:
     """
 
     selection: PageSelection
-    heads_visited: I64
-    codes_scanned: I64
+    looked_at: I64
     evidence: Callable[[], Evidence] | None = None
     vicinities: PageSelection | None = None
+
+    @property
+    def heads_visited(self) -> I64:
+        """Heads whose distance was computed for each query."""
+        visited: I64 = self.looked_at[0]
+        return visited
+
+    @property
+    def codes_scanned(self) -> I64:
+        """Codes that were looked at for each query."""
+        scanned: I64 = self.looked_at[1]
+        return scanned
 
 
 class Chooser(Protocol):
@@ -109,7 +120,7 @@ class ProbeChooser:
         with clock.stage("choose"):
             probes = effort * self._plan.probes_for(distances, k, recall_target, most)
             selection = pages_of_heads(head_ids, probes, self._segment.page_offsets)
-        return Choice(selection, visited, np.zeros_like(visited))
+        return Choice(selection, np.stack((visited, np.zeros_like(visited))))
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the probes of an easy query and of the hardest."""

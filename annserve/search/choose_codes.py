@@ -17,8 +17,9 @@ from annserve.codes.rate import Rater, Rating, Skip
 from annserve.codes.tiers import CodeTiers
 from annserve.heads.navigate import WalkScratch, exact_distances, nearest_heads, scans
 from annserve.index.segment import Segment
+from annserve.kernels.bundle import Bundle
 from annserve.search.choose import Choice, Evidence
-from annserve.search.choose_kernels import choose_pages
+from annserve.search.choose_kernels import KINDS, choose_pages
 from annserve.search.clock import Clock
 from annserve.search.head_skip import HeadSkip, log_squares
 from annserve.search.read_plan import ReadPlan, Stop
@@ -37,9 +38,9 @@ _KEEPS_ALL = HeadSkip(np.zeros(8, np.float32), -np.inf)
 _READS_ALL = Stop(np.ones(1), np.full(1, np.inf), np.inf)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Effort:
-    """What a plan says for one k and recall target, as a search uses it.
+    """What a plan says for one k and recall target, as a search uses it; each is equal to itself alone.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Effort:
     stop : Stop
     n_pages, pages_max : int
         Pages that the heads may have at most; those whose rows' codes are looked at.
-    numbers : tuple
+    arrays : tuple
         All of it as ``choose_kernels.choose_pages`` takes it.
     """
 
@@ -60,7 +61,7 @@ class Effort:
     stop: Stop
     n_pages: int
     pages_max: int
-    numbers: tuple[Any, ...]
+    arrays: tuple[Any, ...]
 
 
 class CodeChooser:
@@ -71,37 +72,25 @@ class CodeChooser:
         self._tiers = tiers
         self._plan = plan
         self._log_radii = log_squares(segment.radii)
+        self._vectors = segment.heads.views[1]
         # Requests ask for few different k and targets; looking them up takes longer than the rest of Python.
         self._effort = lru_cache(_EFFORTS_KEPT)(self._effort_of)
-        self._scratch = Spares(lambda: Scratch(segment, tiers))
+        self._scratch = Spares(lambda: Scratch(segment, tiers, self._log_radii))
 
     def choose(self, queries: F32, k: int, recall_target: float, clock: Clock, effort: int = 1) -> Choice:
         """Choose the best pages until they promise what the plan expects."""
         clock.begin("navigate")
         plan = self._effort(k, recall_target, effort)
         n_queries, mine = len(queries), self._scratch.take()
-        offsets = np.empty(n_queries + 1, np.int64)
-        counts = np.empty((2, n_queries), np.int64)
-        nanoseconds = np.empty(3, np.int64)
-        pages = mine.pages(n_queries * plan.pages_max)
-        choose_pages(
-            queries,
-            self._segment.heads.views,
-            self._log_radii,
-            mine.rater.tiers,
-            plan.numbers,
-            mine.walk.next_stamps(n_queries),
-            *mine.sized_for(plan, queries.shape[1], k),
-            pages,
-            offsets,
-            counts,
-            nanoseconds,
-        )
-        for name, spent in zip(_STAGES, nanoseconds.tolist()):
-            clock.add(name, 1e-9 * spent)
-        selection = PageSelection(pages[: offsets[-1]].copy(), offsets)
+        pages, offsets = mine.pages(n_queries * plan.pages_max), np.empty(n_queries + 1, np.int64)
+        looked_at, nanoseconds = np.empty((2, n_queries), np.int64), np.empty(3, np.int64)
+        bundle = mine.bundle(plan, queries.shape[1], k)
+        stamp = mine.walk.next_stamps(n_queries)
+        choose_pages(queries, self._vectors, bundle.numbers, stamp, pages, offsets, looked_at, nanoseconds)
+        selection = PageSelection(pages[: offsets[n_queries]].copy(), offsets)
         self._scratch.give(mine)
-        return Choice(selection, counts[0], counts[1], lambda: self._evidence(queries, k, plan))
+        clock.add_all(_STAGES, nanoseconds.tolist())
+        return Choice(selection, looked_at, lambda: self._evidence(queries, k, plan))
 
     def _evidence(self, queries: F32, k: int, plan: Effort) -> Evidence:
         rating, _ = self.rate(queries, k, plan.postings, plan.skip, Clock(), plan.head_skip)
@@ -142,20 +131,11 @@ class CodeChooser:
         n_pages = mine.rater.pages_at_most(postings)
         self._scratch.give(mine)
         pages_max = min(PAGES_RATED_MAX, n_pages)
-        numbers = (
-            postings,
-            scans(heads, postings),
-            k,
-            pages_max,
-            skip.terms,
-            np.float32(skip.below),
-            head_skip.terms,
-            np.float32(head_skip.below),
-            stop.evenness,
-            stop.expected,
-            float(stop.worth_enough),
-        )
-        return Effort(postings, skip, head_skip, stop, n_pages, pages_max, numbers)
+        _, _, *nodes = heads.views
+        limits = (float(skip.below), float(head_skip.below), float(stop.worth_enough))
+        numbers = np.array([postings, scans(heads, postings), k, pages_max, *limits, *nodes], np.float64)
+        arrays = (skip.terms, head_skip.terms, stop.evenness, stop.expected, numbers)
+        return Effort(postings, skip, head_skip, stop, n_pages, pages_max, arrays)
 
     def postings_range(self, k: int, recall_target: float) -> tuple[int, int]:
         """Give the postings in question, the same for every query; of the far ones, not all are looked into."""
@@ -176,11 +156,13 @@ class Scratch:
     rater : Rater
     """
 
-    def __init__(self, segment: Segment, tiers: CodeTiers) -> None:
+    def __init__(self, segment: Segment, tiers: CodeTiers, log_radii: F32) -> None:
         self.walk = WalkScratch(segment.heads.n_heads)
         self.rater = Rater(tiers, segment.page_offsets)
+        self._known = (segment.heads.views[0], log_radii, self.rater.tiers)
         self._pages = np.empty(0, np.uint32)
-        self._sized_for: tuple[Effort | None, tuple[Any, ...]] = (None, ())
+        self._bundles: dict[Effort, Bundle] = {}
+        self._bundled: tuple[Any, ...] = ()
         self._sized = (0, 0)
         self._chosen: tuple[npt.NDArray[Any], ...] = ()
 
@@ -190,13 +172,20 @@ class Scratch:
             self._pages = np.empty(count, np.uint32)
         return self._pages
 
-    def sized_for(self, plan: Effort, dim: int, k: int) -> tuple[Any, ...]:
-        """Give what a walk, a rating and a choice need, at least as large as a plan for `k` asks."""
-        if self._sized_for[0] is not plan:
+    def bundle(self, plan: Effort, dim: int, k: int) -> Bundle:
+        """Give what is known, what a plan for `k` says, and what a walk, a rating and a choice need for it."""
+        bundle = self._bundles.get(plan)
+        if bundle is None:
             walk = self.walk.arrays(dim, plan.postings)
             rating = self.rater.scratch(plan.n_pages, plan.pages_max, k)
-            self._sized_for = plan, (walk, rating, self._chosen_for(plan.postings, plan.pages_max))
-        return self._sized_for[1]
+            chosen = self._chosen_for(plan.postings, plan.pages_max)
+            bundled = (walk[-1], rating, chosen)
+            if len(self._bundles) >= _EFFORTS_KEPT or any(a is not b for a, b in zip(bundled, self._bundled)):
+                # What was too small isn't kept for those that it was enough for.
+                self._bundles.clear()
+            self._bundled = bundled
+            bundle = self._bundles[plan] = Bundle(KINDS, (*self._known, plan.arrays, walk, rating, chosen))
+        return bundle
 
     def _chosen_for(self, postings: int, pages_max: int) -> tuple[npt.NDArray[Any], ...]:
         """Give one query's heads and their distances; its pages, their worths and distances; marks; and a clock."""

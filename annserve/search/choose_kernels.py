@@ -11,6 +11,7 @@ import numpy as np
 
 from annserve.codes.rating_kernels import rate_query, take_best
 from annserve.heads.kernels import HEAD_MASK, distance_to, nearest_keys
+from annserve.kernels.bundle import unbundled
 from annserve.kernels.clock import nanoseconds
 from annserve.kernels.jit import inline_kernel, kernel
 
@@ -115,24 +116,54 @@ def _interpolate(at, points, values):  # type: ignore[no-untyped-def]
     return slope * (at - points[right - 1]) + values[right - 1]
 
 
+#: What `choose_pages` takes as a bundle: the neighbours of heads, and each posting's radius as the logarithm of its
+#: square; the tiers (``Rater.tiers``); what a plan says (``choose_codes.Effort.arrays``); and scratch: of a walk
+#: (``WalkScratch.arrays``), of a rating (``Rater.scratch``), of a choice (``choose_codes.Scratch``).
+KINDS = (
+    "u4:1 f4:1 "
+    "(f4:1 ((f4:2 f4:1 f4:1) (i4:1 i4:1 f4:2) u4:1 u1:1 f4:1 f4:1) "
+    "((f4:2 f4:1 f4:1) (i4:1 i4:1 f4:2) u2:1 u1:1 u1:3 f4:1 f4:1 f4:1)) "
+    "(f4:1 f4:1 f8:1 f8:1 f8:1) "
+    "(u4:1 i8:1 i8:1 i2:1 i8:1) "
+    "((f4:1 f4:2 u1:3 u2:1 f4:2 u1:3 u2:2 i4:1 f4:1) (u4:1 i4:1 f4:1 f4:1 i4:1 f4:1 f4:1 f4:1) "
+    "(f4:1 f4:1 f4:1 f4:1 i4:1)) "
+    "(i4:1 f4:1 u4:1 f4:1 f4:1 i8:1 f4:1 i8:1)"
+)
+
+
 @kernel
 def choose_pages(  # type: ignore[no-untyped-def]
     queries,  # IN (nq, d) float32: in the index space
-    nodes,  # IN tuple: ``HeadNodes.views``
-    log_radii,  # IN (heads,) float32: logarithm of each posting's squared radius
-    tiers,  # IN tuple: ``Rater.tiers``
-    effort,  # IN tuple: ``choose_codes.Effort.numbers``
-    stamp,  # uint32: this and the next nq − 1 aren't used in the walk's scratch yet
-    walk,  # SCRATCH tuple: ``WalkScratch.arrays``
-    rating,  # SCRATCH tuple: ``Rater.scratch``
-    chosen,  # SCRATCH tuple: ``choose_codes.Scratch.chosen``
+    vectors,  # IN uint8 or int8 view of the nodes
+    bundle,  # IN, SCRATCH: `KINDS`
+    stamp,  # int: this and the next nq − 1 aren't used in the walk's scratch yet
     out_pages,  # OUT (>= all that are chosen,) uint32: ascending for each query
     out_offsets,  # OUT (nq + 1,) int64
     out_counts,  # OUT (2, nq) int64: head distances computed, codes looked at
     out_nanoseconds,  # OUT (3,) int64: of navigation, of rating, of choosing
 ):
     """Choose the pages of each query: nearest heads, those that promise enough, their pages' worth, the best pages."""
-    heads_wanted, scan, k, pages_max, skip_terms, skip_below, head_terms, head_below, points, expected, enough = effort
+    neighbours, log_radii, tiers, effort, walk, rating, chosen = unbundled(bundle, KINDS)
+    skip_terms, head_terms, points, expected, numbers = effort
+    heads_wanted, scan, k, pages_max = (
+        np.int64(numbers[0]),
+        numbers[1] != 0,
+        np.int64(numbers[2]),
+        np.int64(numbers[3]),
+    )
+    skip_below, head_below, enough = np.float32(numbers[4]), np.float32(numbers[5]), numbers[6]
+    nodes = (
+        neighbours,
+        vectors,
+        np.int64(numbers[7]),
+        numbers[8],
+        np.int64(numbers[9]),
+        np.int64(numbers[10]),
+        np.int64(numbers[11]),
+        np.int64(numbers[12]),
+        np.int64(numbers[13]),
+        np.int64(numbers[14]),
+    )
     head_ids, head_distances, pages, worths, distances, columns, kept, now = chosen
     keys = walk[4]
     log_ranks = rating[1][7]

@@ -91,8 +91,7 @@ class VicinityChooser:
             selection = pages_worth_reading(rating, hits_wanted, np.inf, self._tiers.row_counts, k)
         return Choice(
             selection,
-            survey.heads_visited,
-            rating.page_codes + rating.row_codes,
+            np.stack((survey.heads_visited, rating.page_codes + rating.row_codes)),
             lambda: Evidence(rating, postings, hits_wanted),
             survey.vicinities,
         )

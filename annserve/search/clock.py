@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from annserve.errors import DeadlineError
@@ -62,6 +63,11 @@ class Clock:
         self.deadline = deadline or Deadline()
         self.seconds: dict[str, float] = {}
 
+    @property
+    def late(self) -> bool:
+        """Whether no stage may begin any more."""
+        return time.monotonic() >= self.deadline.at
+
     def stage(self, name: str) -> Stage:
         """Time one stage, as a context.
 
@@ -89,6 +95,12 @@ class Clock:
     def add(self, name: str, seconds: float) -> None:
         """Add to the time of a stage."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def add_all(self, names: Sequence[str], nanoseconds: Sequence[int]) -> None:
+        """Add to the times of several stages."""
+        seconds = self.seconds
+        for name, spent in zip(names, nanoseconds):
+            seconds[name] = seconds.get(name, 0.0) + 1e-9 * spent
 
     def waiting(self, name: str) -> Stage:
         """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""

@@ -18,17 +18,16 @@ block yields while its pages are being read, and the next block is rated (``sear
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import DeadlineError
 from annserve.index.segment import Segment
-from annserve.lookaside.lookaside import Answers, Asked, Gathered, ScoredPages
-from annserve.metric import queries_to_space
+from annserve.lookaside.asked import Asked, Gathered, ScoredPages
 from annserve.packed.cache import CachePart
-from annserve.pages.rows import QuantizedQueries, quantize_queries
+from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import NO_ID, Frames
 from annserve.results import SearchStats
 from annserve.search.block import BlockResult, Rest, nothing_found
@@ -37,9 +36,11 @@ from annserve.search.choosers import chooser_for
 from annserve.search.clock import Clock, Deadline
 from annserve.search.exact import SCAN_PAGES, Scan
 from annserve.search.overlap import Journey, Pause, carried, no_pause, overlapped
+from annserve.search.queries import prepared
 from annserve.search.rerank import RawRows, Rerank, SecondLook
 from annserve.search.selection import PageSelection
 from annserve.spares import Spares
+from annserve.storage.cache import Absent
 from annserve.storage.reader import PageReader, aligned_frames
 
 #: Pages that one block of queries may hold in frames: 8 MiB of 4 KB pages, enough to keep a disk busy.
@@ -62,6 +63,27 @@ def size_of_block(share: int, pages: float) -> int:
         # Two blocks at least, so that one is rated while the disk reads for the other.
         share = -(-share // 2)
     return max(min(int(BLOCK_PAGES // max(pages, 1)), share, BLOCK_QUERIES), 1)
+
+
+class Begun(NamedTuple):
+    """A block that is on its way: its queries, its pages, and what a cache has of them.
+
+    Attributes
+    ----------
+    space : (nq, d) float32
+        Queries in the index space.
+    quantized : QuantizedQueries
+    choice : Choice
+    frames : Frames
+        With the pages that the cache holds.
+    gathered : Gathered
+    """
+
+    space: npt.NDArray[np.float32]
+    quantized: QuantizedQueries
+    choice: Choice
+    frames: Frames
+    gathered: Gathered
 
 
 class Engine:
@@ -119,7 +141,34 @@ class Engine:
         asked: Asked | None = None,
     ) -> BlockResult:
         """Search one block of queries, with no other under way; see ``search_blocks`` and ``overlap.carried``."""
-        return carried(self.journey(queries, k, recall_target, rerank, Clock(deadline), asked=asked), between)
+        clock, begun = Clock(deadline), None
+        if asked is not None and recall_target != 1.0:
+            begun = self._begin(queries, k, recall_target, clock, asked)
+            if begun is not None and begun.gathered.costs is not None:
+                # Nothing had to be read.
+                self._frames.give(begun.frames)
+                none = np.zeros(len(queries), bool)
+                return BlockResult(asked.ids, asked.distances, none, none, begun.gathered.costs, clock.seconds)
+        return carried(self.journey(queries, k, recall_target, rerank, clock, asked=asked, begun=begun), between)
+
+    def _begin(
+        self, queries: npt.NDArray[Any], k: int, recall_target: float, clock: Clock, asked: Asked
+    ) -> Begun | None:
+        """Choose the pages of a block, and take from the cache what it has: often that is all. None where it can't."""
+        if self.cache is None or not self.cache.whole or self.raw_rows is not None or clock.late:
+            return None
+        space, quantized = prepared(queries, self.segment.spec, self.norm_max)
+        try:
+            choice = self.chooser.choose(space, k, recall_target, clock)
+        except DeadlineError:
+            return None
+        # Who read something to choose by has costs of its own.
+        looked_at = choice.looked_at if choice.vicinities is None else None
+        page_ids, offsets = choice.selection
+        frames, facts = self._take_frames(len(page_ids)), self.segment.page_facts
+        with clock.waiting("read"):
+            gathered = asked.gather(self.cache.pages, quantized, page_ids, offsets, frames, facts, looked_at)
+        return Begun(space, quantized, choice, frames, gathered)
 
     def search_blocks(
         self,
@@ -187,14 +236,15 @@ class Engine:
         clock: Clock,
         k_planned: int | None = None,
         asked: Asked | None = None,
+        begun: Begun | None = None,
     ) -> Journey[BlockResult]:
         """Carry one block of queries through the stages; arguments as of ``search_blocks``.
 
         With `k_planned`, pages are chosen for so many of the k nearest, and no more rows than that are sure to come.
+        With `begun`, they are chosen already.
         """
         sure = k if k_planned is None else k_planned
-        space = queries_to_space(queries, self.segment.spec, self.norm_max)
-        quantized = quantize_queries(queries)
+        space, quantized = begun[:2] if begun else prepared(queries, self.segment.spec, self.norm_max)
         look = self.raw_rows.plan(queries, quantized, k, recall_target, rerank) if self.raw_rows else None
         # Another encoder ranks more rows than are asked for: the first stage finds them all.
         wanted = look.wanted if look else k
@@ -203,8 +253,8 @@ class Engine:
             result = yield from self._scan(quantized, wanted, look, clock)
         else:
             try:
-                choice = self.chooser.choose(space, sure, recall_target, clock)
-                result = yield from self._read(choice, quantized, wanted, sure, look, clock, asked)
+                choice = begun.choice if begun else self.chooser.choose(space, sure, recall_target, clock)
+                result = yield from self._read(choice, quantized, wanted, sure, look, clock, asked, begun)
             except DeadlineError:
                 if not clock.deadline.partial:
                     raise
@@ -266,6 +316,7 @@ class Engine:
         look: SecondLook | None,
         clock: Clock,
         asked: Asked | None = None,
+        begun: Begun | None = None,
     ) -> Journey[BlockResult]:
         """Read the chosen pages that aren't cached in one batch, score their rows, look at some again; yield twice."""
         segment, selection = self.segment, choice.selection
@@ -273,23 +324,26 @@ class Engine:
         # A second look needs all rows that are nearly near enough.
         asked = asked if look is None else None
         with clock.stage("read"):
-            frames = self._take_frames(len(selection.page_ids))
+            frames = begun.frames if begun else self._take_frames(len(selection.page_ids))
             to_read, places = selection, None
+            absent: Absent | None = None
             if self.cache is not None:
-                if asked is None:
-                    absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory, session)
-                else:
-                    gathered = asked.gather(
-                        self.cache.pages, quantized, *selection, frames, segment.page_facts, answer=self.cache.whole
+                if begun is not None:
+                    left, offsets, absent, _ = begun.gathered
+                    selection = PageSelection(left, offsets)
+                elif asked is not None:
+                    left, offsets, absent, _ = asked.gather(
+                        self.cache.pages, quantized, *selection, frames, segment.page_facts
                     )
-                    selection, absent = PageSelection(gathered.page_ids, gathered.offsets), gathered.absent
-                    if gathered.answers is not None:
-                        return self._answered(choice, gathered, gathered.answers, frames)
+                    selection = PageSelection(left, offsets)
+                else:
+                    absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory, session)
+                assert absent is not None, "what needs no reading was answered before"
                 to_read, places = PageSelection(absent.page_ids, absent.offsets), absent.places
             # Handing a device nothing takes 20 µs.
             pending = self.reader.start(to_read.page_ids, frames.memory, places) if len(to_read.page_ids) else None
         try:
-            if self.cache is not None:
+            if self.cache is not None and absent is not None and not self.cache.whole:
                 with clock.stage("score"):
                     self.cache.unpack(selection.page_ids, absent, frames.memory)
             if pending is not None:
@@ -311,21 +365,14 @@ class Engine:
         if nearest is not None:
             result.scored = ScoredPages(*selection, nearest)
         # Not after an error: a broken ring may still be writing into them.
-        result.rest = Rest(to_read.page_ids, lambda: self._put_away(frames, to_read.page_ids, places))
-        if asked is None:
-            result.put_away()
+        if asked is None or places is None or choice.vicinities is not None:
+            self._put_away(frames, to_read.page_ids, places)
+        else:
+            pages = to_read.page_ids, places
+            result.rest = Rest(*pages, frames.memory, lambda: self._put_away(frames, *pages))
         if look is not None and candidates is not None:
             yield from look.improve(result, candidates, clock)
         return result
-
-    def _answered(self, choice: Choice, gathered: Gathered, answers: Answers, frames: Frames) -> BlockResult:
-        """Give the answers of a block for which nothing had to be read."""
-        self._frames.give(frames)
-        ids, distances, scored = answers
-        none, absent = np.zeros(len(ids), bool), gathered.absent
-        selection, to_read = PageSelection(gathered.page_ids, gathered.offsets), PageSelection(*absent[:2])
-        costs = self._costs(choice, selection, to_read, scored)
-        return BlockResult(ids, distances, none, none, costs, kept=True)
 
     def _put_away(self, frames: Frames, page_ids: npt.NDArray[np.uint32], places: npt.NDArray[np.int64] | None) -> None:
         """Let the cache have the pages that were read and proven; page i lies in frame ``places[i]``."""

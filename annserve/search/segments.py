@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.lookaside.lookaside import Asked
+from annserve.lookaside.asked import Asked
 from annserve.pages.rows import quantize_queries
 from annserve.search.block import BlockResult, merged
 from annserve.search.clock import Clock, Deadline

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annserve.lookaside.lookaside import Asked
+from annserve.lookaside.asked import Asked
 from annserve.results import SearchResult, SearchStats
 from annserve.search.block import BlockResult
 from annserve.search.clock import Deadline
@@ -49,8 +49,10 @@ class Shares:
         asked: Asked | None = None,
     ) -> SearchResult:
         """Search for valid queries in a call that began at ``time.perf_counter()`` `begun`; see ``Engine.search``."""
-        share, wanted = max(-(-len(vectors) // self._n_threads), 1), rerank.candidates if rerank else k
-        size = self._engine.block_queries(share, wanted, recall_target)
+        size = 1
+        if len(vectors) > 1:
+            share, wanted = -(-len(vectors) // self._n_threads), rerank.candidates if rerank else k
+            size = self._engine.block_queries(share, wanted, recall_target)
         if 0 < len(vectors) <= size:
             alone = self._engine.search(vectors, k, recall_target, rerank=rerank, deadline=deadline, asked=asked)
             return one_result([alone], k, begun, asked)
@@ -96,7 +98,7 @@ def one_result(answers: Sequence[BlockResult], k: int, begun: float, asked: Aske
             for name, spent in answer.seconds.items():
                 stages[name] = stages.get(name, 0.0) + spent
     stats = SearchStats.of(counts, stages, time.perf_counter() - begun, asked.grades if asked else None)
-    return SearchResult(ids, distances.astype(np.float32), stats, truncated)
+    return SearchResult(ids, distances.astype(np.float32, copy=False), stats, truncated)
 
 
 def _taken(blocks: deque[tuple[int, npt.NDArray[Any]]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:

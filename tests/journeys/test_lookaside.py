@@ -13,7 +13,7 @@ import pytest
 from journeys.doors import annserve, build_index
 
 import annserve as product
-from annserve.errors import InputError
+from annserve.errors import CorruptionError, InputError
 
 DIM, ROWS = 24, 3_000
 #: Room for a few tens of pages, so that what is held changes all the time.
@@ -125,6 +125,41 @@ def test_a_query_that_was_asked_before_is_answered_at_once(folder):
         bypassed = index.search(query, bypass_cache=True)
         assert bypassed.stats.cache == ()
         assert bypassed.stats.heads_visited[0] > 0
+
+
+def test_what_is_still_to_be_kept_is_there_for_who_asks_for_it(folder):
+    """A query's pages and answer wait for the next read; nobody sees that, and what a caller does to an answer."""
+    with product.open(folder("codes"), threads=1, cache_bytes=4 << 20) as index:
+        query, other = vectors(2, 79)[:, None]
+        first = index.search(query)
+        assert index._cache.pages.n_held == 0, "else this shows nothing"
+        ids, read = first.ids.copy(), int(first.stats.pages_read[0])
+        first.ids[:] = 0
+        first.stats.grades[:] = 0
+        near = index.search(2 * query)
+        assert near.stats.cache == ("certified",)
+        assert near.stats.pages_cached[0] == read
+        np.testing.assert_array_equal(near.ids, ids)
+        near.ids[:] = near.distances[:] = 0
+        again = index.search(query)
+        assert again.stats.cache == ("repeat",)
+        np.testing.assert_array_equal(again.ids, ids)
+        again_near = index.search(2 * query)
+        assert again_near.stats.cache == ("repeat",)
+        np.testing.assert_array_equal(again_near.ids, ids)
+        index.search(other)
+        assert index.search(other).stats.cache == ("repeat",)
+        assert index.cache_counts()["repeats"] == 3
+
+
+def test_a_page_in_ram_that_is_damaged_gives_no_answer(folder):
+    with product.open(folder("codes"), threads=1, cache_bytes=4 << 20) as index:
+        query = vectors(1, 80)
+        index.search(query)
+        index.cache_counts()  # keeps what is to be kept
+        index._cache.pages._memory[:] ^= 1
+        with pytest.raises(CorruptionError, match="its checksum is wrong"):
+            index.search(2 * query)
 
 
 def test_only_a_request_that_allows_it_gets_another_queries_answer(folder):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.lookaside import distances, searched
 
-from annserve.lookaside.lookaside import Lookaside, ScoredPages
+from annserve.lookaside.asked import ScoredPages
+from annserve.lookaside.lookaside import Lookaside
 from annserve.pages.layout import PageLayout
 from annserve.pages.rows import quantize_queries
 from annserve.pages.score import Frames, PageFacts
@@ -63,7 +64,7 @@ class World:
         frames[:] = 255
         asked = self.cache.ask(query[None], k, 0.95, **named)
         gathered = asked.gather(
-            pool, quantize_queries(query[None]), pages, offsets, Frames(frames, FACTS.layout), FACTS, answer=False
+            pool, quantize_queries(query[None]), pages, offsets, Frames(frames, FACTS.layout), FACTS
         )
         left, left_offsets, absent, _ = gathered
         assert left_offsets.tolist() == [0, len(left)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from running import serving
 
+import annserve
 from annserve.build.pipeline import build
-from annserve.client import Client
+from annserve.client import AdminClient, Client
 from annserve.design.options import BuildOptions
 from annserve.errors import InputError
 from annserve.guard.keys import new_key
+from annserve.results import SearchResult
 from annserve.update.append import append
 
 N, DIM = 600, 16
@@ -55,30 +58,74 @@ def test_a_served_cache_grades_its_answers_by_key_and_counts_them(index, tmp_pat
         other.close()
 
 
-def test_a_server_without_a_cache_says_nothing_of_one(index):
-    query = np.ones((1, DIM), np.float32)
-    with serving(index, engine="real", options=("--workers", "1")) as server, Client(server.address) as client:
-        assert client.search(query, session="s").stats.cache == ()
-        assert client.search(query, session="s").stats.cache == ()
+def test_versions_published_under_look_ups_answer_for_themselves(index, tmp_path):
+    """Each answer is that of one version, for all queries of a call, and of the newest that was published before it.
+
+    A new version has rows nearer to every query than any before, and a new cache, which counts anew; a counter of the
+    server never falls.
+    """
+    place = tmp_path / "copy"
+    shutil.copytree(index, place)
+    queries = np.random.default_rng(4).normal(size=(24, DIM)).astype(np.float32)
+    options = ("--cache", "1MiB", "--workers", "1", "--http-listen", "127.0.0.1:0", "--data", str(tmp_path / "data"))
+    with serving(place, engine="real", options=options) as server, AdminClient(server.address) as admin:
+        url, published, done = server.status_url(), [answers(place, queries)], threading.Event()
+        seen: list[list[tuple[int, np.ndarray, SearchResult]]] = [[] for _ in range(3)]
+        threads = [threading.Thread(target=look_up, args=(server, queries, published, done, mine)) for mine in seen]
+        for thread in threads:
+            thread.start()
+        saved = []
+        try:
+            for version in (1, 2):
+                saved.append(until(lambda: counted(url, "annserve_cache_pages_saved_total") > 0 and told(url)))
+                assert 16 << 10 < counted(url, "annserve_cache_bytes") <= 1 << 20
+                np.save(tmp_path / "more.npy", queries + np.float32(0.02 / version))
+                append(place, tmp_path / "more.npy")
+                expected = answers(place, queries)
+                admin.publish_version("copy")
+                published.append(expected)
+                held = len(seen[0])
+                until(lambda least=held + 30: len(seen[0]) > least)
+            saved.append(told(url))
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert saved == sorted(saved)
+    repeats = [0, 0, 0]
+    for least, which, found in (one for mine in seen for one in mine):
+        versions = [
+            version
+            for version, (ids, distances) in enumerate(published)
+            if (found.ids == ids[which]).all() and (found.distances == distances[which]).all()
+        ]
+        assert len(versions) == 1, which
+        assert versions[0] >= least
+        repeats[versions[0]] += found.stats.cache.count("repeat")
+    assert min(repeats) > 0
 
 
-def test_what_caches_save_is_told_and_goes_on_over_versions(index, tmp_path):
-    """A new version has a new cache, which counts anew; a counter of the server never falls."""
-    shutil.copytree(index, tmp_path / "copy")
-    queries = np.random.default_rng(4).normal(size=(8, DIM)).astype(np.float32)
-    options = ("--cache", "1MiB", "--workers", "1", "--http-listen", "127.0.0.1:0")
-    with serving(tmp_path / "copy", engine="real", options=options) as server, Client(server.address) as client:
-        url = server.status_url()
-        for _ in range(5):
-            client.search(queries)
-        saved = until(lambda: counted(url, "annserve_cache_pages_saved_total"))
-        assert counted(url, 'annserve_cache_answers_total{collection="copy",grade="repeat"}') >= 16
-        assert 16 << 10 < counted(url, "annserve_cache_bytes") <= 1 << 20
-        append(tmp_path / "copy", index.parent / "rows.npy")
-        until(lambda: client.info()["count"] == 2 * N)
-        for _ in range(5):
-            client.search(queries)
-        assert until(lambda: counted(url, "annserve_cache_pages_saved_total") > saved)
+def answers(place: Path, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give what the newest version answers, without a server and a cache."""
+    with annserve.open(place, threads=1) as opened:
+        found = opened.search(queries, 3)
+    return found.ids, found.distances
+
+
+def look_up(server, queries, published, done, mine) -> None:
+    """Ask for queries, some again and again, and note how many versions had been published before each call."""
+    random = np.random.default_rng(len(mine))
+    with Client(server.address) as client:
+        while not done.is_set():
+            which = np.minimum(random.geometric(0.2, 3), len(queries)) - 1
+            least = len(published) - 1
+            mine.append((least, which, client.search(queries[which], 3, session="s")))
+
+
+def told(url: str) -> tuple[float, float]:
+    """Give the pages that caches saved, and the answers that were there."""
+    repeats = 'annserve_cache_answers_total{collection="copy",grade="repeat"}'
+    return counted(url, "annserve_cache_pages_saved_total"), counted(url, repeats)
 
 
 def counted(url: str, series: str) -> float:

@@ -56,6 +56,7 @@ def test_the_client_answers_as_the_index_in_the_process(index, server: RunningSe
     np.testing.assert_array_equal(found.distances, expected.distances)
     assert found.stats.rows_reranked.tolist() == [candidates or 50] * len(first)
     assert not plain.stats.rows_reranked.any()
+    assert plain.stats.cache == (), "this server has no cache"
 
 
 def test_a_batch_cut_into_requests_takes_its_second_queries_along(server, queries, monkeypatch):
