@@ -18,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py --folder $(DEMO)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
