@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.memory import store_release, try_lock
 from annserve.storage.cache_kernels import (
     ABSENT,
     ASKED_IN_TICK,
-    KEY,
     N_ASKED,
     TICK,
     TICK_ASKS,
     copy_out,
+    give_key_back,
     opened,
+    take_key,
 )
 from annserve.storage.follow_kernels import expect
 from annserve.storage.promise_kernels import faded, follow_best, judge
@@ -53,8 +53,7 @@ def asked_for(tables, page_ids, first, offsets, session):  # type: ignore[no-unt
             counts[page] >>= np.uint8(1)
         for region in range(len(tables.asked_in)):
             tables.asked_in[region] *= np.float32(0.5)
-    key = np.int64(state.ctypes.data) + 8 * KEY
-    if not try_lock(key):
+    if not take_key(tables):
         return
     if session != 0:
         for query in range(len(offsets) - 1):
@@ -62,7 +61,7 @@ def asked_for(tables, page_ids, first, offsets, session):  # type: ignore[no-unt
     for i in range(len(page_ids)):
         judge(tables, np.int64(page_ids[i]) + first)
     follow_best(tables)
-    store_release(key, np.uint32(0))
+    give_key_back(tables)
 
 
 @kernel

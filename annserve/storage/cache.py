@@ -3,7 +3,7 @@
 Which pages stay is decided by how often each was asked for, at all and lately, held or not: the pages of an index are
 known and few, so bytes count each (TinyLFU [1] with exact counts). Where queries tell their session, what followed in
 other sessions counts too (`follow_kernels`). Of several ways to weigh these, one of them LRU, the best of late is
-followed (`promise_kernels`). A page that is read takes the place of the least promising of 64, if it promises more.
+followed (`promise_kernels`). A page that is read takes the place of the least promising of 32, if it promises more.
 Whoever knows how may pack what came to stay, so that more of it does.
 
 Invariants
@@ -229,7 +229,7 @@ class _Room(NamedTuple):
         n_regions = max(min(isqrt(memory // _REGIONS_SHARE), n_pages, _REGIONS_MAX), 1)
         n_sessions = memory // (_SESSIONS_SHARE * cache_kernels.SESSION_BYTES)
         n_sessions = max(min(n_sessions, _SESSIONS_MAX), _SESSIONS_MIN)
-        return cls(whole, page_bytes, n_pages, n_regions, n_sessions, max((whole // _SHADOW_MAX).bit_length(), 0))
+        return cls(whole, page_bytes, n_pages, n_regions, n_sessions, (whole // _SHADOW_MAX).bit_length())
 
     @property
     def n_slots(self) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel, view_kernel
-from annserve.kernels.memory import copy_bytes, fence, load_acquire
+from annserve.kernels.memory import copy_bytes, fence, load_acquire, store_release, try_lock
 
 #: A page that isn't held, and what a free slot holds.
 ABSENT = -1
@@ -196,6 +196,18 @@ def opened(memory, tables):  # type: ignore[no-untyped-def]
         tables[shadowed:units_of],
         state,
     )
+
+
+@inline_kernel
+def take_key(tables):  # type: ignore[no-untyped-def]
+    """Take the key that who writes must hold, and say whether nobody else has it."""
+    return try_lock(np.int64(tables.state.ctypes.data) + 8 * KEY)
+
+
+@inline_kernel
+def give_key_back(tables):  # type: ignore[no-untyped-def]
+    """Let others write, who see all that was written."""
+    store_release(np.int64(tables.state.ctypes.data) + 8 * KEY, np.uint32(0))
 
 
 @inline_kernel

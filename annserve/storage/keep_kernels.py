@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.kernels.jit import inline_kernel, kernel
-from annserve.kernels.memory import fence, load_acquire, store_release, try_lock
+from annserve.kernels.memory import fence, load_acquire, store_release
 from annserve.storage.cache_kernels import (
     ABSENT,
     EVICTIONS,
     FREE_SLOT,
     FREE_UNIT,
     HAND,
-    KEY,
     LEADER,
     N_FREE_UNITS,
     N_SETTLED,
@@ -26,7 +25,9 @@ from annserve.storage.cache_kernels import (
     NO_PAGE,
     PAGE_UNITS,
     copy_units,
+    give_key_back,
     opened,
+    take_key,
     version_at,
 )
 from annserve.storage.promise_kernels import HALF_TICKS, age_of, promise
@@ -180,8 +181,7 @@ def keep_pages(
         Pages of the index that came to stay, which packing pays for; no more than there is room.
     """
     tables = opened(memory, bytes_)
-    key = np.int64(tables.state.ctypes.data) + 8 * KEY
-    if not try_lock(key):
+    if not take_key(tables):
         return 0
     tables.state[N_SETTLED] = 0
     for i in range(len(page_ids)):
@@ -197,7 +197,7 @@ def keep_pages(
         _write_ends(tables, slot)
         tables.slot_of[page] = slot
     n_settled = tables.state[N_SETTLED]
-    store_release(key, np.uint32(0))
+    give_key_back(tables)
     return n_settled
 
 
@@ -221,8 +221,7 @@ def shrink_pages(
         Bytes that count of each frame.
     """
     tables = opened(memory, bytes_)
-    key = np.int64(tables.state.ctypes.data) + 8 * KEY
-    if not try_lock(key):
+    if not take_key(tables):
         return
     unit_bytes = memory.shape[1]
     for i in range(len(page_ids)):
@@ -233,4 +232,4 @@ def shrink_pages(
         _give_units(tables, slot, n_units)
         copy_units(tables, slot, frames[i], True)
         _write_ends(tables, slot)
-    store_release(key, np.uint32(0))
+    give_key_back(tables)
