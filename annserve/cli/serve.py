@@ -44,6 +44,6 @@ def command(indexes: tuple[str, ...], config_file: Path | None, **flags: Any) ->
             click.echo(f"status at {server.status_url}")
         LOG.info("serving", extra={"address": server.address, "collections": ",".join(names)})
         notify_init(READY)
-        LOG.info("stopping", extra={"signal": stop_signal.get(), "grace_seconds": config.grace_seconds})
+        LOG.info("stopping", extra={"signal": server.wait(stop_signal), "grace_seconds": config.grace_seconds})
         notify_init(STOPPING)
     LOG.info("stopped", extra={"address": server.address})

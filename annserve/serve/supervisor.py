@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +41,8 @@ RESTART_SECONDS, RESTART_SECONDS_MOST = 0.5, 30.0
 LIVED_SECONDS = 60.0
 #: Seconds between two looks at what workers tell.
 LOOK_SECONDS = 0.05
+#: Seconds between two looks at whether workers can still be made.
+ALIVE_SECONDS = 0.5
 #: Seconds that whoever scrapes metrics waits at most for a worker to write its counts.
 COUNTS_SECONDS = 1.0
 #: Seconds beyond the grace that workers have to end.
@@ -90,7 +93,8 @@ class Supervisor:
         self._nursery: subprocess.Popen[bytes] | None = None
         self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
         self._stopping = threading.Event()
-        self._begun: dict[int, float] = {}
+        self._has_started = False
+        self._begun: dict[int, tuple[int, float]] = {}
         self._delays: dict[int, float] = {}
         self._restarts = 0
         sources = sources_of(
@@ -131,10 +135,29 @@ class Supervisor:
             for one in self.workers():
                 if one.get("state") == "failed":
                     raise _error(one["kind"], one["message"])
-            if self._nursery.poll() is not None:
-                raise ServerError("the process that makes workers has ended; the log says why")
+            self._check_nursery()
             time.sleep(LOOK_SECONDS)
+        self._has_started = True
         self._check_served()
+
+    def wait(self, stop_signal: SimpleQueue[str]) -> str:
+        """Wait for the name of a signal that says stop, and give it.
+
+        Raises
+        ------
+        ServerError
+            If workers can't be made any more: whoever looks after services may start this one anew.
+        """
+        while True:
+            try:
+                return stop_signal.get(timeout=ALIVE_SECONDS)
+            except Empty:
+                self._check_nursery()
+
+    def _check_nursery(self) -> None:
+        assert self._nursery is not None, "it hasn't started"
+        if self._nursery.poll() is not None:
+            raise ServerError("the process that makes workers has ended; the log says why")
 
     def workers(self) -> list[dict[str, Any]]:
         """Give what each worker tells of itself; see ``worker.Told``."""
@@ -163,7 +186,8 @@ class Supervisor:
                 LOG.error("workers don't end; they are killed")
             # The end of its input: what still lives is killed.
             assert self._nursery.stdin is not None
-            self._nursery.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # of an order that it didn't live to read
+                self._nursery.stdin.close()
             self._nursery.wait()
             self._listener.join()
         self._closing.close()
@@ -186,22 +210,24 @@ class Supervisor:
         for line in self._nursery.stdout:
             told = json.loads(line)
             if "started" in told:
-                self._begun[told["started"]] = time.monotonic()
+                self._begun[told["started"]] = told["pid"], time.monotonic()
             elif "ended" in told:
                 self._replace(told["ended"], told["status"])
 
     def _replace(self, number: int, status: int) -> None:
-        if self._stopping.is_set() or self.run.told(number).get("state") == "failed":
-            return
-        pid = self.run.told(number).get("pid")
-        if pid:
-            forget_process(pid, self.run.metrics)
+        said = self.run.told(number)
+        failed = said.get("state") == "failed"
+        if self._stopping.is_set() or (failed and not self._has_started):
+            return  # whoever waits for the start is told
+        pid, begun = self._begun[number]
+        forget_process(pid, self.run.metrics)
         self.run.forget(number)
         self._restarts += 1
-        lived = time.monotonic() - self._begun.get(number, 0.0)
+        lived = time.monotonic() - begun
         before = RESTART_SECONDS / 2 if lived > LIVED_SECONDS else self._delays.get(number, RESTART_SECONDS / 2)
         delay = self._delays[number] = min(2 * before, RESTART_SECONDS_MOST)
-        LOG.error("worker died", extra={"worker": number, "status": status, "restart_seconds": delay})
+        why = {"error": said["message"]} if failed else {}
+        LOG.error("worker died", extra={"worker": number, "status": status, "restart_seconds": delay, **why})
         timer = threading.Timer(delay, self._start_again, [number])
         timer.daemon = True
         timer.start()

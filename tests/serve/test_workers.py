@@ -21,6 +21,7 @@ from running import environment, run, serving
 from annserve.client import Client
 from annserve.config import ServeConfig
 from annserve.errors import CorruptionError, ServerError
+from annserve.guard.keys import new_key
 from annserve.serve.run_folder import RunFolder
 
 ROWS = np.random.default_rng(4).integers(0, 256, (60, 8)).astype(np.uint8)
@@ -74,6 +75,36 @@ def test_a_worker_that_dies_is_replaced_and_the_others_answer_meanwhile(folder):
         code, log = server.stop()
     assert code == 0
     assert "worker died" in log
+
+
+def test_a_worker_whose_successor_cannot_begin_is_replaced_once_that_can(folder, tmp_path):
+    """The keys are half written just as it begins."""
+    keys = tmp_path / "keys.json"
+    _, key = new_key(keys, "tests", "read")
+    whole = keys.read_text()
+    with serving(folder, options=("--keys", str(keys))) as server:
+        keys.write_text(whole[:-9])
+        (victim,) = workers_of(server)
+        os.kill(victim.pid, signal.SIGKILL)
+        time.sleep(1.5)
+        assert not listening(server)
+        keys.write_text(whole)
+        wait_until(lambda: listening(server))
+        with Client(server.address, api_key=key) as client:
+            assert client.search(ROWS[5], 1).ids[0, 0] == 5
+        code, log = server.stop()
+    assert code == 0
+    assert "isn't a file of keys" in log
+
+
+def test_a_server_that_can_make_no_more_workers_ends_and_says_so(folder):
+    """So that an init system starts it anew, which sees only whether it runs."""
+    with serving(folder) as server:
+        (nursery,) = psutil.Process(server.process.pid).children()
+        os.kill(nursery.pid, signal.SIGKILL)
+        assert server.process.wait(10) == ServerError.exit_code
+        _, log = server.stop()
+    assert "the process that makes workers has ended" in log.splitlines()[-1]
 
 
 @pytest.mark.parametrize("level", ["supervisor", "nursery"])
