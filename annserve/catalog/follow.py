@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from annserve.catalog.catalog import Catalog, Searchable, State
-from annserve.errors import AnnserveError
+from annserve.errors import AnnserveError, ReadError, ServerError
 from annserve.heap import return_what_is_free
 from annserve.index.names import CURRENT
 
@@ -23,6 +25,8 @@ LOG = logging.getLogger("annserve.serve")
 
 #: Seconds between two looks; one costs a system call or two for each collection.
 LOOK_SECONDS = 0.25
+#: Seconds until an index is opened again that nothing is known to be wrong with: its device, or this process, failed.
+AGAIN_SECONDS = 30.0
 
 #: What tells one published version from the next: time, number and size of the file that names it.
 Mark = tuple[int, int, int]
@@ -47,6 +51,8 @@ class Follower:
         self._places = places
         self._open = open_index
         self._marks: dict[str, Mark | None] = {}
+        #: Collections that are to be opened again → when, by the monotonic clock.
+        self._again: dict[str, float] = {}
         self._looking = threading.Lock()
         self._wake = threading.Event()
         self._n_changes = 0
@@ -63,9 +69,14 @@ class Follower:
         for name in [name for name in self._marks if name not in places]:
             self._catalog.remove(name)
             del self._marks[name]
+            self._again.pop(name, None)
         for name, folder in places.items():
             mark = _mark_of(folder)
-            if name not in self._marks or mark != self._marks[name]:
+            if (
+                name not in self._marks
+                or mark != self._marks[name]
+                or self._again.get(name, math.inf) < time.monotonic()
+            ):
                 self._change(name, folder, mark)
                 self._marks[name] = mark
 
@@ -95,8 +106,11 @@ class Follower:
 
     def _change(self, name: str, folder: Path, mark: Mark | None) -> None:
         self._n_changes += 1
+        self._again.pop(name, None)
         if mark is None and folder.is_dir():
-            # Only a folder that the server itself looks after may be without an index.
+            # Only a folder that the server itself looks after may be without an index. Where it had one, that
+            # collection was deleted, and this is another one of its name.
+            self._catalog.remove(name)
             self._catalog.expect(name, State.EMPTY)
             return
         if name not in self._catalog.names():
@@ -106,12 +120,21 @@ class Follower:
             warm(collection)
         except AnnserveError as error:
             LOG.error("can't be served", extra={"collection": name, "error": str(error)})
-            self._catalog.refuse(name, error)
+            self._refuse(name, error)
+            return
+        except Exception as error:  # whatever it is, it is of this one collection
+            LOG.exception("can't be served", extra={"collection": name})
+            self._refuse(name, ServerError(f"opening it failed: {type(error).__name__}; the server's log tells more"))
             return
         self._catalog.serve(name, collection)
         info = collection.info()
         told = {"ram_bytes": info["ram_bytes"], "io": info["io"], "snapshot": info["snapshot"]}
         LOG.info("opened", extra={"collection": name, **told})
+
+    def _refuse(self, name: str, error: AnnserveError) -> None:
+        self._catalog.refuse(name, error)
+        if isinstance(error, ReadError | ServerError):
+            self._again[name] = time.monotonic() + AGAIN_SECONDS
 
 
 def warm(collection: Searchable) -> None:

@@ -138,12 +138,11 @@ def _load(config: ServeConfig) -> None:
     """Search each index once and close it: what stays is code, which all workers then share."""
     open_index = opener_of(config, 1)
     for folder in places_of(config).values():
-        try:
+        # What is wrong with one of them, a worker will say.
+        with contextlib.suppress(Exception):
             collection = open_index(folder)
-        except AnnserveError:
-            continue  # a worker will say so
-        warm(collection)
-        collection.close()
+            warm(collection)
+            collection.close()
     gc.collect()
     # The collector writes to every object that it looks at; what is there now, it needn't look at again.
     gc.freeze()

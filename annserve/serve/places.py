@@ -13,22 +13,14 @@ from annserve.jobs import DataFolder
 
 
 def places_of(config: ServeConfig) -> Mapping[str, Path]:
-    """Give name → folder of what is to be served now.
+    """Give name → folder of what is to be served now; what was named goes before a folder of its name.
 
     Raises
     ------
-    InputError
-        If a collection that was named has the name of one in the data folder.
     OutputError
         If there can be no data folder.
     """
-    if config.data is None:
-        return config.collections
-    folder = DataFolder(config.data)
-    made = {name: folder.collection(name) for name in folder.collections()}
-    for name in config.collections.keys() & made.keys():
-        raise InputError(f"collection {name!r} is in {config.data} already; give another name", field="collections")
-    return {**made, **config.collections}
+    return {**_made(config), **config.collections}
 
 
 def check_places(config: ServeConfig) -> None:
@@ -38,10 +30,21 @@ def check_places(config: ServeConfig) -> None:
     ------
     NotFoundError
         If one isn't there.
-    InputError, OutputError
+    InputError
+        If it has the name of one in the data folder.
+    OutputError
         As of `places_of`.
     """
-    places_of(config)
+    for name in config.collections.keys() & _made(config).keys():
+        raise InputError(f"collection {name!r} is in {config.data} already; give another name", field="collections")
     for folder in config.collections.values():
         with contextlib.suppress(FormatError, OSError):
             read_current(folder)
+
+
+def _made(config: ServeConfig) -> Mapping[str, Path]:
+    """Give those of the data folder."""
+    if config.data is None:
+        return {}
+    folder = DataFolder(config.data)
+    return {name: folder.collection(name) for name in folder.collections()}

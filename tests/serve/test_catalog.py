@@ -9,9 +9,10 @@ import fake
 import numpy as np
 import pytest
 
+from annserve.catalog import follow
 from annserve.catalog.catalog import Catalog, State
 from annserve.catalog.follow import Follower
-from annserve.errors import CorruptionError, InputError, NotFoundError, ServerError
+from annserve.errors import CorruptionError, InputError, NotFoundError, ReadError, ServerError
 
 ROWS = np.eye(20, 4, dtype=np.float32)
 
@@ -72,6 +73,60 @@ def test_a_damaged_collection_is_quarantined_with_its_reason_until_it_is_whole(t
     follower.look()
     assert catalog.lease("bad").snapshot == 5
     assert told[-1] == ("bad", State.READY)
+
+
+def test_a_collection_that_fails_as_nobody_foresaw_is_set_aside_and_the_others_are_served(tmp_path):
+    places = {name: fake.write(tmp_path / name, ROWS) for name in ("bad", "good")}
+    (places["bad"] / "fake.json").write_text("no JSON")
+    catalog = Catalog()
+    follower = Follower(catalog, lambda: places, fake.open)
+    follower.look()
+    assert catalog.lease("good").snapshot == 1
+    assert catalog.standing("bad").state is State.QUARANTINED
+    with pytest.raises(ServerError, match="opening it failed: JSONDecodeError"):
+        catalog.lease("bad")
+
+
+def test_what_a_device_failed_to_give_is_tried_again_and_what_is_damaged_is_not(tmp_path, monkeypatch):
+    places = {name: fake.write(tmp_path / name, ROWS) for name in ("away", "damaged")}
+    errors = {"away": ReadError("the device doesn't answer"), "damaged": CorruptionError("damaged")}
+    opened = []
+
+    def open_index(folder):
+        opened.append(folder.name)
+        if errors.get(folder.name):
+            raise errors[folder.name]
+        return fake.open(folder)
+
+    catalog = Catalog()
+    follower = Follower(catalog, lambda: places, open_index)
+    for _ in range(3):
+        follower.look()
+    assert opened == ["away", "damaged"]
+    monkeypatch.setattr(follow, "AGAIN_SECONDS", 0.0)
+    follower._again["away"] = 0.0
+    follower.look()
+    assert catalog.standing("away").state is State.QUARANTINED
+    errors["away"] = None
+    follower.look()
+    assert catalog.lease("away").snapshot == 1
+    follower.look()
+    assert opened == ["away", "damaged", "away", "away"]
+
+
+def test_a_collection_deleted_and_made_anew_between_two_looks_is_another_one(followed):
+    """Who listens, as the auditor, learns that the first is gone."""
+    places, catalog, follower = followed
+    gone = []
+    catalog.listen(lambda standing: gone.append(standing.name) if standing.gone else None)
+    first = catalog.lease("one")
+    shutil.rmtree(places["one"])
+    places["one"].mkdir()
+    follower.look()
+    assert gone == ["one"]
+    assert catalog.standing("one").state is State.EMPTY
+    first.release()
+    assert first.collection.closed
 
 
 def test_collections_come_and_go_with_their_folders(followed, tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from running import serving
 
 from annserve.client import AdminClient, Client
-from annserve.errors import NotFoundError, OutputError, ServerError
+from annserve.config import ServeConfig
+from annserve.errors import InputError, NotFoundError, OutputError, ServerError
+from annserve.serve.places import check_places, places_of
 
 
 def test_a_collection_is_made_built_searched_and_removed_through_any_worker(tmp_path, rng):
@@ -52,3 +54,13 @@ def test_without_a_data_folder_changes_are_refused_with_the_reason(photos):
     refusal = pytest.raises(OutputError, match="--data")
     with serving(photos) as server, AdminClient(server.address) as admin, refusal:
         admin.create_collection("more")
+
+
+def test_a_folder_of_a_named_collections_name_is_refused_at_the_start_and_harms_nobody_later(tmp_path, photos):
+    """It was made by hand while the server ran."""
+    config = ServeConfig(collections={"photos": photos}, data=tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "more").mkdir()
+    with pytest.raises(InputError, match="give another name"):
+        check_places(config)
+    assert places_of(config) == {"photos": photos, "more": tmp_path / "more"}
