@@ -93,6 +93,11 @@ def main() -> None:
             # The reader of our output left, as `head` does; nothing went wrong here.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except MemoryError as error:
+            if os.environ.get("ANNSERVE_DEBUG"):
+                raise
+            click.echo(f"error: there isn't enough memory ({error or 'no more is given'}); ask for less", err=True)
+            sys.exit(4)
         except Exception as error:
             if was_interrupted():
                 _leave_interrupted()

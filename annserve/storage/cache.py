@@ -19,6 +19,7 @@ References
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from copy import copy
 from math import isqrt
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.errors import InputError
+from annserve.sizes import bytes_text
 from annserve.storage import ask_kernels, cache_kernels, keep_kernels
 from annserve.storage.pagefile import aligned_frames
 from annserve.storage.promise_kernels import HALF_TICKS
@@ -78,10 +80,11 @@ class PageCache:
     Raises
     ------
     InputError
-        If not even a few pages fit.
+        If not even a few pages fit, or this machine has less RAM.
     """
 
     def __init__(self, n_bytes: int, page_bytes: int, n_pages: int) -> None:
+        _check_most(n_bytes)
         least = _Room.of(_PAGES_MIN, page_bytes, n_pages).n_bytes
         if n_bytes < least:
             raise InputError(
@@ -211,6 +214,15 @@ class PageCache:
             Bytes that count of each frame.
         """
         keep_kernels.shrink_pages(self._memory, self._bytes, page_ids, frames, sizes)
+
+
+def _check_most(n_bytes: int) -> None:
+    """Refuse what is a slip of the pen: memory is taken page by page, so that nobody else would say so in time."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n_bytes > most:
+        raise InputError(
+            f"the cache is to be larger than this machine's RAM, {bytes_text(most)}; give less", field="cache_bytes"
+        )
 
 
 class _Room(NamedTuple):

@@ -139,7 +139,7 @@ def test_memory_stays_within_the_bound_tables_included():
     for n_bytes in (100_000, 1 << 20, 5_000_001):
         cache = PageCache(n_bytes, PAGE, 3_000)
         assert n_bytes - 1.1 * PAGE < cache.ram_bytes <= n_bytes
-    assert PageCache(1 << 40, PAGE, 10).ram_bytes < 11 * PAGE
+    assert PageCache(1 << 30, PAGE, 10).ram_bytes < 11 * PAGE
     # Tables take 7 of 100 bytes of a cache of a tenth of the pages, and 4 of one of all.
     assert cache_of(1_000, 10_000).ram_bytes < 1.07 * 1_000 * PAGE
     assert cache_of(10_000, 10_000).ram_bytes < 1.04 * 10_000 * PAGE
@@ -150,6 +150,12 @@ def test_a_cache_without_room_for_a_page_is_refused_with_the_least_that_it_takes
         PageCache(18_448, PAGE, 1_000)
     assert caught.value.field == "cache_bytes"
     assert PageCache(18_449, PAGE, 1_000).ram_bytes == 18_449
+
+
+def test_a_cache_larger_than_the_machine_is_refused():
+    with pytest.raises(InputError, match="larger than this machine's RAM") as caught:
+        PageCache(1 << 60, PAGE, 10)
+    assert caught.value.field == "cache_bytes"
 
 
 @kernel
