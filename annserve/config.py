@@ -38,7 +38,8 @@ class ServeConfig(BaseSettings):
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM); read anew when it changes.")
     tls_key: Path | None = Field(None, description="Private key of the certificate (PEM).")
     tls_client_ca: Path | None = Field(
-        None, description="Admit only clients whose certificate one of these signed (PEM); without keys to do anything."
+        None,
+        description="Admit only clients whose certificate one of these signed (PEM); keys are a further matter.",
     )
     keys: Path | None = Field(None, description="Admit only callers with a key of this file; see 'annserve keys'.")
 

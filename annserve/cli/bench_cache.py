@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("index", type=_FILE)
 @click.argument("queries", type=_FILE)
 @click.option("--out", required=True, type=_FILE, help="Trace to write.")
-@click.option("--sessions", type=_FILE, help="One number for each query: its session.")
+@click.option("--sessions", type=_FILE, help="File with a whole number for each query: its session.")
 @click.option("-k", type=int, default=10, show_default=True, help="Results per query.")
 @click.option(
     "--recall", "recall_target", type=float, default=RECALL_TARGET_DEFAULT, show_default=True, help="Recall target."
@@ -44,6 +44,8 @@ def trace(index: Path, queries: Path, out: Path, sessions: Path | None, k: int, 
 @click.option("--json", "as_json", is_flag=True, help="Print the shares of misses as JSON.")
 def cache(trace_file: Path, share: str, as_json: bool) -> None:
     """Replay TRACE through page caches of many policies, with answers kept beside the pages and without.
+
+    TRACE is what 'annserve bench trace' recorded.
 
     A cell is the share of pages that must be read; in brackets with a sixteenth of the bytes spent on answers.
     `counts` is what searches use, `belady` looks into the future.

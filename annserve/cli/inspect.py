@@ -54,7 +54,11 @@ def _text(
         ("version", f"format {info['format_version']}, snapshot {info['snapshot']}"),
     ]  # fmt: skip
     lines = [str(index), *(f"  {name:<8} {text}" for name, text in facts), ""]
-    tiers = [(name, bytes_text(size), f"{size / count:.2f}") for name, size in info["ram_tiers"].items()]
+    # Codebooks have one size, so that no row has a share in them.
+    tiers = [
+        (name, bytes_text(size), "–" if name == "codebooks" else f"{size / count:.2f}")
+        for name, size in info["ram_tiers"].items()
+    ]
     tiers.append(("total", bytes_text(info["ram_bytes"]), f"{info['ram_bytes_per_vector']:.2f}"))
     lines += [table_text(("RAM tier", "bytes", "bytes a vector"), tiers), ""]
     if probes:

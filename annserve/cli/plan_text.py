@@ -46,7 +46,10 @@ def plan_text(
 
 def _ram_text(spec: IndexSpec, plan: Forecast) -> str:
     count = max(plan.pages * spec.page_capacity / plan.copies, 1)
-    rows = [(name, bytes_text(size), f"{size / count:.2f}", _WHAT_FOR[name]) for name, size in plan.ram_tiers.items()]
+    rows = [
+        (name, bytes_text(size), "–" if name == "codebooks" else f"{size / count:.2f}", _WHAT_FOR[name])
+        for name, size in plan.ram_tiers.items()
+    ]
     rows.append(("in all", bytes_text(plan.ram_bytes), f"{plan.ram_bytes_per_vector:.2f}", f"of {plan.ram} allowed"))
     lines = [table_text(("RAM", "bytes", "a vector", "for"), _left(rows))]
     if not plan.code_bytes:
@@ -57,10 +60,14 @@ def _ram_text(spec: IndexSpec, plan: Forecast) -> str:
         "",
         f"{plan.heads:,} heads, one for {plan.pages_per_posting} pages",
         f"disk   {bytes_text(plan.disk_bytes)}: {plan.pages:,} pages of {spec.page_capacity} rows{copies}; {parts}",
-        f"build  about {_time_text(plan.build_seconds)} on {plan.threads} cores, within a factor of two; "
+        f"build  about {_time_text(plan.build_seconds)} on {_cores(plan)}, within a factor of two; "
         f"{bytes_text(plan.build_ram_bytes)} RAM, {bytes_text(plan.build_disk_bytes)} disk while it lasts",
     ]
     return "\n".join(lines)
+
+
+def _cores(plan: Forecast) -> str:
+    return f"{plan.threads} cores" if plan.threads > 1 else "1 core"
 
 
 def _query_text(plan: Forecast) -> str:
@@ -78,7 +85,7 @@ def _query_text(plan: Forecast) -> str:
             f"  reads    {reading.pages:.1f} pages in {reading.reads:.1f} reads, {bytes_text(plan.query_bytes)}",
             f"           (of three sets of vectors, two lie within {low:.1f} … {high:.1f} pages)",
             f"  takes    {plan.latency_us:,.0f} µs alone, {plan.cpu_us:,.0f} of them CPU",
-            f"  {plan.queries_per_second:,.0f} of them a second on {plan.threads} cores, bound by the {plan.bound_by}",
+            f"  {plan.queries_per_second:,.0f} of them a second on {_cores(plan)}, bound by the {plan.bound_by}",
         )
     )
 

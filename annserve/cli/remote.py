@@ -13,6 +13,9 @@ import click
 
 from annserve.errors import InputError
 
+#: What gRPC's core would log stands in the error too; said before it is loaded, as it looks but once.
+_GRPC_QUIET = {"GRPC_VERBOSITY": "NONE", "GLOG_minloglevel": "4"}
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -27,6 +30,8 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_server(address: str, key_file: Path | None, **options: Any) -> Any:
+        for name, value in _GRPC_QUIET.items():
+            os.environ.setdefault(name, value)
         settings = {name: options.pop(name) for name in ("tls", "tls_ca", "tls_certificate", "tls_key", "timeout")}
         return command(server=Remote(address, {**settings, "api_key": _key(key_file)}), **options)
 
@@ -55,4 +60,5 @@ def _key(file: Path | None) -> str | None:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} can't be read: {error}; give the file that holds the key", field="key_file") from None
+        why = "it is no text" if isinstance(error, UnicodeDecodeError) else (error.strerror or "").lower()
+        raise InputError(f"{file} can't be read: {why}; give the file that holds the key", field="key_file") from None

@@ -116,6 +116,7 @@ def _none_of(result: SearchResult) -> npt.NDArray[np.bool_]:
 def info_of(index: admin_pb2.Index) -> dict[str, Any]:
     """Give the facts of an index under the names of ``Collection.info()``."""
     slots = index.pages * index.page_capacity
+    codebooks = sum(tier.bytes for tier in index.ram_tiers if tier.name == "codebooks")
     return {
         "collection": index.collection,
         "count": index.count,
@@ -129,7 +130,8 @@ def info_of(index: admin_pb2.Index) -> dict[str, Any]:
         "page_fill": index.count / max(slots, 1),
         "ram_tiers": {tier.name: tier.bytes for tier in index.ram_tiers},
         "ram_bytes": index.ram_bytes,
-        "ram_bytes_per_vector": index.ram_bytes / max(index.count, 1),
+        # As ``Collection.info()`` has it: of what grows with the rows.
+        "ram_bytes_per_vector": (index.ram_bytes - codebooks) / max(index.count, 1),
         "disk_bytes": index.disk_bytes,
         "build_seconds": index.build_seconds,
         "recall_targets": list(index.recall_targets),
