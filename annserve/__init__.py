@@ -2,20 +2,21 @@
 
 ``open`` gives the embedded door (an index in this process), ``Client`` and ``AsyncClient`` the remote one,
 ``AdminClient`` that of whoever looks after a server. All are loaded on first use, so that ``import annserve`` costs
-neither numba nor grpc.
+neither numba nor grpc. What they raise is in ``errors``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from annserve import errors
 from annserve.version import __version__
 
 if TYPE_CHECKING:
     from annserve.client import AdminClient, AsyncClient, Client
     from annserve.collection import Collection, open
 
-__all__ = ["AdminClient", "AsyncClient", "Client", "Collection", "__version__", "open"]
+__all__ = ["AdminClient", "AsyncClient", "Client", "Collection", "__version__", "errors", "open"]
 
 
 def __getattr__(name: str) -> Any:

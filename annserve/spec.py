@@ -193,15 +193,19 @@ def check_recall_target(recall_target: float) -> float:
     Raises
     ------
     InputError
-        If it lies outside.
+        If it lies outside, or is no number.
     """
     low, high = RECALL_TARGETS[0], RECALL_TARGETS[-1]
-    if not (low <= recall_target <= high or recall_target == 1.0):
+    if not (_is_number(recall_target) and (low <= recall_target <= high or recall_target == 1.0)):
         raise InputError(
-            f"recall_target is {recall_target}; it must lie between {low} and {high}, or be 1 to read every page",
+            f"recall_target is {recall_target!r}; it must lie between {low} and {high}, or be 1 to read every page",
             field="recall_target",
         )
     return float(recall_target)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating)
 
 
 def check_vectors(
@@ -209,12 +213,13 @@ def check_vectors(
     spec: IndexSpec,
     *,
     what: str = "queries",
+    field: str | None = None,
     suspect: Callable[[npt.NDArray[Any], str], bool] | None = None,
 ) -> npt.NDArray[Any]:
     """Give query vectors as a C-contiguous (n, dim) array that the engine can trust.
 
     Integer queries are kept for integer indexes; everything else becomes float32. `suspect` may say faster than NumPy
-    whether any row is invalid under a metric.
+    whether any row is invalid under a metric. `field` names the option at fault where `what` reads otherwise.
 
     Raises
     ------
@@ -225,15 +230,15 @@ def check_vectors(
     try:
         array = np.asarray(vectors)
     except ValueError as error:
-        raise InputError(f"{what} are not a matrix of numbers: {error}", field=what) from None
+        raise InputError(f"{what} are not a matrix of numbers: {error}", field=field or what) from None
     if array.ndim == 1:
         array = array[np.newaxis]
     if array.ndim != 2:
-        raise InputError(f"{what} have {array.ndim} axes; give one vector or a matrix", field=what)
+        raise InputError(f"{what} have {array.ndim} axes; give one vector or a matrix", field=field or what)
     if array.shape[1] != spec.dim:
-        raise InputError(f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=what)
+        raise InputError(f"{what} have dimension {array.shape[1]}, but the index has {spec.dim}", field=field or what)
     if array.dtype.kind not in "uif":
-        raise InputError(f"{what} have type {array.dtype}; give numbers", field=what)
+        raise InputError(f"{what} have type {array.dtype}; give numbers", field=field or what)
     if array.dtype.itemsize > _FLOAT32.itemsize:
         # What float32 can't hold becomes infinity, and is refused as such.
         with np.errstate(over="ignore"):
@@ -246,7 +251,7 @@ def check_vectors(
         if bad is None:
             return array
         row, reason = bad
-        raise InputError(f"row {row} of the {what} {reason}", field=what)
+        raise InputError(f"row {row} of the {what} {reason}", field=field or what)
     return array
 
 
@@ -305,9 +310,12 @@ def check_session(session: str | bytes) -> bytes:
     Raises
     ------
     InputError
-        If it is longer than `SESSION_BYTES_MAX`.
+        If it is longer than `SESSION_BYTES_MAX`, or neither text nor bytes.
     """
-    name = session.encode() if isinstance(session, str) else bytes(session)
+    if not isinstance(session, str | bytes):
+        # Of a number n Python would make n bytes, the same for every n of that many.
+        raise InputError(f"session is {session!r}; give text or bytes, and b'' for none", field="session")
+    name = session.encode() if isinstance(session, str) else session
     if len(name) > SESSION_BYTES_MAX:
         raise InputError(
             f"session has {len(name)} bytes; at most {SESSION_BYTES_MAX} name one, such as a hash of a longer name",
@@ -337,11 +345,11 @@ def check_cosine(cosine: float | None) -> float | None:
     Raises
     ------
     InputError
-        If it lies outside `COSINE_LEAST` … 1.
+        If it lies outside `COSINE_LEAST` … 1, or is no number.
     """
-    if cosine is not None and not COSINE_LEAST <= cosine <= 1:
+    if cosine is not None and not (_is_number(cosine) and COSINE_LEAST <= cosine <= 1):
         raise InputError(
-            f"approximate_cosine is {cosine}; it must lie between {COSINE_LEAST} and 1, or be left out",
+            f"approximate_cosine is {cosine!r}; it must lie between {COSINE_LEAST} and 1, or be left out",
             field="approximate_cosine",
         )
     return None if cosine is None else float(cosine)

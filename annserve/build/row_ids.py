@@ -33,12 +33,13 @@ def row_ids(path: Path | None, count: int) -> npt.NDArray[np.uint64]:
     if path is None:
         return np.arange(count, dtype=np.uint64)
     given = read_list(path)
-    if given.dtype.kind not in "ui" or len(given) != count:
+    if given.dtype.kind not in "ui":
         raise InputError(
-            f"{path} holds {len(given)} ids of type {given.dtype}, but there are {count} rows; give one "
-            "whole number per row",
+            f"{path} holds elements of type {given.dtype}; ids are whole numbers, 0 … 2⁶⁴−2",
             field="ids",
         )
+    if len(given) != count:
+        raise InputError(f"{path} holds {len(given)} ids, but there are {count} rows; give one per row", field="ids")
     if given.dtype.kind == "i" and (given < 0).any():
         raise InputError(f"id {given.min()} in {path} is negative; ids are 0 … 2⁶⁴−2", field="ids")
     ids = given.astype(np.uint64)

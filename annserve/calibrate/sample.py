@@ -57,7 +57,7 @@ def read_sample(path: Path | None, spec: IndexSpec, tiers: TierPlan, seed: int) 
             "calibrate_with needs codes of rows in RAM, and this index has none; give more RAM, or leave it out",
             field="calibrate_with",
         )
-    queries = check_vectors(read_matrix(path), spec, what="calibrate_with")
+    queries = check_vectors(read_matrix(path), spec, what=f"queries of {path}", field="calibrate_with")
     chosen = np.random.default_rng(seed).permutation(len(queries))[:_SAMPLE_MAX]
     return np.asarray(queries[np.sort(chosen)])
 

@@ -215,9 +215,9 @@ def _spec(
 def _prices(disk: Path | None) -> tuple[DiskPrices, str]:
     """Give the prices to reckon with, and say in a line whose they are."""
     from annserve.index.sealed import read_sealed
-    from annserve.storage.prices import TYPICAL, DiskPrices
+    from annserve.storage.prices import MADE_BY, TYPICAL, DiskPrices
 
-    prices = TYPICAL if disk is None else DiskPrices.of(read_sealed(disk))
+    prices = TYPICAL if disk is None else DiskPrices.of(read_sealed(disk, MADE_BY))
     whose = f"as probed, {disk}" if disk else "a virtual disk that was probed; give the prices of yours by --disk"
     first = f"{prices.wait_us:.0f} µs for the first read, {prices.next_us:.1f} for each further one"
     return prices, f"{first} and {1024 * prices.next_byte_us:.2f} a KiB ({whose})"

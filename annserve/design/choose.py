@@ -18,7 +18,7 @@ from annserve.errors import InputError
 from annserve.index.sealed import read_sealed
 from annserve.search.page_model import INTRINSIC_DIM, Anchor
 from annserve.spec import RECALL_TARGET_DEFAULT, IndexSpec
-from annserve.storage.prices import DiskPrices
+from annserve.storage.prices import MADE_BY, DiskPrices
 from annserve.vectors.source import VectorSource
 
 #: Sizes of a page that are tried where a disk's prices are known.
@@ -63,7 +63,7 @@ def design(options: BuildOptions, source: VectorSource) -> Design:
         sizes = page_sizes(
             spec,
             source.count,
-            DiskPrices.of(read_sealed(options.disk)),
+            DiskPrices.of(read_sealed(options.disk, MADE_BY)),
             ram=options.ram,
             codes=codes,
             replicas=options.replicas,
@@ -71,7 +71,11 @@ def design(options: BuildOptions, source: VectorSource) -> Design:
         )
         spec = replace(spec, page_bytes=cheapest(sizes).page_bytes)
     tiers = plan_tiers(spec, source.count, options.ram, codes, options.replicas)
-    why = {"codes": why_codes(spec, tiers, codes), "page_bytes": why_page_bytes(spec, options.page_bytes, sizes)}
+    asked = "as a sample of queries needs them" if codes != options.codes else "as asked"
+    why = {
+        "codes": why_codes(spec, tiers, codes, asked),
+        "page_bytes": why_page_bytes(spec, options.page_bytes, sizes),
+    }
     return Design(spec, tiers, why)
 
 
@@ -121,15 +125,15 @@ def page_sizes(
     return tuple(found)
 
 
-def why_codes(spec: IndexSpec, taken: TierPlan | Forecast, asked: str) -> str:
-    """Say in a sentence how pages are chosen, and why so; `asked` is one of ``design.options.CODES``."""
+def why_codes(spec: IndexSpec, taken: TierPlan | Forecast, codes: str, asked: str = "as asked") -> str:
+    """Say in a sentence how pages are chosen, and why so; `codes` is one of ``design.options.CODES``."""
     how = {
         "ram": f"codes of rows in RAM, {taken.code_bytes} bytes each",
         "ssd": f"codes of rows on the SSD, {taken.code_bytes} bytes each",
         "none": "heads alone" + (f", up to {taken.replicas} copies of a row" if taken.replicas > 1 else ""),
     }[taken.mode]
-    if asked != "auto":
-        return f"{how}: as asked"
+    if codes != "auto":
+        return f"{how}: {asked}"
     if taken.mode == "none":
         return f"{how}: codes find no room or read no less"
     return f"{how}: those in RAM read fewer pages from {ram_codes_pay(spec):.1f} bytes a vector"

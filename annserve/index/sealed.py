@@ -38,8 +38,8 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, seal(content))
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a sealed file.
+def read_sealed(path: Path, instead: str = "build the index anew") -> dict[str, Any]:
+    """Read a sealed file; `instead` says what to do where it can't be restored.
 
     Raises
     ------
@@ -51,28 +51,28 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"there is no file {path}; restore it, or build the index anew") from None
+        raise NotFoundError(f"there is no file {path}; restore it, or {instead}") from None
     except OSError as error:
         raise ReadError(f"{path} can't be read: {error.strerror}; check its permissions", path=path) from error
     body, last_line = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     match = _SEAL.fullmatch(last_line)
     if match is None:
-        raise _damaged(path, len(body), f"its last line is {last_line[:40]!r}, not a checksum")
+        raise _damaged(path, len(body), f"its last line is {last_line[:40]!r}, not a checksum", instead)
     expected, found = int(match[1], 16), crc32c(body)
     if expected != found:
-        raise _damaged(path, 0, f"checksum {expected:08x} expected, {found:08x} found")
+        raise _damaged(path, 0, f"checksum {expected:08x} expected, {found:08x} found", instead)
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise _damaged(path, 0, "it holds no JSON object")
+        raise _damaged(path, 0, "it holds no JSON object", instead)
     return content
 
 
-def _damaged(path: Path, offset: int, what: str) -> CorruptionError:
+def _damaged(path: Path, offset: int, what: str, instead: str) -> CorruptionError:
     return CorruptionError(
-        f"{path} is damaged at byte {offset}: {what}; restore the file, or build the index anew",
+        f"{path} is damaged at byte {offset}: {what}; restore the file, or {instead}",
         path=path,
         offset=offset,
     )

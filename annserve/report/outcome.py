@@ -20,7 +20,7 @@ from annserve.index.snapshot import Snapshot
 from annserve.report.recall_sample import SAMPLE_QUERIES, RecallSample, sample_recall
 from annserve.search.page_model import INTRINSIC_DIM
 from annserve.spec import RECALL_TARGET_DEFAULT, RECALL_TARGETS
-from annserve.storage.prices import TYPICAL, DiskPrices
+from annserve.storage.prices import MADE_BY, TYPICAL, DiskPrices
 
 
 def tell_outcome(
@@ -74,7 +74,7 @@ def _outcome(
     foretold = forecast(
         designed.spec,
         segment.n_rows,
-        DiskPrices.of(read_sealed(options.disk)) if options.disk else TYPICAL,
+        DiskPrices.of(read_sealed(options.disk, MADE_BY)) if options.disk else TYPICAL,
         ram=options.ram,
         codes=designed.tiers.mode,
         replicas=options.replicas,

@@ -20,6 +20,8 @@ from annserve.errors import CorruptionError
 
 #: Names the layout of `DiskPrices.as_dict`.
 FORMAT = "annserve-disk-1"
+#: How a file of them is made.
+MADE_BY = "measure the disk by 'annserve probe-disk FOLDER --out FILE'"
 #: Least price of a read.
 _LEAST_US = 0.01
 

@@ -213,7 +213,8 @@ def read_npy(path: Path, *, list_too: bool = False) -> npt.NDArray[Any]:
         shape = (shape[0], 1)
     count, dim = matrix_shape(shape, path)
     if stored.kind not in "uif":
-        raise InputError(f"{path} holds elements of type {stored}; give numbers", field="dtype")
+        kind = "whole numbers, and keep names of another kind in a table beside them" if list_too else "numbers"
+        raise InputError(f"{path} holds elements of type {stored}; give {kind}", field="dtype")
     _check_size(path, path.stat().st_size, offset, count, dim, dim * stored.itemsize)
     matrix: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     return np.ascontiguousarray(matrix.reshape(count, dim), dtype=stored.newbyteorder("="))

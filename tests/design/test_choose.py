@@ -67,7 +67,7 @@ def test_prices_of_a_disk_decide_unless_a_size_is_asked_for(rows, tmp_path):
     asked = design(BuildOptions(disk=tmp_path / "seeks.json", page_bytes=8_192), source)
     assert asked.spec.page_bytes == 8_192
     assert asked.why["page_bytes"].endswith("as asked")
-    with pytest.raises(NotFoundError, match="there is no file"):
+    with pytest.raises(NotFoundError, match=r"there is no file.*or measure the disk by 'annserve probe-disk"):
         design(BuildOptions(disk=tmp_path / "none.json"), source)
 
 
@@ -89,7 +89,8 @@ def test_a_design_says_why(options, mode, words, rows):
 
 def test_a_sample_of_queries_wants_codes_in_ram(rows, tmp_path):
     sampled = BuildOptions(ram="7.5B", calibrate_with=tmp_path / "queries.npy")
-    assert design(sampled, as_source(rows)).tiers.mode == "ram"
+    found = design(sampled, as_source(rows))
+    assert (found.tiers.mode, found.why["codes"].split(": ")[1]) == ("ram", "as a sample of queries needs them")
     with pytest.raises(InputError, match="with codes of rows in RAM the least is"):
         design(replace(sampled, ram="3B"), as_source(rows))
 

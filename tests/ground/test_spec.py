@@ -89,7 +89,7 @@ def test_a_k_of_any_integer_type_is_taken():
     assert check_k(K_MAX, 10**6) == K_MAX
 
 
-@pytest.mark.parametrize("target", [0.0, 0.79, 0.995, 1.01, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("target", [0.0, 0.79, 0.995, 1.01, -1.0, float("nan"), float("inf"), "high", None])
 def test_a_recall_target_that_was_not_calibrated_is_refused(target):
     with pytest.raises(InputError, match="recall_target"):
         check_recall_target(target)

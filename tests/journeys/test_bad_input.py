@@ -94,6 +94,7 @@ def test_a_source_that_is_wrong_is_refused_and_leaves_nothing(small_rows, tmp_pa
     [
         (np.zeros(600, np.int64), "id 0 stands twice"),
         (np.arange(5), "5 ids.*600 rows"),
+        (np.array([f"doc-{i}" for i in range(600)]), "<U7; give whole numbers"),
         (np.arange(600) - 1, "id -1 .*negative"),
         (np.arange(600) * 1.5, "float64.*whole number"),
         (np.arange(600, dtype=np.uint64) + np.uint64(2**64 - 600), "id 18446744073709551615.*reserved"),

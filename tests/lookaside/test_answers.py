@@ -195,7 +195,15 @@ def test_a_session_of_too_long_a_name_is_refused(name):
     assert caught.value.field == "session"
 
 
-@pytest.mark.parametrize("cosine", [0.0, 0.49, 1.01, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [17, None, [1, 2]])
+def test_a_session_is_named_by_text_or_bytes(name):
+    """Python makes 17 zero bytes of 17."""
+    with pytest.raises(InputError, match="give text or bytes") as caught:
+        check_session(name)
+    assert caught.value.field == "session"
+
+
+@pytest.mark.parametrize("cosine", [0.0, 0.49, 1.01, -1.0, float("nan"), float("inf"), "0.9"])
 def test_a_cosine_outside_its_range_is_refused(cosine):
     with pytest.raises(InputError, match=r"between 0\.5 and 1") as caught:
         check_cosine(cosine)
