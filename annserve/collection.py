@@ -101,6 +101,9 @@ class Collection:
         cache_packed: bool = False,
     ) -> None:
         self._snapshot = snapshot
+        #: What the index is, and rows in it.
+        self.spec: IndexSpec = snapshot.manifest.spec
+        self.n_rows: int = snapshot.manifest.n_rows
         self._cache, self._lookaside = open_cache(cache_bytes, snapshot, cache_packed)
         self._readers: list[PageReader] = []
         try:
@@ -128,16 +131,6 @@ class Collection:
                 Engine(segment, reader, manifest.norm_max_of(entry), chooser, cache=cache, raw_reader=raw_reader)
             )
         return engines
-
-    @property
-    def spec(self) -> IndexSpec:
-        """What the index is."""
-        return self._snapshot.manifest.spec
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in the index."""
-        return self._snapshot.manifest.n_rows
 
     def search(
         self,
@@ -203,6 +196,8 @@ class Collection:
         if cache is None or bypass_cache or rerank is not None:
             return self._shares.search(vectors, k, recall_target, rerank, deadline, begun)
         asked = cache.ask(vectors, k, recall_target, session=name, tenant=_bytes(tenant), approximate_cosine=cosine)
+        if asked.n_found == 0:
+            return self._shares.search(vectors, k, recall_target, None, deadline, begun, asked)
 
         def answer(which: npt.NDArray[Any], left: Asked) -> SearchResult:
             return self._shares.search(which, k, recall_target, None, deadline, begun, left)

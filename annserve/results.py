@@ -13,8 +13,11 @@ GRADES = ("", "miss", "repeat", "certified", "delta", "approximate")
 MISS, REPEAT, CERTIFIED, DELTA, APPROXIMATE = range(1, len(GRADES))
 
 
+_NO_GRADES = np.zeros(0, np.uint8)
+
+
 def _no_grades() -> npt.NDArray[np.uint8]:
-    return np.zeros(0, np.uint8)
+    return _NO_GRADES
 
 
 def _no_counts() -> npt.NDArray[np.int64]:
@@ -93,7 +96,7 @@ class SearchStats:
         stats = object.__new__(cls)
         # As a frozen class fills its fields, but all of them at once: a search of one query tells the difference.
         stats.__dict__.update(zip(cls.COUNTS, counts), stage_seconds=stage_seconds, seconds=seconds)
-        stats.__dict__["grades"] = _no_grades() if grades is None else grades
+        stats.__dict__["grades"] = _NO_GRADES if grades is None else grades
         return stats
 
     @property

@@ -12,7 +12,7 @@ otherwise, which is 250 times finer than the rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,7 @@ def _quantize(
     return elements, scales32, np.nextafter(errors.astype(np.float32), np.float32(np.inf))
 
 
-@dataclass(frozen=True, slots=True)
-class QuantizedQueries:
+class QuantizedQueries(NamedTuple):
     """Queries as the scoring kernel takes them.
 
     Attributes

@@ -67,14 +67,13 @@ def answered_aside(
     Parameters
     ----------
     asked : Asked
+        Some are answered.
     queries : (nq, dim) array
     search : callable
         Searches for some of them.
     begun : float
         ``time.perf_counter()`` of the call.
     """
-    if asked.n_found == 0:
-        return search(queries, asked)
     counts = np.repeat(_NOTHING, len(queries), axis=1)
     stages: dict[str, float] = {}
     truncated = np.zeros(len(queries), np.bool_)

@@ -36,13 +36,17 @@ class Deadline:
     @classmethod
     def of(cls, deadline: Deadline | float | None) -> Deadline:
         """Make one of a plain time; None never comes."""
-        if isinstance(deadline, Deadline):
-            return deadline
-        return cls(math.inf if deadline is None else deadline)
+        if deadline is None:
+            return NO_DEADLINE
+        return deadline if isinstance(deadline, Deadline) else cls(deadline)
 
     def cancel(self) -> None:
         """Let the search end in an error before its next stage."""
         self.cancelled, self.partial, self.at = True, False, -math.inf
+
+
+#: Of all who wait; nobody cancels it.
+NO_DEADLINE = Deadline()
 
 
 class Clock:
@@ -60,7 +64,7 @@ class Clock:
     """
 
     def __init__(self, deadline: Deadline | None = None) -> None:
-        self.deadline = deadline or Deadline()
+        self.deadline = deadline or NO_DEADLINE
         self.seconds: dict[str, float] = {}
 
     @property
@@ -74,13 +78,16 @@ class Clock:
         Raises
         ------
         DeadlineError
-            If the deadline has passed.
+            At its beginning, if the deadline has passed.
         """
-        self.begin(name)
-        return Stage(self, name)
+        return Stage(self, name, self.deadline.at)
+
+    def waiting(self, name: str) -> Stage:
+        """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""
+        return Stage(self, name, math.inf)
 
     def begin(self, name: str) -> None:
-        """Make sure that a stage may begin, and leave its time to whoever carries it out (`add`).
+        """Make sure that a stage may begin, and leave its time to whoever carries it out (`add_all`).
 
         Raises
         ------
@@ -88,13 +95,13 @@ class Clock:
             If the deadline has passed.
         """
         if time.monotonic() >= self.deadline.at:
-            if self.deadline.cancelled:
-                raise DeadlineError(f"the search was cancelled before stage '{name}'")
-            raise DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
+            raise self.too_late(name)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Add to the time of a stage."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    def too_late(self, name: str) -> DeadlineError:
+        """Make the error for a stage that may not begin any more."""
+        if self.deadline.cancelled:
+            return DeadlineError(f"the search was cancelled before stage '{name}'")
+        return DeadlineError(f"the time given was spent before stage '{name}'; give more, or a lower recall_target")
 
     def add_all(self, names: Sequence[str], nanoseconds: Sequence[int]) -> None:
         """Add to the times of several stages."""
@@ -102,30 +109,30 @@ class Clock:
         for name, spent in zip(names, nanoseconds):
             seconds[name] = seconds.get(name, 0.0) + 1e-9 * spent
 
-    def waiting(self, name: str) -> Stage:
-        """Time what must be gone through with whatever the deadline: the end of a stage that began before it."""
-        return Stage(self, name)
-
 
 class Stage:
     """Adds the time between its two ends to the seconds of a stage, unless an error ends it.
 
-    A class, not a generator: a query passes through ten of them, and each would cost it two microseconds more.
+    A class, not a generator: a query passes through several, and each would cost it two microseconds more.
     """
 
-    __slots__ = ("_begun", "_clock", "_name")
+    __slots__ = ("_at", "_begun", "_clock", "_name")
 
-    def __init__(self, clock: Clock, name: str) -> None:
+    def __init__(self, clock: Clock, name: str, at: float) -> None:
         self._clock = clock
         self._name = name
+        self._at = at
 
     def __enter__(self) -> None:
-        """Begin."""
-        self._begun = time.monotonic()
+        """Begin, if it isn't too late."""
+        self._begun = begun = time.monotonic()
+        if begun >= self._at:
+            raise self._clock.too_late(self._name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End."""
         if kind is None:
-            self._clock.add(self._name, time.monotonic() - self._begun)
+            seconds, name = self._clock.seconds, self._name
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - self._begun

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from typing import TypeVar, cast
+from contextlib import suppress
+from typing import TypeVar
 
 from annserve.errors import ReadError
 
@@ -33,13 +33,15 @@ def carried(journey: Journey[T], between: Pause = no_pause) -> T:
     Exception
         Whatever the journey or `between` raises; nothing is in flight any more.
     """
-    with closing(journey):
+    try:
         while True:
-            try:
-                next(journey)
-            except StopIteration as end:
-                return cast(T, end.value)
+            next(journey)
             between()
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        journey.close()
 
 
 def overlapped(journeys: Iterable[tuple[int, Journey[T]]], width: int) -> Iterator[tuple[int, T]]:

@@ -43,6 +43,5 @@ def prepared(
     n_queries = len(queries)
     space = np.empty((n_queries, spec.space_dim), np.float32)
     quantized = QuantizedQueries(np.empty(queries.shape, np.int16), np.empty(n_queries), np.empty(n_queries))
-    numbers = quantized.elements, quantized.scales, quantized.norms
-    prepare_queries(queries, METRIC_CODES[spec.metric], float(norm_max), space, *numbers)
+    prepare_queries(queries, METRIC_CODES[spec.metric], float(norm_max), space, *quantized)
     return space, quantized

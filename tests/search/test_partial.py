@@ -12,7 +12,7 @@ from annserve.build.pipeline import build
 from annserve.design.options import BuildOptions
 from annserve.errors import DeadlineError
 from annserve.search import engine, exact
-from annserve.search.clock import Clock, Deadline
+from annserve.search.clock import Deadline
 
 DIM, K = 24, 7
 NONE = np.iinfo(np.uint64).max
@@ -42,27 +42,19 @@ class Ticking(Deadline):
         super().__init__(partial=partial)
         self.left = looks
 
+    @property
+    def at(self):
+        self.left -= 1
+        return np.inf if self.left >= 0 else -np.inf
 
-@pytest.fixture
-def ticking(monkeypatch):
-    begin = Clock.begin
-
-    def counted(clock, name):
-        if isinstance(clock.deadline, Ticking):
-            clock.deadline.left -= 1
-            if clock.deadline.left < 0:
-                clock.deadline.at = -np.inf
-        begin(clock, name)
-
-    monkeypatch.setattr(Clock, "begin", counted)
-    return Ticking
+    @at.setter
+    def at(self, moment):
+        """It has none."""
 
 
 @pytest.mark.parametrize("target", [0.9, 1.0])
 @pytest.mark.parametrize("name", ["replicas", "raw"])
-def test_a_search_that_is_cut_short_gives_what_it_found_and_says_so_or_fails_as_asked(
-    made, monkeypatch, ticking, name, target
-):
+def test_a_search_that_is_cut_short_gives_what_it_found_and_says_so_or_fails_as_asked(made, monkeypatch, name, target):
     """At every stage in turn: nothing that is given is wrong, and more time never finds less."""
     for module in (engine, exact):
         monkeypatch.setattr(module, "SCAN_PAGES", 1)
@@ -72,7 +64,7 @@ def test_a_search_that_is_cut_short_gives_what_it_found_and_says_so_or_fails_as_
         whole = index.search(query, K, recall_target=target)
         found_before, n_cut = 0, 0
         for looks in range(10_000):
-            result = index.search(query, K, recall_target=target, deadline=ticking(looks, partial=True))
+            result = index.search(query, K, recall_target=target, deadline=Ticking(looks, partial=True))
             if not result.partial:
                 break
             n_cut += 1
@@ -81,7 +73,7 @@ def test_a_search_that_is_cut_short_gives_what_it_found_and_says_so_or_fails_as_
             assert there.sum() >= found_before
             found_before = there.sum()
             with pytest.raises(DeadlineError, match="before stage"):
-                index.search(query, K, recall_target=target, deadline=ticking(looks, partial=False))
+                index.search(query, K, recall_target=target, deadline=Ticking(looks, partial=False))
     assert n_cut > (3 if target == 1.0 else 1)
     np.testing.assert_array_equal(result.ids, whole.ids)
 
