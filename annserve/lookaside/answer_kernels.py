@@ -46,8 +46,7 @@ def find_answers(  # type: ignore[no-untyped-def]
     keys,  # OUT (nq, 2) uint64
     out_ids,  # OUT (nq, k) uint64: where found
     out_distances,  # OUT (nq, k) float32: where found
-    out_found,  # OUT (nq,) bool
-    out_grades,  # OUT (nq,) uint8
+    out_grades,  # OUT (nq,) uint8: `REPEAT` where found, else `MISS`
 ):
     """Find the answers to queries that were asked before, to the bit; give how many, and whether to try proofs.
 
@@ -61,7 +60,6 @@ def find_answers(  # type: ignore[no-untyped-def]
         for j in range(waiting.shape[0]):
             if waiting[j, 0] == keys[i, 0] and waiting[j, 1] == keys[i, 1]:
                 return -1, False
-        out_found[i] = False
         out_grades[i] = MISS
         first = set_of(store, keys[i, 0])
         for slot in range(first, first + WAYS):
@@ -81,7 +79,6 @@ def find_answers(  # type: ignore[no-untyped-def]
             pages = store.words[at + PAGES]
             if not still_there(store, ring, position):
                 continue
-            out_found[i] = True
             out_grades[i] = REPEAT
             n_found += 1
             store.asked[slot] = np.uint8(1)

@@ -15,7 +15,7 @@ from annserve.lookaside.later import Due, Later
 from annserve.lookaside.near_kernels import ENTRIES
 from annserve.pages.rows import QuantizedQueries
 from annserve.pages.score import Frames, PageFacts
-from annserve.results import SearchStats
+from annserve.results import APPROXIMATE, REPEAT, SearchStats
 from annserve.storage.cache import Absent, PageCache
 
 _NO_PAGES, _NO_DISTANCES = np.zeros(0, np.uint32), np.zeros(0)
@@ -91,10 +91,10 @@ class Asked:
     keys : (nq, 2) uint64
     grades : (nq,) uint8
         See ``results.GRADES``.
-    found : (nq,) bool
-        Queries that are answered; `n_found` of them.
     ids, distances : (nq, k) uint64, float32
         Answers, where found, or gathered.
+    n_found : int
+        Queries that are answered.
     proofs_pay : bool
         Whether to look for proofs.
     """
@@ -103,7 +103,6 @@ class Asked:
     later: Later
     keys: npt.NDArray[np.uint64]
     grades: npt.NDArray[np.uint8]
-    found: npt.NDArray[np.bool_]
     ids: npt.NDArray[np.uint64]
     distances: npt.NDArray[np.float32]
     n_found: int = 0
@@ -117,20 +116,24 @@ class Asked:
             later,
             np.empty((n_queries, 2), np.uint64),
             np.empty(n_queries, np.uint8),
-            np.empty(n_queries, np.bool_),
             np.empty((n_queries, kind.k), np.uint64),
             np.empty((n_queries, kind.k), np.float32),
         )
 
     def take(self, which: Any) -> Asked:
         """Give some of the queries, to be searched for; of a slice, all are those of the whole."""
-        keys, grades, found = self.keys[which], self.grades[which], self.found[which]
-        ids, distances = self.ids[which], self.distances[which]
-        return Asked(self.kind, self.later, keys, grades, found, ids, distances, 0, self.proofs_pay)
+        keys, grades, ids, distances = self.keys[which], self.grades[which], self.ids[which], self.distances[which]
+        return Asked(self.kind, self.later, keys, grades, ids, distances, 0, self.proofs_pay)
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """Queries that are answered, (nq,)."""
+        found: npt.NDArray[np.bool_] = (self.grades == REPEAT) | (self.grades == APPROXIMATE)
+        return found
 
     def find_answers(self, queries: npt.NDArray[Any]) -> None:
         """Look for answers to the same bytes; one that is to be kept is kept first."""
-        kind, found = self.kind, (self.ids, self.distances, self.found, self.grades)
+        kind, found = self.kind, (self.ids, self.distances, self.grades)
         while True:
             due = self.later.next
             self.n_found, self.proofs_pay = answer_kernels.find_answers(

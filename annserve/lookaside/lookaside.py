@@ -149,5 +149,5 @@ class Lookaside:
                 asked.ids[i],
                 asked.distances[i],
             ):
-                asked.found[i], asked.grades[i] = True, APPROXIMATE
+                asked.grades[i] = APPROXIMATE
                 asked.n_found += 1
