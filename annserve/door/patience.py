@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError
 #: For a message to arrive after its headers: 64 MiB at 2 MiB a second, and health's few bytes.
 MESSAGE_SECONDS, SMALL_MESSAGE_SECONDS = 30.0, 5.0
 _LOOK_SECONDS = 0.5
+#: Messages that strangers may send, and that are awaited at once: each takes what a message may have of memory.
+STRANGERS_MAX = 32
 _NO_MESSAGE = "the request is no message of this method"
 
 
@@ -59,10 +61,15 @@ class Patience:
 
 
 PATIENCE = Patience()
+_STRANGERS = threading.BoundedSemaphore(STRANGERS_MAX)
 
 
 def patient(
-    handler: Any, behavior: Any, seconds: float, missing: Callable[[grpc.ServicerContext], Any]
+    handler: Any,
+    behavior: Any,
+    seconds: float,
+    missing: Callable[[grpc.ServicerContext], Any],
+    room: threading.Semaphore | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Give the handler of a method that takes one message, which waits for it no longer than `seconds`.
 
@@ -75,16 +82,23 @@ def patient(
     seconds : float
     missing : callable
         Ends a call that brought no message.
+    room : Semaphore, optional
+        For the messages that are awaited at once; further calls are refused.
     """
 
-    def taking(messages: Iterator[bytes], context: grpc.ServicerContext, *more: Any) -> Any:
-        message = PATIENCE.message(messages, context, seconds)
-        return missing(context) if message is None else behavior(message, context, *more)
+    def taking(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        if room is not None and not room.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls keep back their messages; try again")
+        try:
+            message = PATIENCE.message(messages, context, seconds)
+        finally:
+            if room is not None:
+                room.release()
+        return missing(context) if message is None else behavior(message, context)
 
-    # grpc reads these attributes to choose a pool, and how answers are sent; a function is the only place it looks.
-    for name in ("experimental_non_blocking", "experimental_thread_pool"):
-        if hasattr(behavior, name):
-            setattr(taking, name, getattr(behavior, name))
+    # grpc reads this attribute to choose a pool; a function is the only place it looks.
+    if hasattr(behavior, "experimental_thread_pool"):
+        taking.experimental_thread_pool = behavior.experimental_thread_pool  # type: ignore[attr-defined]
     wrap = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
     return wrap(taking, request_deserializer=None, response_serializer=handler.response_serializer)
 
@@ -96,23 +110,21 @@ def patient_as_is(handler: Any, pool: Any) -> grpc.RpcMethodHandler[Any, Any]:
     """
     own, decode = handler.unary_stream or handler.unary_unary, handler.request_deserializer
 
-    def behavior(message: bytes, context: grpc.ServicerContext, *more: Any) -> Any:
+    def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
         try:
-            return own(decode(message), context, *more)
+            return own(decode(message), context)
         except DecodeError:
             refusal = grpc.StatusCode.INVALID_ARGUMENT, _NO_MESSAGE
         except NotImplementedError:
             refusal = grpc.StatusCode.UNIMPLEMENTED, "this server doesn't offer that"
         return context.abort(*refusal)
 
-    if hasattr(own, "experimental_non_blocking"):
-        behavior.experimental_non_blocking = own.experimental_non_blocking  # type: ignore[attr-defined]
     behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
 
     def missing(context: grpc.ServicerContext) -> Any:
         return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call brought no message")
 
-    return patient(handler, behavior, SMALL_MESSAGE_SECONDS, missing)
+    return patient(handler, behavior, SMALL_MESSAGE_SECONDS, missing, _STRANGERS)
 
 
 def stream_as_is(handler: Any, pool: Any) -> grpc.RpcMethodHandler[Any, Any]:

@@ -91,13 +91,20 @@ class CallPool(ThreadPoolExecutor):
             self._n_calls += 1
             if self._seats:
                 self._seats.pop().give(job)
-            elif len(self._at_work) < self._most:
-                thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
-                self._at_work.add(thread)
-                thread.start()
-            else:
+            elif len(self._at_work) >= self._most or not self._begin_thread(job):
                 self._jobs.append(job)
         return job.future
+
+    def _begin_thread(self, job: Job) -> bool:
+        """Have a new thread do a job; False where the system gives none, which must not end whoever brought it."""
+        thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
+        self._at_work.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._at_work.discard(thread)
+            return False
+        return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further call; wait until those are done that it has, or cancel those that haven't begun."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -53,8 +52,8 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     Parameters
     ----------
     pools : dict
-        Method name → pool that its calls run in; methods without one run in the server's own pool. Where a
-        ``CallPool`` is full, further calls are refused before anything of them is read.
+        Method name → pool that its calls run in; methods without one run in the server's own pool. Where one is full,
+        further calls are refused before anything of them is read.
     admission : Admission
         Who may call what.
     log_calls : str
@@ -63,7 +62,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     """
 
     def __init__(
-        self, pools: Mapping[str, ThreadPoolExecutor], admission: Admission | None = None, log_calls: str = "changes"
+        self, pools: Mapping[str, CallPool], admission: Admission | None = None, log_calls: str = "changes"
     ) -> None:
         self._pools = pools
         self._refusing = AtOnce()
@@ -85,7 +84,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
                 return None  # programs that ask for a newer service than ours fall back where it isn't there
             return _refusal(error, Call(method if method in ROLE_OF else "", metadata, logged=self._when_refused))
         pool = self._pools.get(method)
-        if isinstance(pool, CallPool) and pool.full:
+        if pool is not None and pool.full:
             return self._turned_away(Call(method, metadata, caller.name, logged=self._when_refused))
         handler = continuation(handler_call_details)
         if handler is None:

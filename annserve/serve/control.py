@@ -5,12 +5,12 @@ It lies in the run folder, which nobody else can enter; callers were judged by t
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import grpc
 
 from annserve.config import ServeConfig
+from annserve.door.pool import CallPool
 from annserve.door.status import Door
 from annserve.jobs import DataFolder, Jobs
 from annserve.rpc import admin_pb2_grpc
@@ -44,7 +44,7 @@ class Control:
         assert config.data is not None, "a server without data has nothing to control"
         folder = DataFolder(config.data)
         self.jobs = Jobs(folder)
-        pool = ThreadPoolExecutor(WATCHERS_MAX + _THREADS, "control")
+        pool = CallPool(WATCHERS_MAX + _THREADS, "control")
         # What is passed on was logged by the worker that it was asked of.
         self._server = grpc.server(pool, interceptors=[Door({}, log_calls="none")], options=_OPTIONS)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(

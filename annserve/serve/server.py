@@ -13,13 +13,12 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, TracebackType
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from annserve.audit import Auditor, Finding
@@ -45,8 +44,10 @@ from annserve.watch.metrics import declare_methods
 SEARCH = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-#: Threads for admin calls, and for probes of health, which anybody may begin and leave half said.
-SIDE_THREADS, HEALTH_THREADS = 64, 32
+#: Threads for admin calls.
+SIDE_THREADS = 64
+#: Threads for probes of health, which anybody may begin and leave half said, and for those who watch it.
+HEALTH_THREADS, WATCH_THREADS = 32, 256
 #: Calls running and waiting; gRPC itself refuses further ones.
 CALLS_MAX = 2_048
 #: Calls that gRPC holds before this process has seen them; beyond it begins to end some, without asking anyone here.
@@ -126,18 +127,21 @@ class Server:
         self.scheduler = Scheduler(n_threads, waiting_max)
         self._search_pool = CallPool(n_threads + waiting_max + SPARE_THREADS, "call")
         self._stream_pool = CallPool(STREAMS_MAX, "stream")
-        self._side_pool = ThreadPoolExecutor(SIDE_THREADS, "side")
-        self._long_pool = ThreadPoolExecutor(LONG_THREADS, "long")
+        self._side_pool = CallPool(SIDE_THREADS, "side")
+        self._long_pool = CallPool(LONG_THREADS, "long")
         self._health_pool = CallPool(HEALTH_THREADS, "health")
+        self._watch_pool = CallPool(WATCH_THREADS, "watch")
         pools = {
             f"/{SEARCH}/Search": self._search_pool,
             f"/{SEARCH}/SearchStream": self._stream_pool,
             f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": self._stream_pool,
             **dict.fromkeys((f"/{SEARCH}/MeasureRecall", f"/{ADMIN}/WatchJob"), self._long_pool),
             f"/{ADMIN}/PublishVersion": self._long_pool,
-            **dict.fromkeys((f"/{health.SERVICE_NAME}/{name}" for name in ("Check", "Watch")), self._health_pool),
+            f"/{health.SERVICE_NAME}/Check": self._health_pool,
+            f"/{health.SERVICE_NAME}/Watch": self._watch_pool,
         }
-        self._health = Health()
+        self._pools = {self._side_pool, *pools.values()}
+        self._health = Health(SEARCH, ADMIN)
         self._server = grpc.server(
             self._side_pool,
             interceptors=[Door(pools, admission, log_calls)],
@@ -204,18 +208,16 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
-        for name in (SEARCH, ADMIN):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         catalog.listen(self._health.note)
         declare_methods(tuple(ROLE_OF))
         self._server.start()
 
     def stop(self) -> None:
         """Say that we aren't serving, take no new call, and wait up to the grace for those in flight."""
-        self._health.enter_graceful_shutdown()
+        self._health.end()
         self._server.stop(self._grace_seconds).wait()
         self.scheduler.close()
-        for pool in (self._search_pool, self._stream_pool, self._long_pool, self._health_pool, self._side_pool):
+        for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Server:

@@ -2,80 +2,112 @@
 
 The protocol has no room for a reason, so it comes as trailing metadata ``annserve-reason`` of ``Check``. The server
 as a whole is healthy while it answers: one damaged collection is no reason to end what serves the others.
+
+Whoever asks needs no key, so nothing of what strangers send is kept, and none of them can make another wait: each that
+watches has a thread, which alone waits until its watcher takes what it is told.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from typing import Any
+from collections.abc import Iterator
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from annserve.catalog.catalog import Standing, State
 from annserve.watch.metrics import meter
 
 REASON = "annserve-reason"
-#: Calls of Watch at once; each takes no thread, but one of the calls that there may be.
-WATCHES_MAX = 256
 #: Characters of a service's name; collections have 63.
 _NAME_CHARS_MAX = 128
 #: Characters of a reason; metadata have room for some more.
 _REASON_CHARS = 500
 #: Who asks needs no key, and learns what is wrong with a file, but not where it lies.
 _FOLDERS = re.compile(r"\S*/")
-_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health.HealthServicer):
-    """Answers probes; threads may share it."""
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no stub
+    """Answers probes; threads may share it.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    *services : str
+        That are served from the start, besides the server as a whole.
+    """
+
+    def __init__(self, *services: str) -> None:
+        self._statuses: dict[str, int] = dict.fromkeys(("", *services), _SERVING)
         self._reasons: dict[str, str] = {}
-        self._watches = threading.BoundedSemaphore(WATCHES_MAX)
+        self._changed = threading.Condition()
+        self._ended = False
 
     def note(self, standing: Standing) -> None:
         """Take in how a collection stands, for probes and for metrics."""
-        service = f"collections/{standing.name}"
-        self._reasons[service] = standing.reason
-        told = meter(standing.name)
+        service, told = f"collections/{standing.name}", meter(standing.name)
+        with self._changed:
+            if standing.gone:
+                self._statuses.pop(service, None)
+                self._reasons.pop(service, None)
+            else:
+                self._statuses[service] = _SERVING if standing.state is State.READY else _NOT_SERVING
+                self._reasons[service] = standing.reason
+            self._changed.notify_all()
         if standing.gone:
-            self.set(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             told.gone()
             return
-        self.set(service, _SERVING if standing.state is State.READY else _NOT_SERVING)
         if standing.state is State.READY and standing.version is not None:
             told.opened(standing.version.info)
         told.state(standing.state.name.lower())
+
+    def end(self) -> None:
+        """Say that nothing is served any more; to those who watch it is the last word."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def Check(  # noqa: N802 - the name of the method in the proto
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
         """Tell whether a service is served, and why not."""
+        status = self._status_of(request.service)
+        if status == _UNKNOWN:
+            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         reason = self._reasons.get(request.service)
         if reason:
             plain = _FOLDERS.sub("", reason)[:_REASON_CHARS].encode("ascii", "backslashreplace").decode()
             context.set_trailing_metadata(((REASON, plain),))
-        return super().Check(request, context)
+        return health_pb2.HealthCheckResponse(status=status)
 
     def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *more: Any
-    ) -> Any:
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Tell whether a service is served, now and whenever that changes."""
-        # Whoever asks needs no key: neither calls nor names that nobody else uses may add up.
-        if len(request.service) > _NAME_CHARS_MAX:
-            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no service has such a name")
-        if not self._watches.acquire(blocking=False):
-            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; ask by Check")
-        context.add_callback(self._watches.release)
-        told = super().Watch(request, context, *more)
-        context.add_callback(lambda: self._forget(request.service))
-        return told
+        service, told = request.service, None
+        if len(service) > _NAME_CHARS_MAX:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no service has such a name")
+        del request  # which may hold more than a name
+        context.add_callback(self._wake)
+        while context.is_active():
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._ended or self._status_of(service) != told or not context.is_active()  # noqa: B023
+                )
+                status, last = self._status_of(service), self._ended
+            if status != told:
+                told = status
+                yield health_pb2.HealthCheckResponse(status=status)
+            if last:
+                return
 
-    def _forget(self, service: str) -> None:
-        """Keep nothing of a service that nobody watches."""
-        with self._lock:
-            if not self._send_response_callbacks.get(service, True):
-                del self._send_response_callbacks[service]
+    def _status_of(self, service: str) -> int:
+        status = self._statuses.get(service, _UNKNOWN)
+        return _NOT_SERVING if self._ended and status == _SERVING else status
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

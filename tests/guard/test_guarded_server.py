@@ -22,7 +22,7 @@ from annserve.errors import InputError
 from annserve.guard.keys import new_key, revoke_key
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
-from annserve.services.health import WATCHES_MAX
+from annserve.serve.server import WATCH_THREADS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
 
@@ -158,7 +158,7 @@ def test_strangers_who_watch_health_leave_room_to_callers(photos, tmp_path):
                 assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             except grpc.RpcError as error:
                 codes.append(error.code())
-        assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * (300 - WATCHES_MAX)
+        assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * (300 - WATCH_THREADS)
         assert ask(channel, reading)[0].k == 1
         for watch in watches:
             watch.cancel()

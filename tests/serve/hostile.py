@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,15 @@ class Target:
             b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields
         )
         return frame(_HEADERS, 4, stream, block)
+
+    def deaf_call(self, path: str) -> socket.socket:
+        """Open a connection and make a call with an empty message, to which not a byte may be answered."""
+        connection = self.connection()
+        no_window = (4).to_bytes(2, "big") + (0).to_bytes(4, "big")  # RFC 9113, SETTINGS_INITIAL_WINDOW_SIZE
+        connection.sendall(PREFACE + frame(_SETTINGS, 0, 0, no_window))
+        time.sleep(0.05)  # settings are to be there first
+        connection.sendall(self.said(path) + frame(_DATA, 1, 1, bytes(5)))
+        return connection
 
     def begun_call(self, path: str, message_bytes: int, sent: bytes) -> socket.socket:
         """Open a connection and begin a call whose message says a length, of which only some bytes come."""

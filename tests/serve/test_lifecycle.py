@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hostile import Target
 from running import run, serving
 
 from annserve.client import Client
@@ -105,6 +106,35 @@ def test_watchers_of_health_do_not_use_up_the_threads(photos):
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
         for watch in watches:
             watch.cancel()
+
+
+def test_who_watches_and_takes_nothing_holds_up_nobody(photos):
+    """Neither probes, nor other watchers, nor the end of the server."""
+    with serving(photos, options=("--grace-seconds", "0.5")) as server, channel_to(server.address) as channel:
+        deaf = [Target(server.address).deaf_call("/grpc.health.v1.Health/Watch") for _ in range(3)]
+        time.sleep(0.3)
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="collections/photos"), timeout=20)
+        assert next(watch).status == SERVING
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - begun < 5
+        for connection in deaf:
+            connection.close()
+
+
+def test_who_only_watches_does_not_make_the_end_wait(photos):
+    with serving(photos) as server, channel_to(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == SERVING
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert [answer.status for answer in watch] == [NOT_SERVING]
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - begun < 5
 
 
 def test_reflection_gives_the_proto_files(photos):

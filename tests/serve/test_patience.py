@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import Target
 
 from annserve.door import patience, status
 from annserve.door.status import Door
 from annserve.rpc import admin_pb2, admin_pb2_grpc
+from annserve.services.health import Health
 
 INFO = "/annserve.v1.AdminService/GetServerInfo"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -33,7 +35,7 @@ def address(monkeypatch):
     monkeypatch.setattr(patience, "SMALL_MESSAGE_SECONDS", 0.3)
     server = grpc.server(ThreadPoolExecutor(2), interceptors=[Door({})])
     admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
@@ -78,3 +80,18 @@ def test_what_is_no_message_of_health_is_refused(address):
         with pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary(CHECK)(b"\xff\xff", timeout=10)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_messages_of_strangers_that_are_awaited_at_once_are_bounded(address, monkeypatch):
+    """Each may be as large as any, and whoever sends it needs no key; a probe finds room again when they gave up."""
+    monkeypatch.setattr(patience, "_STRANGERS", threading.BoundedSemaphore(1))
+    half = Target(address).begun_call(CHECK, 1_000, b"x")
+    time.sleep(0.1)
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        probe = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.RpcError, match="keep back their messages") as refused:
+            probe.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        time.sleep(1.2)
+        assert probe.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
+    half.close()

@@ -77,6 +77,19 @@ def test_calls_that_come_as_threads_end_are_all_done(pool, monkeypatch):
         time.sleep(0.0005 * (i % 5))
 
 
+def test_a_system_that_gives_no_thread_ends_nobody_and_the_call_is_done_when_there_is_one(pool, monkeypatch):
+    """gRPC's own thread brings calls: what is raised there would end it, and the server would answer nobody."""
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    waiting = pool.submit(lambda: 1)
+    monkeypatch.undo()
+    assert (pool.submit(lambda: 2).result(5), waiting.result(5)) == (2, 1)
+    wait_until(lambda: pool._n_calls == 0)
+
+
+def refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_what_a_call_raises_is_its_futures_and_the_thread_goes_on(pool):
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 / 0).result(5)
