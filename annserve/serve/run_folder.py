@@ -8,11 +8,13 @@
     metrics/             what processes count, see ``watch.metrics``
     worker-0.json        how a worker is: state, process, and how each collection stands in it
 
-A file is replaced whole, so that a reader finds the last one or the one before. Nothing outlives the server.
+A file is replaced whole, so that a reader finds the last one or the one before. Nothing outlives the server. Whoever
+tidies up temporary files leaves it alone meanwhile: it is locked, as systemd-tmpfiles(8) asks.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -32,12 +34,15 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: int | None = None
 
     @classmethod
     def make(cls) -> RunFolder:
         """Make one."""
         run = cls(Path(tempfile.mkdtemp(prefix="annserve-run-")))
         run.metrics.mkdir()
+        run._held = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(run._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return run
 
     @property
@@ -51,7 +56,13 @@ class RunFolder:
         return self.path / "metrics"
 
     def tell(self, worker: int, facts: dict[str, Any]) -> None:
-        """Say how a worker is."""
+        """Say how a worker is.
+
+        Raises
+        ------
+        OSError
+            If the device refuses; what was said before stays.
+        """
         _put(self.path / f"worker-{worker}.json", json.dumps(facts))
 
     def told(self, worker: int) -> dict[str, Any]:
@@ -84,13 +95,20 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _put(path: Path, text: str) -> None:
     new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    new.write_text(text)
-    new.replace(path)
+    try:
+        new.write_text(text)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _number(path: Path) -> int:

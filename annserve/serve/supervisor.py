@@ -169,7 +169,8 @@ class Supervisor:
 
     def _have_counts_written(self) -> None:
         serving = [number for number, told in enumerate(self.workers()) if told.get("state") == "serving"]
-        self.run.want_counts(serving, COUNTS_SECONDS)
+        with contextlib.suppress(OSError):  # then those count that were written last
+            self.run.want_counts(serving, COUNTS_SECONDS)
 
     def _jobs(self) -> list[Job]:
         return self.control.jobs.list() if self.control else []

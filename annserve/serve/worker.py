@@ -115,6 +115,8 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             told.tell()
             while os.getppid() == parent:
                 counts.look()
+                if told.owes:
+                    told.tell()
                 try:
                     stop_signal.get(timeout=LOOK_SECONDS)
                     break
@@ -151,11 +153,19 @@ class Counts:
             write_counts()
         if wanted != self._written:
             self._written = wanted
-            self._run.counts_written(self._number, wanted)
+            with contextlib.suppress(OSError):  # whoever wants them waits a second, and reads what is there
+                self._run.counts_written(self._number, wanted)
 
 
 class Told:
-    """What a worker tells of itself, kept up to date in the run folder."""
+    """What a worker tells of itself, kept up to date in the run folder.
+
+    Attributes
+    ----------
+    state : str
+    owes : bool
+        Whether what it told last couldn't be written, and is to be told again: a full disk ends no worker.
+    """
 
     def __init__(self, run: RunFolder, number: int) -> None:
         self._run = run
@@ -163,6 +173,7 @@ class Told:
         self._lock = threading.Lock()
         self._standings: dict[str, dict[str, Any]] = {}
         self.state = "opening"
+        self.owes = False
 
     def note(self, standing: Standing) -> None:
         """Take in how a collection stands, and tell."""
@@ -194,4 +205,11 @@ class Told:
         """Tell all."""
         with self._lock:
             facts = {"pid": os.getpid(), "state": self.state, "collections": dict(self._standings)}
-            self._run.tell(self._number, facts)
+            try:
+                self._run.tell(self._number, facts)
+            except OSError as error:
+                if not self.owes:
+                    LOG.error("a worker can't tell how it is", extra={"worker": self._number, "error": str(error)})
+                self.owes = True
+            else:
+                self.owes = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -20,6 +21,8 @@ from prometheus_client.registry import Collector
 from annserve.version import __version__
 from annserve.watch.history import LOOK_SECONDS, History
 from annserve.watch.metrics import exposition, registry_of, write_counts
+
+LOG = logging.getLogger("annserve.watch")
 
 #: Jobs that are shown, newest first.
 _JOBS_SHOWN = 20
@@ -139,7 +142,10 @@ class Board(Collector):
 
     def _keep(self) -> None:
         while not self._ended.is_set():
-            self._history.look()
+            try:
+                self._history.look()
+            except Exception:  # the next look may fare better; the thread must live
+                LOG.exception("the counts of this moment can't be read")
             self._ended.wait(LOOK_SECONDS)
 
     def __enter__(self) -> Board:

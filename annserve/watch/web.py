@@ -13,11 +13,13 @@ import contextlib
 import hashlib
 import ipaddress
 import json
+import logging
 import re
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -28,6 +30,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from annserve.errors import AccessError
 from annserve.version import __version__
 from annserve.watch.board import Board
+
+LOG = logging.getLogger("annserve.watch")
 
 #: Visitors at once, and seconds that each may take to ask, and to take the answer.
 VISITORS_MAX = 16
@@ -100,28 +104,41 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Wait for room, then answer in a thread."""
         self._room.acquire()
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system gives no thread
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer one visitor, handshake included, for some seconds: who drips bytes holds a thread no longer."""
-        visitor = request.dup()
-        leave = threading.Timer(VISIT_SECONDS, _hang_up, [visitor])
-        leave.daemon = True
-        leave.start()
         try:
-            request.settimeout(VISIT_SECONDS)
-            if self._contexts:
-                request = self._contexts().wrap_socket(request, server_side=True)
-            super().process_request_thread(request, client_address)
-        except OSError:  # they left, or spoke plain text
+            with contextlib.closing(request.dup()) as visitor, _in_time(visitor):
+                request.settimeout(VISIT_SECONDS)
+                if self._contexts:
+                    request = self._contexts().wrap_socket(request, server_side=True)
+                super().process_request_thread(request, client_address)
+        except OSError:  # they left, or spoke plain text; or no file can be opened
             self.shutdown_request(request)
         finally:
-            leave.cancel()
-            visitor.close()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of visitors who leave."""
+        """Say nothing of visitors who leave, but what else kept them from their answer."""
+        if not isinstance(sys.exception(), OSError):
+            LOG.exception("the status page can't be shown")
+
+
+@contextlib.contextmanager
+def _in_time(visitor: socket.socket) -> Iterator[None]:
+    """Hang up on a visitor who is there still when the time is over."""
+    leave = threading.Timer(VISIT_SECONDS, _hang_up, [visitor])
+    leave.daemon = True
+    leave.start()
+    try:
+        yield
+    finally:
+        leave.cancel()
 
 
 def _hang_up(visitor: socket.socket) -> None:

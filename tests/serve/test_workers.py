@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -226,3 +228,39 @@ def test_nothing_is_left_behind_in_the_temporary_folder(folder, tmp_path, monkey
         assert place.stat().st_mode & 0o777 == 0o700
         server.stop()
     assert not place.exists()
+
+
+def test_a_run_folder_that_takes_no_files_any_more_ends_no_worker_and_holds_up_no_version(
+    folder, tmp_path, monkeypatch
+):
+    """As where the disk of temporary files is full; here the folder is taken away."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serving(folder, options=("--http-listen", "127.0.0.1:0")) as server:
+        url = server.status_url()
+        (place,) = Path(tmp_path).glob("annserve-run-*")
+        (worker,) = workers_of(server)
+        (place / "worker-0.json").unlink()
+        (place / "worker-0.json").mkdir()
+        (place / "counts-0").mkdir()
+        for version in (2, 3):
+            fake.publish(folder, np.roll(ROWS, version, axis=0), version)
+            with Client(server.address) as client:
+                wait_until(lambda: client.info()["snapshot"] == version)  # noqa: B023
+        with urllib.request.urlopen(url + "healthz", timeout=10) as answer:
+            assert answer.status == 200
+        assert workers_of(server) == [worker]
+        (place / "worker-0.json").rmdir()
+        wait_until(lambda: (place / "worker-0.json").exists())
+        code, log = server.stop()
+    assert code == 0
+    assert (log.count("event=opened"), log.count("event=closed"), log.count("can't tell")) == (3, 3, 1)
+
+
+def test_a_run_folder_in_use_is_locked_against_those_who_tidy_up():
+    run = RunFolder.make()
+    tidying = os.open(run.path, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(tidying, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    run.remove()
+    fcntl.flock(tidying, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(tidying)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import json
 import re
@@ -142,6 +143,44 @@ def test_silent_and_noisy_visitors_keep_nobody_out(board, monkeypatch):
         begun = time.monotonic()
         assert get(server.port, "/healthz")[0] == 200
         assert time.monotonic() - begun < 5
+
+
+def test_visitors_who_came_while_no_file_could_be_opened_keep_nobody_out_later(board, monkeypatch):
+    def refuse(self):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with StatusServer("127.0.0.1", 0, board) as server:
+        with monkeypatch.context() as full:
+            full.setattr(socket.socket, "dup", refuse)
+            for _ in range(web.VISITORS_MAX + 2):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=5) as visitor:
+                    assert visitor.recv(1) == b""
+        assert get(server.port, "/healthz")[0] == 200
+
+
+def test_a_fault_of_the_page_is_in_the_log(board, monkeypatch, caplog):
+    monkeypatch.setattr(board, "metrics", lambda: 1 // 0)
+    with StatusServer("127.0.0.1", 0, board) as server, pytest.raises(http.client.RemoteDisconnected):
+        get(server.port, "/metrics")
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+def test_a_look_that_fails_is_not_the_last(monkeypatch, caplog):
+    looks = []
+
+    def look(self):
+        looks.append(1)
+        if len(looks) == 1:
+            raise ValueError("half a file")
+
+    monkeypatch.setattr("annserve.watch.board.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("annserve.watch.board.History.look", look)
+    with Board(Sources(lambda: COLLECTIONS)):
+        until = time.monotonic() + 5
+        while len(looks) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert "half a file" in caplog.text
 
 
 def test_a_visitor_who_drips_bytes_is_hung_up_on(board, monkeypatch):
