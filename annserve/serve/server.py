@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from annserve.audit import Auditor, Finding
 from annserve.catalog.auditing import auditor_of
-from annserve.catalog.catalog import Catalog
+from annserve.catalog.catalog import Catalog, Standing
 from annserve.catalog.publish import Publisher
 from annserve.catalog.schedule import Scheduler
 from annserve.door.pool import CallPool
@@ -209,8 +209,13 @@ class Server:
         services = (SEARCH, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
         catalog.listen(self._health.note)
+        catalog.listen(self._note)
         declare_methods(tuple(ROLE_OF))
         self._server.start()
+
+    def _note(self, standing: Standing) -> None:
+        if standing.gone:
+            self.scheduler.forget(standing.name)
 
     def stop(self) -> None:
         """Say that we aren't serving, take no new call, and wait up to the grace for those in flight."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from annserve.spec import K_MAX
+from annserve.errors import InputError
+from annserve.spec import K_MAX, check_k
+
+#: Neighbours of a query whose request doesn't say, as the proto promises.
+K_DEFAULT = 10
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,15 @@ class Limits:
     message_bytes: int = 64 << 20
     queries: int = 16_384
     k: int = K_MAX
+
+    def check_k(self, k: int, n_rows: int) -> int:
+        """Give `k` if so many neighbours may be asked of a collection of so many rows.
+
+        Raises
+        ------
+        InputError
+            If they may not.
+        """
+        if check_k(k, n_rows) > self.k:
+            raise InputError(f"k is {k}; this server gives at most {self.k}", field="k")
+        return k

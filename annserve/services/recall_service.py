@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annserve.audit import Auditor, measure_recall
-from annserve.catalog.catalog import Catalog
+from annserve.catalog.catalog import Catalog, Version
 from annserve.confidence import RecallBounds
 from annserve.errors import BusyError, DeadlineError, InputError
 from annserve.rpc import search_pb2
 from annserve.services.convert import queries_of
-from annserve.spec import RECALL_TARGET_DEFAULT, check_k, check_recall_target
+from annserve.services.limits import K_DEFAULT, Limits
+from annserve.spec import RECALL_TARGET_DEFAULT, check_recall_target
 
 #: Queries in one call: each is held against every row.
 MEASURED_QUERIES_MAX = 1_000
@@ -34,10 +35,11 @@ class RecallMeter:
         Has live queries, and says what is asked of an index in the place of what callers declare.
     give_way : callable
         Waits until no search waits, at most so many seconds.
+    limits : Limits
     """
 
-    def __init__(self, catalog: Catalog, auditor: Auditor, give_way: Callable[[float], bool]) -> None:
-        self._catalog, self._auditor, self._give_way = catalog, auditor, give_way
+    def __init__(self, catalog: Catalog, auditor: Auditor, give_way: Callable[[float], bool], limits: Limits) -> None:
+        self._catalog, self._auditor, self._give_way, self._limits = catalog, auditor, give_way, limits
         self._alone = threading.Lock()
 
     def measure(
@@ -63,8 +65,8 @@ class RecallMeter:
         target = request.recall_target if request.HasField("recall_target") else RECALL_TARGET_DEFAULT
         check_recall_target(target)
         with self._catalog.lease(request.collection) as version:
-            queries = self._queries_of(request, version.name)
-            k = check_k(request.k if request.HasField("k") else 10, version.collection.n_rows)
+            queries = self._queries_of(request, version)
+            k = self._limits.check_k(request.k if request.HasField("k") else K_DEFAULT, version.collection.n_rows)
             if not self._alone.acquire(blocking=False):
                 raise BusyError("another measurement of recall runs; ask again after it", retry_after_ms=2_000)
             try:
@@ -85,13 +87,18 @@ class RecallMeter:
                 snapshot=version.snapshot,
             )
 
-    def _queries_of(self, request: search_pb2.MeasureRecallRequest, name: str) -> npt.NDArray[np.generic]:
+    def _queries_of(self, request: search_pb2.MeasureRecallRequest, version: Version) -> npt.NDArray[np.generic]:
         if request.WhichOneof("queries") == "live":
             if not 1 <= request.live <= MEASURED_QUERIES_MAX:
                 raise InputError(f"live is {request.live}; ask for 1 to {MEASURED_QUERIES_MAX}", field="live")
-            live = self._auditor.live_queries(name, request.live)
+            # A version may have another dimension than the one before it.
+            dim = version.info["dim"]
+            sampled = self._auditor.live_queries(version.name, MEASURED_QUERIES_MAX)
+            live = [query for query in sampled if len(query) == dim][-request.live :]
             if not live:
-                raise InputError(f"no query of {name!r} has been sampled yet; give some, or ask later", field="live")
+                raise InputError(
+                    f"no query of {version.name!r} has been sampled yet; give some, or ask later", field="live"
+                )
             return np.stack(live)
         queries = queries_of(request)
         if not 1 <= len(queries) <= MEASURED_QUERIES_MAX:
@@ -102,7 +109,8 @@ class RecallMeter:
 
     def _between(self, context: grpc.ServicerContext) -> None:
         """Let searches go first; end where nobody waits for the answer any more."""
-        if not context.is_active() or (context.time_remaining() or 1.0) <= 0:
+        remaining = context.time_remaining()
+        if not context.is_active() or (remaining is not None and remaining <= 0):
             raise DeadlineError(
                 "the deadline passed before every row was scored; allow more time, or give fewer queries"
             )

@@ -17,14 +17,12 @@ from annserve.rpc import search_pb2, search_pb2_grpc
 from annserve.search.aside import AS_IT_COMES, CacheUse
 from annserve.search.clock import Deadline
 from annserve.services.convert import answer_bytes, queries_of, rerank_queries_of, response_of
-from annserve.services.limits import Limits
+from annserve.services.limits import K_DEFAULT, Limits
 from annserve.services.recall_service import RecallMeter
-from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_k, check_request_id, check_session
+from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_request_id, check_session
 from annserve.watch.calls import current_tenant, describe_call, name_call
 from annserve.watch.metrics import meter
 
-#: Neighbours of a query whose request doesn't say, as the proto promises.
-K_DEFAULT = 10
 #: A deadline further away than this is none: where a caller gave none, gRPC says some 9e18 seconds.
 NEVER_SECONDS = 1e9
 _ON_DEADLINE = frozenset(search_pb2.OnDeadline.values())
@@ -48,7 +46,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self._scheduler = scheduler
         self._limits = limits
         self._auditor = auditor
-        self._recall = RecallMeter(catalog, auditor, scheduler.give_way)
+        self._recall = RecallMeter(catalog, auditor, scheduler.give_way, limits)
 
     def Search(  # noqa: N802 - the name of the method in the proto
         self, request: search_pb2.SearchRequest, context: grpc.ServicerContext
@@ -112,7 +110,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     def _ask_of(self, request: search_pb2.SearchRequest, version: Version) -> Ask:
         """Read what is asked, within limits."""
         queries = queries_of(request)
-        k = check_k(request.k if request.HasField("k") else K_DEFAULT, version.collection.n_rows)
+        k = self._limits.check_k(request.k if request.HasField("k") else K_DEFAULT, version.collection.n_rows)
         self._check_size(len(queries), k)
         target = request.recall_target if request.HasField("recall_target") else RECALL_TARGET_DEFAULT
         if request.exact:
@@ -137,8 +135,6 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                 f"the request holds {n_queries} queries; at most {limits.queries} fit in one, send several",
                 field="queries",
             )
-        if k > limits.k:
-            raise InputError(f"k is {k}; this server gives at most {limits.k}", field="k")
         size = answer_bytes(n_queries, k)
         if size > limits.message_bytes:
             raise InputError(

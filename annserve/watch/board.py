@@ -95,9 +95,10 @@ class Board(Collector):
         }
 
     def metrics(self) -> bytes:
-        """Give all series in Prometheus' text format; what was answered before is in them."""
+        """Give the series of all that is served in Prometheus' text format; what was answered before is in them."""
         self._sources.write()
-        return exposition(self._sources.folder, self)
+        served = {facts["name"] for facts in self._sources.collections()}
+        return exposition(self._sources.folder, self, served=served)
 
     def collect(self) -> Iterator[Metric]:
         """Give the series that are of no one process: processes, jobs, faults and recall of collections."""

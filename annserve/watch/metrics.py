@@ -11,13 +11,14 @@ written one by one, it was the dearest step of a call beside the search.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from annserve.results import GRADES, SearchStats
@@ -271,7 +272,28 @@ def _taken(noted: deque[T]) -> Iterator[T]:
             return
 
 
-def exposition(folder: Path | None, *further: Collector) -> bytes:
+class _Served(Collector):
+    """The series of a collector but for those of collections that are gone: no process can take back its own."""
+
+    def __init__(self, counted: Collector, served: Container[str]) -> None:
+        self._counted, self._served = counted, served
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the series."""
+        for metric in self._counted.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if "collection" not in sample.labels or sample.labels["collection"] in self._served
+            ]
+            yield metric
+
+    def describe(self) -> list[Metric]:
+        """Give nothing, so that registering reads nothing."""
+        return []
+
+
+def exposition(folder: Path | None, *further: Collector, served: Container[str] | None = None) -> bytes:
     """Write all series in Prometheus' text format.
 
     Parameters
@@ -280,18 +302,20 @@ def exposition(folder: Path | None, *further: Collector) -> bytes:
         Where processes write their counts; None for those of this process alone.
     *further : Collector
         What is asked when it is written.
+    served : container of str, optional
+        Collections whose series are written; by default all that there ever were.
     """
-    return generate_latest(registry_of(folder, *further))
+    return generate_latest(registry_of(folder, *further, served=served))
 
 
-def registry_of(folder: Path | None, *further: Collector) -> CollectorRegistry:
+def registry_of(folder: Path | None, *further: Collector, served: Container[str] | None = None) -> CollectorRegistry:
     """Give a registry to read series from, see `exposition`; what this process has noted is written first."""
     write_counts()
     registry = CollectorRegistry()
-    if folder is None:
-        registry.register(REGISTRY)
-    else:
-        multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    counted: Collector = REGISTRY  # type: ignore[assignment]  # which collects as one does
+    if folder is not None:
+        counted = multiprocess.MultiProcessCollector(None, path=str(folder))  # type: ignore[no-untyped-call]
+    registry.register(counted if served is None else _Served(counted, served))
     for one in further:
         registry.register(one)
     return registry

@@ -11,10 +11,14 @@ import pytest
 from annserve.audit import Finding, of_all_targets
 from annserve.catalog.auditing import auditor_of, found_by_all
 from annserve.catalog.catalog import Catalog, Standing, State, Version
+from annserve.client import Client
 from annserve.confidence import RecallSums, recall_bounds
+from annserve.errors import InputError
+from annserve.serve import Server
 from annserve.serve.run_folder import RunFolder
 from annserve.serve.shown import collections_of
 from annserve.serve.worker import Told, told_by_all
+from annserve.services.limits import Limits
 
 HITS = {0.9: np.array([9, 10, 8, 10, 7, 10, 9, 9]), 0.95: np.array([10, 10, 9, 10])}
 
@@ -87,3 +91,38 @@ def test_a_collection_that_was_removed_leaves_nothing_to_another_one_of_its_name
     assert auditor.found("photos")[0].sums.queries == 4
     catalog.remove("photos")
     assert (auditor.found("photos"), auditor.live_queries("photos", 9)) == ([], [])
+
+
+def test_recall_is_measured_within_the_limits_of_searches(photos):
+    with Server("127.0.0.1:0", limits=Limits(k=5)) as server, Client(str(server.address)) as client:
+        server.start(Catalog({"photos": fake.open(photos)}))
+        assert client.measure_recall(np.zeros(24), 5).recall == 1.0
+        with pytest.raises(InputError, match="at most 5"):
+            client.measure_recall(np.zeros(24), 6)
+
+
+def test_live_queries_of_another_dimension_are_of_no_use_to_the_version_that_is_served_now(tmp_path, photos):
+    other = fake.write(tmp_path / "photos", np.eye(20, 9, dtype=np.uint8))
+    catalog = Catalog({"photos": fake.open(photos)})
+    with Server("127.0.0.1:0") as server, Client(str(server.address)) as client:
+        auditor = auditor_of(catalog, server.scheduler, share=0.1)
+        server.start(catalog, auditor=auditor)
+        client.search(np.zeros((3, 24)), 2)
+        auditor.audit("photos")
+        assert client.measure_recall(live=2).queries == 2
+        catalog.serve("photos", fake.open(other))
+        with pytest.raises(InputError, match="no query of 'photos' has been sampled"):
+            client.measure_recall(live=2)
+        client.search(np.zeros((3, 9)), 2)
+        auditor.audit("photos")
+        assert client.measure_recall(live=9).queries == 3
+
+
+def test_a_collection_that_is_gone_leaves_no_queue_behind(photos):
+    catalog = Catalog({"photos": fake.open(photos)})
+    with Server("127.0.0.1:0") as server, Client(str(server.address)) as client:
+        server.start(catalog)
+        client.search(np.zeros(24), 1)
+        assert set(server.scheduler.load()) == {"photos"}
+        catalog.remove("photos")
+        assert server.scheduler.load() == {}

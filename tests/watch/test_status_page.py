@@ -158,6 +158,15 @@ def test_visitors_who_came_while_no_file_could_be_opened_keep_nobody_out_later(b
         assert get(server.port, "/healthz")[0] == 200
 
 
+def test_metrics_tell_of_no_collection_that_is_gone(board):
+    meter("page-photos")
+    meter("page-gone").searched(SearchStats(**{name: np.ones(1) for name in SearchStats.COUNTS}), 0.1)
+    told = board.metrics().decode()
+    assert "page-gone" not in told
+    assert 'annserve_search_seconds_count{collection="page-photos"}' in told
+    assert "annserve_process_resident_bytes" in told
+
+
 def test_a_fault_of_the_page_is_in_the_log(board, monkeypatch, caplog):
     monkeypatch.setattr(board, "metrics", lambda: 1 // 0)
     with StatusServer("127.0.0.1", 0, board) as server, pytest.raises(http.client.RemoteDisconnected):
