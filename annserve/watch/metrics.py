@@ -312,7 +312,7 @@ def registry_of(folder: Path | None, *further: Collector, served: Container[str]
     """Give a registry to read series from, see `exposition`; what this process has noted is written first."""
     write_counts()
     registry = CollectorRegistry()
-    counted: Collector = REGISTRY  # type: ignore[assignment]  # which collects as one does
+    counted: Collector = REGISTRY
     if folder is not None:
         counted = multiprocess.MultiProcessCollector(None, path=str(folder))  # type: ignore[no-untyped-call]
     registry.register(counted if served is None else _Served(counted, served))
