@@ -46,7 +46,7 @@ class Endpoint:
     Raises
     ------
     InputError
-        If a key would travel unencrypted to another machine, or a file can't be read.
+        If the address is none, a key would travel unencrypted to another machine, or a file can't be read.
     """
 
     address: str
@@ -57,6 +57,8 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if ":" not in self.address or self.address.startswith(("http:", "https:")):
+            raise InputError(f"address is {self.address!r}; give HOST:PORT, as 127.0.0.1:50051", field="address")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("tls_certificate and tls_key belong together; give both, or neither", field="tls_key")
         if self.api_key is not None and not (self.encrypted or self._is_loopback()):

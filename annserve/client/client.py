@@ -149,6 +149,7 @@ class Client(SyncDoor):
         under_way: deque[Future[SearchResult]] = deque()
         try:
             for asked in requests:
+                self._check_open()
                 under_way.append(self._threads.submit(answer, *asked))
                 if len(under_way) == REQUESTS_UNDER_WAY:
                     yield under_way.popleft().result()

@@ -90,8 +90,13 @@ class Door:
         """Open connection `number`."""
         raise NotImplementedError
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServerError(f"this client of {self.address} was closed; make another")
+
     def _tries(self, deadline: float | None, most: int = TRIES) -> Tries:
         """Begin the tries of a call."""
+        self._check_open()
         return Tries(self.address, self._throttle, self._timeout, deadline, most)
 
     def _delay_after(self, failed: grpc.RpcError, tries: Tries) -> float:

@@ -13,6 +13,7 @@ from annserve.client.convert import joined, matrix_of, queries_to_send
 from annserve.errors import InputError
 from annserve.results import SearchResult
 from annserve.rpc import search_pb2
+from annserve.spec import check_session
 
 #: One request: bytes of its queries, queries, and neighbours in its answer. Some hundred queries at once gain all
 #: there is to gain; both ways stay below 1 MiB, the smallest limit that a server can be given.
@@ -56,6 +57,7 @@ class Options:
             raise InputError(
                 f"on_deadline is {self.on_deadline!r}; it can be 'error' or 'partial'", field="on_deadline"
             )
+        session = check_session(self.session)
         try:
             return search_pb2.SearchRequest(
                 collection=collection,
@@ -64,7 +66,7 @@ class Options:
                 exact=self.exact,
                 rerank_candidates=self.rerank_candidates,
                 on_deadline=_ON_DEADLINE[self.on_deadline],
-                session=self.session.encode() if isinstance(self.session, str) else self.session,
+                session=session,
                 bypass_cache=self.bypass_cache,
                 approximate_cosine=self.approximate_cosine,
                 request_id=self.request_id,

@@ -481,3 +481,24 @@ def test_closing_ends_what_is_under_way():
     (error,) = failed
     assert isinstance(error, ServerError)
     assert "was closed" in str(error)
+
+
+def test_a_closed_client_says_so(door):
+    client = door("127.0.0.1:1")
+    client.close()
+    for call in (lambda: client.search(QUERY, 2), lambda: client.search(np.zeros((300_000, 16)), 2), client.info):
+        with pytest.raises(ServerError, match="was closed; make another"):
+            call()
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://localhost:50051", ""])
+def test_an_address_without_host_and_port_is_refused(door, address):
+    with pytest.raises(InputError, match="give HOST:PORT") as caught:
+        door(address)
+    assert caught.value.field == "address"
+
+
+def test_a_session_that_is_no_name_is_refused_before_it_is_sent(door):
+    with door("127.0.0.1:1") as client, pytest.raises(InputError, match="session is 17") as caught:
+        client.search(QUERY, 2, session=17)
+    assert caught.value.field == "session"
