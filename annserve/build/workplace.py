@@ -64,8 +64,8 @@ def require_space(
     free = free_bytes(folder)
     if free < needed:
         raise OutputError(
-            f"{folder} has {free:,} bytes free, but the build needs about {needed:,}; free some space, or choose "
-            "another folder",
+            f"{folder} has {bytes_text(free)} free, but the build needs about {bytes_text(needed)}; free some space, "
+            "or choose another folder",
             path=folder,
         )
 

@@ -104,12 +104,14 @@ def resume(server: Remote, job_id: str, watch: bool, as_json: bool) -> None:
 def jobs(server: Remote, collection: str, as_json: bool) -> None:
     """List jobs, newest first."""
     with _admin(server) as admin:
-        found = admin.jobs(collection)
+        found = list(admin.jobs(collection))
         if as_json:
             _echo_json(found)
             return
-        rows = [[job.job_id, job.kind, job.collection, job.state, _how_far(job)] for job in found]
-        click.echo(table_text(["job", "kind", "collection", "state", "how far"], rows))
+        told = [_how_far(job).partition("\n")[0] for job in found]
+        width = max(map(len, told), default=0)
+        rows = [[job.job_id, job.kind, job.collection, job.state, far.ljust(width)] for job, far in zip(found, told)]
+        click.echo(table_text(["job", "kind", "collection", "state", "how far".ljust(width)], rows))
 
 
 @command.command("watch")
@@ -190,7 +192,7 @@ def _show_job(admin: AdminClient, job: JobStatus, to_its_end: bool, as_json: boo
     else:
         click.echo(f"{job.job_id}  {job.kind} of {job.collection}: {job.state}  {_how_far(job)}".rstrip())
     if to_its_end and job.state != "succeeded":
-        raise ServerError(f"job {job.job_id} is {job.state}; 'annserve admin resume' goes on with it")
+        raise ServerError(f"job {job.job_id} has ended as {job.state}; 'annserve admin resume' goes on with it")
 
 
 def _followed(admin: AdminClient, job: JobStatus) -> JobStatus:

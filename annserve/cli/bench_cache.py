@@ -28,13 +28,17 @@ def trace(index: Path, queries: Path, out: Path, sessions: Path | None, k: int, 
     """Record which pages of INDEX each vector in the file QUERIES reads, in their order."""
     from annserve.measure.cache_trace import record_trace
     from annserve.spec import K_MAX, check_k, check_recall_target
+    from annserve.storage.atomic import AtomicFile
     from annserve.vectors.formats import read_list, read_matrix
 
     if check_recall_target(recall_target) == 1.0:
         raise InputError("at recall 1 every query reads every page; give a target below", field="recall")
     labels = read_list(sessions) if sessions else None
-    found = record_trace(index, read_matrix(queries), check_k(k, K_MAX), recall_target, labels)
-    found.save(out)
+    # Claimed first, lest the work end in a refusal.
+    with AtomicFile(out) as file:
+        found = record_trace(index, read_matrix(queries), check_k(k, K_MAX), recall_target, labels)
+        file.write(found.as_bytes())
+        file.commit()
     click.echo(f"{out}: {len(found):,} queries, {len(found.pages) / len(found):.2f} of {found.n_pages:,} pages each")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,12 @@ class CacheTrace:
         offsets = np.concatenate(([0], np.cumsum(counts[left])))
         return Stream(pages.tolist(), bits.tolist(), offsets.tolist(), self.sessions[left].tolist())
 
-    def save(self, path: Path) -> None:
-        """Write it."""
-        with path.open("wb") as file:
-            arrays: dict[str, Any] = {name: np.asarray(one) for name, one in vars(self).items()}
-            np.savez_compressed(file, **arrays)
+    def as_bytes(self) -> bytes:
+        """Give the file of it."""
+        file = BytesIO()
+        arrays: dict[str, Any] = {name: np.asarray(one) for name, one in vars(self).items()}
+        np.savez_compressed(file, **arrays)
+        return file.getvalue()
 
     def reordered(self, order: npt.NDArray[np.int64]) -> CacheTrace:
         """Give the same queries in another order."""
@@ -92,7 +94,7 @@ def record_trace(
     """
     if sessions is not None and sessions.shape != (len(queries),):
         raise InputError(
-            f"sessions are of shape {sessions.shape}; give one of each of {len(queries)} queries", field="sessions"
+            f"there are {len(sessions)} sessions for {len(queries)} queries; give one for each", field="sessions"
         )
     asked_by = np.zeros(len(queries), np.int64)
     if sessions is not None:
@@ -148,8 +150,10 @@ def read_trace(path: Path) -> CacheTrace:
             found = {name: file[name] for name in CacheTrace.__dataclass_fields__}
     except FileNotFoundError:
         raise NotFoundError(f"there is no trace {path}; record one with 'annserve bench trace'") from None
-    except Exception as error:  # whatever a file that is no archive makes of NumPy's reader
-        raise InputError(f"{path} is no trace of 'annserve bench trace': {error}", field="trace") from None
+    except Exception:  # whatever a file that is no such archive makes of NumPy's reader
+        raise InputError(
+            f"{path} is no trace; record one with 'annserve bench trace INDEX QUERIES --out FILE'", field="trace"
+        ) from None
     kinds = {"pages": "uint32", "ranks": "uint8", "offsets": "int64", "first": "int64", "sessions": "int64"}
     arrays = all(found[name].ndim == 1 and found[name].dtype == kind for name, kind in kinds.items())
     if not arrays or not _agree(found):

@@ -49,7 +49,9 @@ def test_a_collection_is_made_built_searched_and_removed(address: str, tmp_path:
     assert cancelled["state"] == "succeeded", "a job that has ended stays as it is"
     listed = [json.loads(line) for line in admin(address, "jobs", "--json").out.splitlines()]
     assert [job["kind"] for job in listed] == ["verify", "build"]
-    assert started["job_id"] in admin(address, "jobs", "--collection", "docs").out
+    table = admin(address, "jobs", "--collection", "docs").out.splitlines()
+    assert [line.split()[0] for line in table[2:]] == [job["job_id"] for job in listed], "a line each"
+    assert table[2].split("succeeded  ")[1].startswith("docs is whole")
     admin(address, "delete", "docs", "--yes")
     assert json.loads(annserve_process("admin", "list", "--json", "--address", address).out or "{}") == {}
 

@@ -98,6 +98,8 @@ def test_a_trace_holds_the_pages_that_searches_read(tmp_path: Path):
         assert other.sessions[i] == trace.sessions[query]
     np.save(tmp_path / "sessions.npy", sessions[1:])
     assert "90 queries" in annserve("bench", "trace", *vectors, "--out", tmp_path / "none.npz").error
+    ended = annserve("bench", "trace", *vectors, "--out", tmp_path / "nowhere" / "trace.npz")
+    assert (ended.code, "create the folder" in ended.error) == (2, True)
     ended = annserve("bench", "cache", tmp_path / "trace.npz", "--share", "0.2", "--json")
     assert ended.code == 0, ended.err
     (record,) = json.loads(ended.out)
