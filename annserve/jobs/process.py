@@ -22,6 +22,7 @@ import psutil
 
 #: How much less of the processor a job gets than a server beside it.
 NICENESS = 10
+_NICENESS_MAX = 19
 #: Between the wish to stop and the end that can't be refused.
 GRACE_SECONDS = 20.0
 #: Of what a process says.
@@ -62,7 +63,7 @@ class JobProcess:
         self.pid = self._process.pid
         # It has no threads yet; those that it starts are as patient.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.setpriority(os.PRIO_PROCESS, self.pid, NICENESS)
+            os.setpriority(os.PRIO_PROCESS, self.pid, min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, _NICENESS_MAX))
         self.created = created_of(self.pid)
 
     def events(self) -> Iterator[dict[str, Any]]:
