@@ -23,7 +23,11 @@ may want are attributes too. A broken invariant of our own is an ``assert``, nev
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+#: The folder of an absolute path, where a word of a message begins with one.
+_FOLDER = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
 
 
 class AnnserveError(Exception):
@@ -147,3 +151,17 @@ class DeadlineError(AnnserveError, TimeoutError):
 
     grpc_status = "DEADLINE_EXCEEDED"
     exit_code = 4
+
+
+def without_folders(error: Exception) -> str:
+    """Give an error's message with the names of this machine's files, but not where they lie: for callers elsewhere.
+
+    What is wrong with a caller's own words is told in these.
+    """
+    message = str(error)
+    if isinstance(error, InputError):
+        return message
+    path = getattr(error, "path", None)
+    if isinstance(path, Path):
+        message = message.replace(f"{path.parent}/", "")
+    return _FOLDER.sub("", message)

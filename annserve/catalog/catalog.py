@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from annserve.errors import AnnserveError, InputError, NotFoundError, ServerError
+from annserve.errors import AnnserveError, InputError, NotFoundError, ServerError, without_folders
 from annserve.results import SearchResult
 from annserve.search.clock import Deadline
 
@@ -129,6 +129,7 @@ class Standing:
     state : State
     reason : str
         Why it isn't ready; of a ready one, why its newest version isn't the one that is served. Empty if all is well.
+        Whoever asks may read it: files stand in it without their folders.
     version : Version or None
         What is served.
     error : AnnserveError or None
@@ -229,7 +230,7 @@ class Catalog:
         """Say why an index can't be served: what is served of the collection goes on, else it is quarantined."""
         version = self._standing[name].version if name in self._standing else None
         state = State.QUARANTINED if version is None else State.READY
-        self._put(Standing(name, state, str(error), version, error))
+        self._put(Standing(name, state, without_folders(error), version, error))
 
     def expect(self, name: str, state: State) -> None:
         """Say that a collection has no index yet (EMPTY), or that it is being opened (OPENING)."""

@@ -1,6 +1,7 @@
 """Errors to gRPC statuses: every refusal says what, where and what to do, and no exception ends the process.
 
-An ``AnnserveError`` keeps its message and takes the status that its class names; an ``ErrorInfo`` of domain
+An ``AnnserveError`` keeps its message, but for the folders of files, which are the server's own business, and takes the
+status that its class names; an ``ErrorInfo`` of domain
 ``annserve`` carries the class and the facts, so that a client can raise the same error again. Anything else
 is INTERNAL: the caller gets a number, the log gets the traceback under the same number.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,7 +23,7 @@ from grpc_status import rpc_status
 
 from annserve.door.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
 from annserve.door.pool import AtOnce, CallPool
-from annserve.errors import AccessError, AnnserveError, BusyError, InputError, RoleError
+from annserve.errors import AccessError, AnnserveError, BusyError, InputError, RoleError, without_folders
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
 from annserve.watch.calls import REQUEST_ID, Call
@@ -221,9 +223,12 @@ def status_of(error: Exception, method: str, request_id: str = "") -> status_pb2
         return _status("INTERNAL", message, details)
     if error.exit_code == 3:  # what lies on the device is at fault, not the request
         LOG.error("call failed", extra={"method": method, "error": str(error)})
-    message = str(error)[:MESSAGE_CHARS_MAX]
+    message = without_folders(error)[:MESSAGE_CHARS_MAX]
     facts = {"request_id": request_id} if request_id else {}
-    facts |= {name: str(value) for name in FACTS if (value := getattr(error, name, None)) is not None}
+    for name in FACTS:
+        value = getattr(error, name, None)
+        if value is not None:
+            facts[name] = value.name if isinstance(value, Path) else str(value)
     details = [_info(reason_of(type(error)), facts)]
     if isinstance(error, InputError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
@@ -239,7 +244,7 @@ def refusal_of(error: AnnserveError) -> search_pb2.Refusal:
     """Give an error as one request of a stream is answered with it."""
     return search_pb2.Refusal(
         code=code_pb2.Code.Value(error.grpc_status),
-        message=str(error)[:MESSAGE_CHARS_MAX],
+        message=without_folders(error)[:MESSAGE_CHARS_MAX],
         reason=reason_of(type(error)),
         field=getattr(error, "field", None) or "",
         retry_after_ms=getattr(error, "retry_after_ms", 0),

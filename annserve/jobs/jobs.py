@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from annserve.errors import BusyError, ConflictError, InputError, NotFoundError
+from annserve.errors import BusyError, ConflictError, InputError, NotFoundError, without_folders
 from annserve.jobs.folder import DataFolder
 from annserve.jobs.job import CANCELLED, ENDED, FAILED, INTERRUPTED, RESUMABLE, RUNNING, SUCCEEDED, WAITING, Job
 from annserve.jobs.process import JobProcess, end_leftover
@@ -255,7 +255,7 @@ class Jobs:
             ended = self._carried(job)
         except Exception as error:
             LOG.exception("job failed", extra={"job_id": job.job_id})
-            ended = replace(self.get(job.job_id), state=FAILED, outcome=f"it couldn't be run: {error}")
+            ended = replace(self.get(job.job_id), state=FAILED, outcome=f"it couldn't be run: {without_folders(error)}")
         ended = replace(ended, ended=time.time(), pid=0)
         LOG.info("job ended", extra={"job_id": job.job_id, "state": ended.state, "outcome": ended.outcome})
         try:

@@ -9,7 +9,6 @@ watches has a thread, which alone waits until its watcher takes what it is told.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 
@@ -24,8 +23,6 @@ REASON = "annserve-reason"
 _NAME_CHARS_MAX = 128
 #: Characters of a reason; metadata have room for some more.
 _REASON_CHARS = 500
-#: Who asks needs no key, and learns what is wrong with a file, but not where it lies.
-_FOLDERS = re.compile(r"\S*/")
 _SERVING: int = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -79,7 +76,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         reason = self._reasons.get(request.service)
         if reason:
-            plain = _FOLDERS.sub("", reason)[:_REASON_CHARS].encode("ascii", "backslashreplace").decode()
+            plain = reason[:_REASON_CHARS].encode("ascii", "backslashreplace").decode()
             context.set_trailing_metadata(((REASON, plain),))
         return health_pb2.HealthCheckResponse(status=status)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import grpc
 import pytest
 
 from annserve import errors
+from annserve.errors import CorruptionError, InputError, NotFoundError, OutputError, ReadError
 
 CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__]
 
@@ -47,3 +49,19 @@ def test_every_error_names_a_real_status_and_an_exit_code_that_is_not_success(it
 def test_errors_are_also_what_a_python_program_expects(item, usual):
     with pytest.raises(usual, match="what is wrong"):
         raise item("what is wrong")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CorruptionError("/srv/my data/x/a.bin is damaged", path=Path("/srv/my data/x/a.bin")), "a.bin is damaged"),
+        (CorruptionError("section 'b' of /srv/x/a.bin at byte 4"), "section 'b' of a.bin at byte 4"),
+        (NotFoundError("there is no index /srv/photos; '/opt/annserve build' makes one"), "there is no index photos; "
+         "'annserve build' makes one"),
+        (OutputError("it can't be written: 3/4 of it, and/or more"), "it can't be written: 3/4 of it, and/or more"),
+        (InputError("data is '/etc/passwd'"), "data is '/etc/passwd'"),
+        (ReadError("idx/pages.bin can't be read", path=Path("idx/pages.bin")), "pages.bin can't be read"),
+    ],
+)  # fmt: skip
+def test_callers_elsewhere_learn_which_file_it_is_and_not_where_it_lies(error, told):
+    assert errors.without_folders(error) == told

@@ -94,8 +94,14 @@ def test_a_damaged_index_is_quarantined_with_its_reason_and_the_other_serves(bui
     with shown(good, bad, options=("--workers", "2")) as (server, url):
         with Client(server.address, collection="good") as client:
             assert client.search(np.ones(DIM), 3).ids.shape == (1, 3)
-        with Client(server.address, collection="bad") as client, pytest.raises(CorruptionError, match=r"heads\.bin"):
-            client.search(np.ones(DIM), 3)
+        with Client(server.address, collection="bad") as client:
+            with pytest.raises(CorruptionError, match=r"heads\.bin") as refused:
+                client.search(np.ones(DIM), 3)
+            assert refused.value.path == Path("heads.bin")
+        with AdminClient(server.address, collection="bad") as admin:
+            assert "heads.bin" in admin.collection().reason
+            for text in (str(refused.value), admin.collection().reason, read(url + "status.json").decode()):
+                assert str(tmp_path) not in text, "where files lie is nobody's business but the server's"
         assert health_of(server, "collections/good") == (SERVING, "")
         status, reason = health_of(server, "collections/bad")
         assert (status, "heads.bin" in reason) == (NOT_SERVING, True)
@@ -109,6 +115,7 @@ def test_a_damaged_index_is_quarantined_with_its_reason_and_the_other_serves(bui
         assert metric(url, "annserve_collection_fault", collection="good") == 0
         assert metric(url, "annserve_collection_workers", collection="bad", state="quarantined") == 2
         assert metric(url, "annserve_collection_workers", collection="good", state="ready") == 2
+        assert str(bad / "segment-000001" / "heads.bin") in server.stop()[1]
 
 
 def test_a_damaged_new_version_is_told_of_and_the_old_one_serves_on(built, tmp_path, rng):
