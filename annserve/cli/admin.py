@@ -192,7 +192,7 @@ def _show_job(admin: AdminClient, job: JobStatus, to_its_end: bool, as_json: boo
     else:
         click.echo(f"{job.job_id}  {job.kind} of {job.collection}: {job.state}  {_how_far(job)}".rstrip())
     if to_its_end and job.state != "succeeded":
-        raise ServerError(f"job {job.job_id} has ended as {job.state}; 'annserve admin resume' goes on with it")
+        raise ServerError(f"job {job.job_id} is {job.state}; 'annserve admin resume' goes on with it")
 
 
 def _followed(admin: AdminClient, job: JobStatus) -> JobStatus:
