@@ -24,6 +24,8 @@ WORK: dict[str, Any] = {
     "verify": job_pb2.VerifyWork,
 }
 _PAUSE_SECONDS = 0.2
+#: Of a connection that failed, within the time-out: a server that is started anew takes its time.
+_TRIES = 1_000
 #: States of a job that change no more.
 ENDED = ("succeeded", "failed", "cancelled", "interrupted")
 
@@ -198,18 +200,20 @@ class AdminClient(SyncDoor):
 
         However long that takes: the time-out is that of a connection that failed, which is made again.
         """
-        request, tries = job_pb2.WatchJobRequest(job_id=job_id), self._tries(None)
-        last = None
+        request = job_pb2.WatchJobRequest(job_id=job_id)
+        last, tries = None, None
         while last is None or not last.has_ended:
             with self._pool.connection() as stubs:
                 call = stubs.admin.WatchJob(request, metadata=self._metadata(request))
                 try:
                     for answer in call:
-                        now, tries = _job(answer.job), self._tries(None)
+                        now, tries = _job(answer.job), None
                         if now != last:
                             yield (last := now)
                     delay = _PAUSE_SECONDS  # the server stops, and leaves the job to the next one
                 except grpc.RpcError as error:
+                    # Its time begins when it fails: a job that waits may be silent for longer.
+                    tries = tries or self._tries(None, _TRIES)
                     delay = self._delay_after(error, tries)
                 finally:
                     call.cancel()

@@ -90,7 +90,8 @@ class RemoteManager:
             raise PassedOnError(_status_of(error)) from None
 
     def _stream(self, call: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        context.add_callback(call.cancel)
+        if not context.add_callback(call.cancel):  # the caller has gone already
+            call.cancel()
         try:
             yield from call
         except grpc.RpcError as error:

@@ -219,6 +219,51 @@ def test_where_the_process_for_jobs_is_gone_a_call_may_be_made_again(admin):
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
+class Restarted(admin_pb2_grpc.AdminServiceServicer):
+    """Is silent for longer than its caller's time-out, then away, then back."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def WatchJob(self, request, context):
+        self.calls += 1
+        state = job_pb2.JOB_STATE_WAITING if self.calls == 1 else job_pb2.JOB_STATE_SUCCEEDED
+        if self.calls in (1, 4):
+            yield job_pb2.WatchJobResponse(job=job_pb2.Job(job_id=request.job_id, state=state))
+        if self.calls == 1:
+            time.sleep(1.7)
+        if self.calls < 4:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+
+def test_a_server_that_restarts_while_a_silent_job_is_watched_is_asked_again():
+    service = Restarted()
+    server = grpc.server(ThreadPoolExecutor(2))
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with AdminClient(f"127.0.0.1:{port}", timeout=1.5) as client:
+        assert [job.state for job in client.watch("1")] == ["waiting", "succeeded"]
+    server.stop(0).wait()
+
+
+def test_what_is_passed_on_for_a_caller_who_has_gone_is_cancelled():
+    class Call:
+        cancelled = False
+
+        def cancel(self):
+            self.cancelled = True
+
+        def __iter__(self):
+            return iter(() if self.cancelled else (1, 2, 3))
+
+    class Gone:
+        def add_callback(self, callback):
+            return False
+
+    assert list(RemoteManager(grpc.insecure_channel("unix:none"))._stream(Call(), Gone())) == []
+
+
 class TestClient:
     """The client for administration, over the same service."""
 
