@@ -42,6 +42,9 @@ class ServeConfig(BaseSettings):
         description="Admit only clients whose certificate one of these signed (PEM); keys are a further matter.",
     )
     keys: Path | None = Field(None, description="Admit only callers with a key of this file; see 'annserve keys'.")
+    keyless_role: Literal["read", "write", "admin"] = Field(
+        "admin", description="What callers may do where no keys are asked for."
+    )
 
     workers: int = Field(1, ge=1, le=256, description="Processes that answer searches, on the same port.")
     threads: int | None = Field(
@@ -172,6 +175,11 @@ def _check_together(config: ServeConfig) -> None:
     if (config.tls_certificate is None) != (config.tls_key is None):
         given, missing = ("tls_key", "tls_certificate") if config.tls_key else ("tls_certificate", "tls_key")
         raise InputError(f"{given} is given without {missing}; encryption takes both", field=missing)
+    if config.keys and config.keyless_role != "admin":
+        raise InputError(
+            "keyless_role is given beside keys, each of which has a role of its own; leave one out",
+            field="keyless_role",
+        )
     if config.tls_client_ca and not config.tls_certificate:
         raise InputError(
             "tls_client_ca is given without tls_certificate; clients show certificates only where the server does",

@@ -44,11 +44,14 @@ class Admission:
     Parameters
     ----------
     keys : Path or None
-        File of keys; without one, everybody may call everything.
+        File of keys.
+    keyless_role : str
+        What everybody may do where there is none.
     """
 
-    def __init__(self, keys: Path | None = None) -> None:
+    def __init__(self, keys: Path | None = None, keyless_role: str = _HIGHEST) -> None:
         self._ring = KeyRing(keys) if keys else None
+        self._keyless_role = keyless_role
 
     def admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Let a call in, before a byte of its request is read.
@@ -67,13 +70,15 @@ class Admission:
         RoleError
             If it doesn't allow the method.
         """
-        if self._ring is None or method in OPEN:
+        if method in OPEN:
             return Caller()
         return self.admit_role(ROLE_OF.get(method, _HIGHEST), [v for name, v in metadata if name == "authorization"])
 
     def admit_role(self, role: str, authorization: list[str | bytes]) -> Caller:
         """Let in who shows one key that has `role`, or a higher one; see `admit`."""
         if self._ring is None:
+            if ROLES.index(self._keyless_role) < ROLES.index(role):
+                raise RoleError(f"this takes role {role}; callers of this server have role {self._keyless_role}")
             return Caller()
         (value, *more) = authorization or [""]
         if more or not isinstance(value, str) or not value.lower().startswith(_SCHEME):

@@ -18,6 +18,11 @@ def cautions_of(config: ServeConfig) -> Iterator[str]:
         text = getattr(config, field)
         if config.insecure and text and not ipaddress.ip_address(parse_address(text, guarded=True).host).is_loopback:
             yield f"{field} {text} is open to everyone who reaches it, as --insecure says"
+    if config.tls_client_ca and not config.keys and config.keyless_role == "admin":
+        yield (
+            f"every client whose certificate {config.tls_client_ca} signed may do everything, and delete collections; "
+            "give --keyless-role read, or --keys"
+        )
     for path, mode, can in ((config.tls_key, _OTHERS_READ, "read"), (config.keys, _OTHERS_WRITE, "write")):
         try:
             loose = path is not None and path.stat().st_mode & mode

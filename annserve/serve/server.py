@@ -79,6 +79,8 @@ class Server:
         Encrypt with them.
     keys : Path or None
         Admit only callers with a key of this file.
+    keyless_role : str
+        What callers may do where no keys are asked for.
     log_calls : str
         Calls that are logged: ``changes``, ``failed`` ones too, or ``all``.
     threads : int or None
@@ -108,6 +110,7 @@ class Server:
         insecure: bool = False,
         certificates: Certificates | None = None,
         keys: Path | None = None,
+        keyless_role: str = "admin",
         log_calls: str = "changes",
         threads: int | None = None,
         waiting_max: int = 128,
@@ -117,7 +120,7 @@ class Server:
     ) -> None:
         guarded = certificates is not None and (keys is not None or certificates.client_ca is not None)
         wanted = parse_address(listen, guarded=insecure or guarded)
-        admission = Admission(keys)
+        admission = Admission(keys, keyless_role)
         credentials = certificates.server_credentials() if certificates else None
         if not share_port:
             check_free(wanted)

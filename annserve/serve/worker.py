@@ -87,6 +87,7 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
             insecure=config.insecure,
             certificates=certificates_of(config),
             keys=config.keys,
+            keyless_role=config.keyless_role,
             log_calls=config.log_calls,
             threads=threads,
             waiting_max=config.waiting_max,

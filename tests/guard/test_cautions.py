@@ -32,3 +32,12 @@ def test_what_is_open_to_everyone_is_told_of(address, insecure, told):
 
 def test_files_that_are_not_there_are_for_others_to_miss():
     assert list(cautions_of(ServeConfig(keys="/none", tls_key="/none"))) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({}, True), ({"keyless_role": "read"}, False), ({"keys": "/none"}, False), ({"tls_client_ca": None}, False)],
+)
+def test_certificates_that_may_do_everything_are_told_of(settings, told):
+    config = ServeConfig(**{"tls_certificate": "/none", "tls_key": "/none", "tls_client_ca": "/ca.pem", **settings})
+    assert ["every client whose certificate /ca.pem signed" in line for line in cautions_of(config)] == [True] * told

@@ -55,6 +55,7 @@ def test_every_setting_is_a_flag_with_help(name):
         ("threads =", r"serve\.toml can't be read as TOML"),
         ("tls_key = 'x'", "tls_key is given without tls_certificate"),
         ("tls_certificate = 'x'", "tls_certificate is given without tls_key"),
+        ("keys = 'x'\nkeyless_role = 'read'", "leave one out"),
         ("tls_client_ca = 'x'", "tls_client_ca is given without tls_certificate"),
         ("[collections]\n'A b' = 'x'", "'A b' can't be the name of a collection"),
         ("[collections]\na = 3", r"collections\.a is 3 \(.*serve\.toml\)"),

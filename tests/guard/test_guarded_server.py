@@ -18,7 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from annserve.errors import InputError
+from annserve.client import AdminClient
+from annserve.errors import InputError, RoleError
 from annserve.guard.keys import new_key, revoke_key
 from annserve.guard.tls import Certificates
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
@@ -267,3 +268,11 @@ def test_files_that_encrypt_nothing_are_refused_before_a_port_is_opened(tmp_path
     good = self_signed(tmp_path, "good")
     with pytest.raises(InputError, match="holds no certificates"):
         Certificates(*good, client_ca=good[1]).server_credentials()
+
+
+def test_callers_without_keys_may_only_do_what_the_setting_allows(photos, tmp_path):
+    options = ("--keyless-role", "read", "--data", str(tmp_path / "data"))
+    with serving(photos, options=options) as server, AdminClient(server.address) as admin:
+        assert [one.name for one in admin.collections()] == ["photos"]
+        with pytest.raises(RoleError, match="callers of this server have role read"):
+            admin.delete_collection("photos")

@@ -171,3 +171,12 @@ def test_a_key_may_go_to_a_new_file_that_nobody_else_reads(tmp_path):
     refused = CliRunner().invoke(command, [*asked[:4], "", "--out", str(tmp_path / "none.key")])
     assert isinstance(refused.exception, InputError)
     assert not (tmp_path / "none.key").exists()
+
+
+def test_where_no_keys_are_asked_for_callers_have_the_role_that_is_set():
+    admission = Admission(keyless_role="write")
+    admission.admit(SEARCH, [])
+    admission.admit("/annserve.v1.AdminService/StartJob", [])
+    admission.admit("/grpc.health.v1.Health/Check", [])
+    with pytest.raises(RoleError, match="callers of this server have role write"):
+        admission.admit("/annserve.v1.AdminService/DeleteCollection", [])
