@@ -90,11 +90,12 @@ def patient(
         if room is not None and not room.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls keep back their messages; try again")
         try:
-            message = PATIENCE.message(messages, context, seconds)
+            brought = [PATIENCE.message(messages, context, seconds)]
         finally:
             if room is not None:
                 room.release()
-        return missing(context) if message is None else behavior(message, context)
+        # Given away: whoever has it may let go of it before the call ends.
+        return missing(context) if brought[0] is None else behavior(brought.pop(), context)
 
     # grpc reads this attribute to choose a pool; a function is the only place it looks.
     if hasattr(behavior, "experimental_thread_pool"):

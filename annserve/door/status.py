@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 
 from annserve.door.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
 from annserve.door.pool import AtOnce, CallPool
+from annserve.door.room import Room
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError, RoleError, without_folders
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
@@ -61,12 +62,19 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
     log_calls : str
         Calls that are logged: ``none``, ``changes``, ``failed`` ones too, or ``all``. What strangers send makes no line
         by default, for they could fill a disk.
+    room : Room
+        For messages that are large.
     """
 
     def __init__(
-        self, pools: Mapping[str, CallPool], admission: Admission | None = None, log_calls: str = "changes"
+        self,
+        pools: Mapping[str, CallPool],
+        admission: Admission | None = None,
+        log_calls: str = "changes",
+        room: Room | None = None,
     ) -> None:
         self._pools = pools
+        self._room = room or Room()
         self._refusing = AtOnce()
         self._admission = admission or Admission()
         self._when_refused = {"none": "never", "changes": "never", "failed": "failed", "all": "always"}[log_calls]
@@ -95,9 +103,9 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
             return stream_as_is(handler, pool) if handler.request_streaming else patient_as_is(handler, pool)
         call = Call(method, metadata, caller.name, caller.key_id, self._when(method))
         decode = handler.request_deserializer
-        behavior: Any = _answer(handler, decode, call)
+        behavior: Any = _answer(handler, decode, call, self._room)
         if handler.response_streaming:
-            behavior = _answers(handler, decode, call, lambda: self._admission.admit(method, metadata))
+            behavior = _answers(handler, decode, call, self._room, lambda: self._admission.admit(method, metadata))
         if pool is not None:
             # grpc reads this attribute to choose the pool; a function is the only place it looks.
             behavior.experimental_thread_pool = pool
@@ -122,13 +130,16 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
         return self._when_changing if ROLE_OF.get(method) in CHANGING else self._when_refused
 
 
-def _answer(handler: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.ServicerContext], Any]:
+def _answer(handler: Any, decode: Any, call: Call, room: Room) -> Callable[[bytes, grpc.ServicerContext], Any]:
     """Give what answers one message by one."""
 
     def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
         call.enter()
         try:
-            answered = handler.unary_unary(_decoded(message, decode, call.method), context)
+            with room.holding(len(message)):
+                request = _decoded(message, decode, call.method)
+                del message  # the request has a copy
+                answered = handler.unary_unary(request, context)
         except Exception as error:
             status = status_of(error, call.method, call.request_id)
         else:
@@ -142,14 +153,15 @@ def _answer(handler: Any, decode: Any, call: Call) -> Callable[[bytes, grpc.Serv
 
 
 def _answers(
-    handler: Any, decode: Any, call: Call, admit: Callable[[], object]
+    handler: Any, decode: Any, call: Call, room: Room, admit: Callable[[], object]
 ) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
     """Give what answers by a stream; of messages that come by one, each is let in or not, and decoded."""
 
     def let_in(messages: Iterator[bytes]) -> Iterator[Any]:
         for one in messages:
             admit()  # a stream may outlast its key
-            yield _decoded(one, decode, call.method)
+            with room.holding(len(one)):
+                yield _decoded(one, decode, call.method)
 
     def behavior(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         call.enter()

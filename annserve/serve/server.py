@@ -27,6 +27,7 @@ from annserve.catalog.catalog import Catalog, Standing
 from annserve.catalog.publish import Publisher
 from annserve.catalog.schedule import Scheduler
 from annserve.door.pool import CallPool
+from annserve.door.room import ROOM_BYTES, Room
 from annserve.door.status import Door
 from annserve.errors import ConflictError
 from annserve.guard.admit import ROLE_OF, Admission
@@ -147,7 +148,7 @@ class Server:
         self._health = Health(SEARCH, ADMIN)
         self._server = grpc.server(
             self._side_pool,
-            interceptors=[Door(pools, admission, log_calls)],
+            interceptors=[Door(pools, admission, log_calls, Room(max(ROOM_BYTES, 4 * self._limits.message_bytes)))],
             options=[
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
                 ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
