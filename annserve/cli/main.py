@@ -81,9 +81,9 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     with interrupts_remembered():
         try:
-            cli.main(prog_name="annserve", standalone_mode=False)
-        except click.exceptions.Exit as exit_:
-            sys.exit(exit_.exit_code)
+            # So called, click gives the status of a command that left by ``exit``, or what it returned: nothing.
+            status = cli.main(prog_name="annserve", standalone_mode=False)
+            sys.exit(status if isinstance(status, int) else 0)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)

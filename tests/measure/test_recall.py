@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles.measure import recall_of_one
 
 from annserve.errors import InputError
+from annserve.measure.faults import faults_of
 from annserve.measure.recall import find_faults, recall_k_at_k
 from annserve.measure.target import NO_ID
 from annserve.measure.truth import RELATIVE_EPSILON, check_truth
@@ -171,3 +172,12 @@ def test_real_truth_files_are_accepted_and_agree_with_themselves(shared_data):
     assert rounded.truth.epsilon == RELATIVE_EPSILON
     assert (recall_k_at_k(rounded.truth.ids[:, :10], rounded.truth, 10) == 1).all()
     assert rounded.inputs["truth"]["sha256"].startswith("7419ee3929d9")
+
+
+def test_bytes_that_nobody_counts_are_a_fault_but_where_caches_were_dropped():
+    record = {"load": "closed", "device_bytes_ratio": 1.5}
+    assert list(faults_of(record)) == [
+        "the kernel read 1.50 times the bytes that the system counts: reads go uncounted"
+    ]
+    assert list(faults_of({**record, "device_bytes_ratio": 1.01})) == []
+    assert list(faults_of({**record, "load": "cold"})) == [], "what is mapped comes from the disk again"
