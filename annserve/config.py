@@ -54,7 +54,9 @@ class ServeConfig(BaseSettings):
         128, ge=1, description="Calls of a collection that wait in a worker; more are refused at once."
     )
     io: str = Field("auto", description="How pages are read: auto, uring, pread or mmap.")
-    cache: str = Field("0", description="RAM of each index for what will be asked for again, as 64MiB.")
+    cache: str = Field(
+        "0", description="RAM of each index, in each worker, for what will be asked for again, as 64MiB."
+    )
     cache_packed: bool = Field(False, description="Pack the pages in it: a third more fit, each costs some CPU.")
     audit: float = Field(
         0.02, ge=0, le=0.5, description="Share of the time in which live queries may be held against all rows."
