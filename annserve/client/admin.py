@@ -24,6 +24,8 @@ WORK: dict[str, Any] = {
     "verify": job_pb2.VerifyWork,
 }
 _PAUSE_SECONDS = 0.2
+#: Each process opens a version and warms it up, which takes a minute where kernels are to be compiled first.
+PUBLISH_SECONDS = 600.0
 #: Of a connection that failed, within the time-out: a server that is started anew takes its time.
 _TRIES = 1_000
 #: States of a job that change no more.
@@ -135,13 +137,16 @@ class AdminClient(SyncDoor):
     def publish_version(self, name: str, snapshot: int = 0) -> CollectionStatus:
         """Have the newest version of an index served, and give the collection as it then stands.
 
+        It may take `PUBLISH_SECONDS`, or the client's time-out where that is longer.
+
         Raises
         ------
         ConflictError
             If `snapshot` is given, and another version is the newest.
         """
         request = admin_pb2.PublishVersionRequest(collection=name, snapshot=snapshot)
-        return _collection(self._call(lambda stubs: stubs.admin.PublishVersion, request).collection)
+        deadline = time.monotonic() + max(self._timeout, PUBLISH_SECONDS)
+        return _collection(self._call(lambda stubs: stubs.admin.PublishVersion, request, deadline).collection)
 
     def start(self, kind: str, collection: str = "", *, request_id: str = "", **options: Any) -> JobStatus:
         """Start a job.

@@ -45,7 +45,7 @@ class Tries:
     def __init__(
         self, address: str, throttle: Throttle, timeout: float, deadline: float | None = None, most: int = TRIES
     ) -> None:
-        self._address, self._throttle, self._timeout, self._most = address, throttle, timeout, most
+        self._address, self._throttle, self._most = address, throttle, most
         self._deadline = time.monotonic() + timeout if deadline is None else deadline
         self._failed = 0
 
@@ -59,7 +59,7 @@ class Tries:
         """
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise DeadlineError(f"{self._timeout} s passed before all was answered; allow more time")
+            raise DeadlineError("the time given passed before all was answered; allow more")
         return left
 
     def delay_before(self) -> float:

@@ -78,6 +78,13 @@ def test_once_a_version_is_published_every_process_answers_from_it(server, admin
             assert answer.snapshot == snapshot
 
 
+def test_publishing_takes_the_time_that_it_needs(server):
+    with AdminClient(server.address, timeout=0.001) as hasty:
+        with pytest.raises(DeadlineError):
+            hasty.collection("photos")
+        assert hasty.publish_version("photos").state == "ready"
+
+
 def test_another_version_than_the_expected_one_is_told(server, admin):
     newest = admin.publish_version("photos").index["snapshot"]
     with pytest.raises(ConflictError, match=f"version {newest} of 'photos' is the newest, not {newest + 7}"):
