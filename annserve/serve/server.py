@@ -244,8 +244,10 @@ class Server:
 def _connections_max() -> int:
     """Give how many connections to take, after the system was asked for all the open files that it allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return min(CONNECTIONS_MAX, int(_FILES_SHARE * most)) if most > 0 else CONNECTIONS_MAX
+    with contextlib.suppress(OSError, ValueError):  # a filter of system calls may forbid it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(CONNECTIONS_MAX, int(_FILES_SHARE * allowed)) if allowed > 0 else CONNECTIONS_MAX
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ def work(config: ServeConfig, number: int, run: RunFolder, address: str) -> None
                     continue
             told.state = "stopping"
             told.tell()
+            if manager is not None:
+                manager.end()
             auditor.stop()
             follower.stop()
     catalog.close()

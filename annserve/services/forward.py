@@ -68,6 +68,14 @@ class RemoteManager:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = admin_pb2_grpc.AdminServiceStub(channel)
+        self._streams: set[Any] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """End the streams that are passed on: a job may go on for hours, and its watchers find the next process."""
+        self._ended = True
+        for call in list(self._streams):
+            call.cancel()
 
     def answer(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
         """Pass a request on, as long as its caller waits.
@@ -90,12 +98,16 @@ class RemoteManager:
             raise PassedOnError(_status_of(error)) from None
 
     def _stream(self, call: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        if not context.add_callback(call.cancel):  # the caller has gone already
+        self._streams.add(call)
+        if self._ended or not context.add_callback(call.cancel):  # the caller has gone already
             call.cancel()
         try:
             yield from call
         except grpc.RpcError as error:
-            raise PassedOnError(_status_of(error)) from None
+            if not self._ended:
+                raise PassedOnError(_status_of(error)) from None
+        finally:
+            self._streams.discard(call)
 
 
 def _status_of(error: Any) -> status_pb2.Status:

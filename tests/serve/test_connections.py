@@ -38,3 +38,14 @@ def test_a_process_of_the_server_may_open_all_files_that_the_system_allows_it():
         assert 0 < most <= server.CONNECTIONS_MAX
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_where_the_limit_of_open_files_cannot_be_raised_connections_share_the_one_there_is(monkeypatch):
+    """As under a filter of system calls; the interpreter says ValueError where the system says EPERM."""
+
+    def refuse(kind, limits):
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1_000, 1 << 20))
+    assert server._connections_max() == 500

@@ -247,6 +247,31 @@ def test_a_server_that_restarts_while_a_silent_job_is_watched_is_asked_again():
     server.stop(0).wait()
 
 
+class Silent(admin_pb2_grpc.AdminServiceServicer):
+    """Has a job that never changes."""
+
+    def WatchJob(self, request, context):
+        yield job_pb2.WatchJobResponse(job=job_pb2.Job(job_id=request.job_id))
+        while context.is_active():
+            time.sleep(0.05)
+
+
+def test_a_process_that_stops_waits_for_no_job_that_is_watched_through_it():
+    behind, before = (grpc.server(ThreadPoolExecutor(2)) for _ in range(2))
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(Silent(), behind)
+    channels = [grpc.insecure_channel(f"127.0.0.1:{one.add_insecure_port('127.0.0.1:0')}") for one in (behind, before)]
+    manager = RemoteManager(channels[0])
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(Forwarded(manager), before)
+    behind.start()
+    before.start()
+    watching = admin_pb2_grpc.AdminServiceStub(channels[1]).WatchJob(job_pb2.WatchJobRequest(job_id="1"), timeout=20)
+    assert next(watching).job.job_id == "1"
+    manager.end()
+    assert list(watching) == []
+    for server in (before, behind):
+        server.stop(0).wait()
+
+
 def test_what_is_passed_on_for_a_caller_who_has_gone_is_cancelled():
     class Call:
         cancelled = False
