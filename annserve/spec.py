@@ -216,7 +216,7 @@ def check_vectors(
     field: str | None = None,
     suspect: Callable[[npt.NDArray[Any], str], bool] | None = None,
 ) -> npt.NDArray[Any]:
-    """Give query vectors as a C-contiguous (n, dim) array that the engine can trust.
+    """Give query vectors as a C-contiguous, writable (n, dim) array that the engine can trust.
 
     Integer queries are kept for integer indexes; everything else becomes float32. `suspect` may say faster than NumPy
     whether any row is invalid under a metric. `field` names the option at fault where `what` reads otherwise.
@@ -245,7 +245,9 @@ def check_vectors(
             array = array.astype(_FLOAT32)
     elif not spec.lossless or array.dtype != spec.stored_dtype:
         array = array.astype(_FLOAT32)
-    array = np.ascontiguousarray(array)
+    if not array.flags.carray:
+        # A reader's view of a message is copied: kernels are compiled for arrays that may be written to.
+        array = array.copy()
     if suspect is None or suspect(array, spec.metric):
         bad = first_invalid_row(array, spec.metric)
         if bad is None:

@@ -140,6 +140,8 @@ def test_vectors_become_what_the_engine_trusts():
     assert strided.flags.c_contiguous
     lossless = IndexSpec(3, "uint8", "l2")
     assert check_vectors(np.zeros((1, 3), np.uint8), lossless).dtype == np.uint8
+    for given in (np.frombuffer(bytes(6), np.uint8).reshape(2, 3), np.zeros((3, 2), np.uint8).T):
+        assert check_vectors(given, lossless).flags.carray
     assert check_vectors(np.zeros((1, 3), np.int8), lossless).dtype == np.float32
     assert check_vectors(np.zeros((1, 3), np.int8), SPEC).dtype == np.float32
     assert check_vectors(np.zeros((0, 3)), SPEC).shape == (0, 3)
