@@ -2,7 +2,8 @@
 
 gRPC gives a call a thread once its headers are there, and the thread waits for the message; for ever, if the caller
 sends half of one. Some dozens of such calls would leave no thread to anybody else. So the one message of a call is
-taken from a stream, which can be given up: a call whose message isn't there in time is cancelled.
+taken from a stream, which can be given up: a call whose message isn't there in time is cancelled. So is one whose large
+answer isn't taken.
 """
 
 from __future__ import annotations
@@ -43,6 +44,19 @@ class Patience:
             return None
         finally:
             del self._waiting[key]
+
+    def end(self, context: grpc.ServicerContext, seconds: float) -> None:
+        """Let a call be over in so many seconds, whether its answer has been taken or not."""
+        if not self._begun:
+            self._begin()
+        key = id(context)
+        self._waiting[key] = (time.monotonic() + seconds, context)
+
+        def over() -> None:
+            self._waiting.pop(key, None)
+
+        if not context.add_callback(over):
+            over()
 
     def _begin(self) -> None:
         with self._lock:

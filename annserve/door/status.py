@@ -21,9 +21,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from annserve.door.patience import MESSAGE_SECONDS, patient, patient_as_is, stream_as_is
+from annserve.door.patience import MESSAGE_SECONDS, PATIENCE, patient, patient_as_is, stream_as_is
 from annserve.door.pool import AtOnce, CallPool
-from annserve.door.room import Room
+from annserve.door.room import LARGE_BYTES, Room
 from annserve.errors import AccessError, AnnserveError, BusyError, InputError, RoleError, without_folders
 from annserve.guard.admit import CHANGING, ROLE_OF, Admission
 from annserve.rpc import search_pb2
@@ -111,6 +111,9 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
             behavior.experimental_thread_pool = pool
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(behavior, None, handler.response_serializer)
+        if not handler.response_streaming:
+            # Its answers are bytes already. A named tuple, though its stub says less.
+            handler = handler._replace(response_serializer=None)  # type: ignore[attr-defined]
         return patient(handler, behavior, MESSAGE_SECONDS, lambda context: _no_message(context, call))
 
     def _turned_away(self, call: Call) -> grpc.RpcMethodHandler[Any, Any]:
@@ -131,7 +134,7 @@ class Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its 
 
 
 def _answer(handler: Any, decode: Any, call: Call, room: Room) -> Callable[[bytes, grpc.ServicerContext], Any]:
-    """Give what answers one message by one."""
+    """Give what answers one message by one, encoded."""
 
     def behavior(message: bytes, context: grpc.ServicerContext) -> Any:
         call.enter()
@@ -139,13 +142,17 @@ def _answer(handler: Any, decode: Any, call: Call, room: Room) -> Callable[[byte
             with room.holding(len(message)):
                 request = _decoded(message, decode, call.method)
                 del message  # the request has a copy
-                answered = handler.unary_unary(request, context)
+                answer: bytes = handler.response_serializer(handler.unary_unary(request, context))
+                del request
+            if len(answer) > LARGE_BYTES:
+                room.keep(len(answer), context.add_callback)
+                PATIENCE.end(context, MESSAGE_SECONDS)
         except Exception as error:
             status = status_of(error, call.method, call.request_id)
         else:
             call.end("OK")
             context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-            return answered
+            return answer
         # Outside the `except`, for this raises what grpc alone should catch.
         return _abort(context, status, call)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import grpc
 import pytest
-from hostile import check_refusal
+from hostile import Target, check_refusal
 
+from annserve.door import status
+from annserve.door.patience import PATIENCE
 from annserve.door.room import LARGE_BYTES, Room
 from annserve.door.status import Door
 from annserve.errors import BusyError
@@ -26,6 +29,8 @@ class Search(search_pb2_grpc.SearchServiceServicer):
         self.go_on, self.begun = threading.Event(), threading.Semaphore(0)
 
     def Search(self, request, context):
+        if not request.HasField("matrix"):
+            return search_pb2.SearchResponse(ids=bytes(2 << 20))
         self.begun.release()
         self.go_on.wait(10)
         return search_pb2.SearchResponse()
@@ -45,7 +50,9 @@ def service():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
-        yield served, search_pb2_grpc.SearchServiceStub(channel)
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        stub.address = f"127.0.0.1:{port}"
+        yield served, stub
     served.go_on.set()
     server.stop(0).wait()
 
@@ -68,6 +75,22 @@ def test_large_messages_beyond_the_room_are_refused_and_small_ones_are_not(servi
     stub.Search(LARGE, timeout=10)
     stream = iter([search_pb2.SearchStreamRequest(sequence=n, search=LARGE) for n in range(5)])
     assert [one.sequence for one in stub.SearchStream(stream, timeout=10)] == list(range(5))
+
+
+def test_answers_that_nobody_takes_have_a_bounded_room_and_a_time(service, monkeypatch):
+    monkeypatch.setattr(status, "MESSAGE_SECONDS", 0.5)
+    _, stub = service
+    deaf = [Target(stub.address).deaf_call("/annserve.v1.SearchService/Search") for _ in range(2)]
+    time.sleep(0.2)
+    with pytest.raises(grpc.RpcError, match="come again later") as refused:
+        stub.Search(search_pb2.SearchRequest(), timeout=10)
+    assert check_refusal(refused.value) == "RESOURCE_EXHAUSTED"
+    time.sleep(1.5)
+    for _ in range(5):
+        assert len(stub.Search(search_pb2.SearchRequest(), timeout=10).ids) == 2 << 20
+    for connection in deaf:
+        connection.close()
+    assert not PATIENCE._waiting
 
 
 def test_one_message_has_room_however_large_it_is_and_failures_leave_nothing_behind():
