@@ -39,7 +39,7 @@ class ServeConfig(BaseSettings):
     tls_key: Path | None = Field(None, description="Private key of the certificate (PEM).")
     tls_client_ca: Path | None = Field(
         None,
-        description="Admit only clients whose certificate one of these signed (PEM); keys are a further matter.",
+        description="Admit only clients whose certificate one of these signed (PEM); see --keyless-role, too.",
     )
     keys: Path | None = Field(None, description="Admit only callers with a key of this file; see 'annserve keys'.")
     keyless_role: Literal["read", "write", "admin"] = Field(

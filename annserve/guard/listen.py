@@ -65,10 +65,11 @@ def parse_address(text: str, *, guarded: bool, field: str = "listen") -> Address
     return Address(str(ip), port)
 
 
-def check_free(address: Address) -> None:
+def check_free(address: Address, field: str = "listen") -> None:
     """Try to bind `address`, so that what stands in the way can be told.
 
-    gRPC itself would say no more than that it failed, and print lines of its own about it.
+    gRPC itself would say no more than that it failed, and print lines of its own about it. `field` is the setting that
+    gave the address, for the message.
 
     Raises
     ------
@@ -89,8 +90,8 @@ def check_free(address: Address) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise ConflictError(
                     f"port {address.port} is in use on {address.host}; stop the server there, or "
-                    "choose another port with --listen (port 0 takes a free one)"
+                    f"choose another port with --{field.replace('_', '-')} (port 0 takes a free one)"
                 ) from None
             raise InputError(
-                f"can't listen on {address}: {error.strerror}; choose another address", field="listen"
+                f"can't listen on {address}: {error.strerror}; choose another address", field=field
             ) from None

@@ -69,6 +69,8 @@ class Certificates:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        _check_readable(self.certificate, "tls_certificate")
+        _check_readable(self.key, "tls_key")
         try:
             context.load_cert_chain(self.certificate, self.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
@@ -78,6 +80,7 @@ class Certificates:
                 field="tls_certificate",
             ) from None
         if self.client_ca:
+            _check_readable(self.client_ca, "tls_client_ca")
             try:
                 context.load_verify_locations(self.client_ca)
             except (OSError, ValueError) as error:
@@ -137,6 +140,14 @@ def certificates_of(config: ServeConfig) -> Certificates | None:
     if config.tls_certificate is None or config.tls_key is None:
         return None
     return Certificates(config.tls_certificate, config.tls_key, config.tls_client_ca)
+
+
+def _check_readable(path: Path, field: str) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"{path} can't be read: {why}; give a PEM file", field=field) from None
 
 
 def _no_passphrase() -> str:

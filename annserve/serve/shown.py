@@ -50,7 +50,7 @@ class StatusPage:
         certificates = certificates_of(config)
         guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
         self._wanted = parse_address(config.http_listen, guarded=config.insecure or guarded, field="http_listen")
-        check_free(self._wanted)
+        check_free(self._wanted, "http_listen")
         # Whoever is on this machine may look; whoever isn't shows the same as to gRPC.
         public = not ipaddress.ip_address(self._wanted.host).is_loopback
         admission = Admission(config.keys if public else None)

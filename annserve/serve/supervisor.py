@@ -77,6 +77,8 @@ class Supervisor:
 
     def __init__(self, config: ServeConfig) -> None:
         certificates = certificates_of(config)
+        if certificates is not None:
+            certificates.context()  # what is wrong with them should be said before indexes are read
         guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
         wanted = parse_address(config.listen, guarded=config.insecure or guarded)
         Admission(config.keys)

@@ -23,9 +23,13 @@ def start_tracing(endpoint: str) -> None:
     Raises
     ------
     InputError
-        If OpenTelemetry isn't installed.
+        If OpenTelemetry isn't installed, or the endpoint is none.
     """
     global _tracer
+    if not endpoint.startswith(("http://", "https://")):
+        raise InputError(
+            f"trace_endpoint is {endpoint!r}; give http://HOST:PORT, or https://HOST:PORT", field="trace_endpoint"
+        )
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource

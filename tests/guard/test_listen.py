@@ -57,6 +57,8 @@ def test_a_port_is_free_only_while_nobody_listens():
         address = Address("127.0.0.1", other.getsockname()[1])
         with pytest.raises(ConflictError, match=f"port {address.port} is in use"):
             check_free(address)
+        with pytest.raises(ConflictError, match="another port with --http-listen"):
+            check_free(address, "http_listen")
     check_free(address)
 
 

@@ -273,6 +273,14 @@ def test_a_port_in_use_is_said_before_the_index_is_read(small_index):
     assert_says(ended, f"port {port} is in use on 127.0.0.1; stop the server there, or choose another port")
 
 
+def test_certificates_that_are_none_are_said_before_the_index_is_read(small_index, tmp_path):
+    files = ("--tls-certificate", tmp_path / "none.pem", "--tls-key", tmp_path / "none.key")
+    ended = annserve("serve", small_index, "--listen", "127.0.0.1:0", *files)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert_says(ended, "none.pem can't be read: no such file or directory; give a PEM file")
+
+
 def test_no_server_is_said_so(small_file):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

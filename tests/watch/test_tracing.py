@@ -61,3 +61,8 @@ def test_an_endpoint_without_opentelemetry_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(InputError, match=r"pip install 'annserve\[otel\]'"):
         tracing.start_tracing("http://127.0.0.1:4317")
+
+
+def test_what_is_no_endpoint_is_refused():
+    with pytest.raises(InputError, match=r"'collector:4317'; give http://HOST:PORT"):
+        tracing.start_tracing("collector:4317")
