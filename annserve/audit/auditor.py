@@ -168,7 +168,7 @@ class Auditor:
         ids, distances = np.stack([sample.ids for sample in group]), np.stack([sample.distances for sample in group])
         hits = hits_of(index, queries, ids, distances, self._give_way)
         k, target = len(group[0].ids), group[0].recall_target
-        if not watched.ledger.add(target, ((int(n), k) for n in hits)):
+        if not watched.ledger.add(target, [(int(n), k) for n in hits]):
             return 0
         bounds = watched.ledger.sums(target).bounds()
         self._on_found(collection, len(group))

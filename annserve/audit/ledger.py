@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from annserve.confidence import RecallSums
 
 #: Audited queries of a recall target that count; older ones are forgotten, as the queries of users change.
 WINDOW_QUERIES = 2_000
-#: Recall targets of a collection that are told apart; queries of further ones aren't audited.
+#: Recall targets of a collection that are told apart: those of which most is known.
 TARGETS_MAX = 8
 
 
@@ -30,11 +30,17 @@ class Ledger:
         self._lock = threading.Lock()
         self._found: dict[float, deque[tuple[int, int]]] = {}
 
-    def add(self, recall_target: float, found: Iterable[tuple[int, int]]) -> bool:
-        """Add hits and wanted neighbours of audited queries; give whether there was room for the target."""
+    def add(self, recall_target: float, found: Sequence[tuple[int, int]]) -> bool:
+        """Add hits and wanted neighbours of audited queries; give whether there was room for the target.
+
+        One of which less is known gives way to it: callers may ask for many targets, but for few of them often.
+        """
         with self._lock:
             if recall_target not in self._found and len(self._found) == TARGETS_MAX:
-                return False
+                rarest = min(self._found, key=lambda target: len(self._found[target]))
+                if len(self._found[rarest]) > len(found):
+                    return False
+                del self._found[rarest]
             self._found.setdefault(recall_target, deque(maxlen=self._window)).extend(found)
             return True
 

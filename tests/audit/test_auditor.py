@@ -301,10 +301,18 @@ class TestLedger:
         ledger.add(0.9, [(10, 10)] * 3)
         assert (ledger.sums(0.9).hits, ledger.sums(0.9).queries) == (30, 3)
 
-    def test_a_hostile_number_of_targets_takes_no_memory(self):
+    def test_a_hostile_number_of_targets_takes_no_memory_and_no_room_from_what_is_asked_often(self):
         ledger = Ledger()
-        kept = [ledger.add(0.8 + i / 1_000, [(9, 10)]) for i in range(100)]
-        assert sum(kept) == len(ledger.targets()) == 8
-        assert ledger.sums(0.899).queries == 0
-        ledger.forget(0.8)
-        assert ledger.add(0.899, [(9, 10)])
+        for i in range(50):
+            ledger.add(0.8 + i / 1_000, [(9, 10)])
+        assert len(ledger.targets()) == 8
+        assert ledger.add(0.95, [(9, 10)] * 3)
+        for i in range(50):
+            ledger.add(0.8 + i / 1_000, [(9, 10)])
+        assert (len(ledger.targets()), ledger.sums(0.95).queries) == (8, 3)
+        for i in range(8):
+            ledger.add(0.9 + i / 1_000, [(9, 10)] * 2)
+        assert not ledger.add(0.8, [(9, 10)])
+        assert ledger.sums(0.8).queries == 0
+        ledger.forget(0.95)
+        assert ledger.add(0.8, [(9, 10)])
