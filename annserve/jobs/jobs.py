@@ -26,12 +26,10 @@ from annserve.storage.atomic import locked
 
 LOG = logging.getLogger("annserve.jobs")
 
+#: Ended jobs that are remembered.
+REMEMBERED = 1_000
 #: Jobs that wait; further ones are refused.
 WAITING_MAX = 100
-
-
-def ignore(job: Job) -> None:
-    """Be a listener that does nothing."""
 
 
 class Jobs:
@@ -44,8 +42,6 @@ class Jobs:
         Of a job; 0 takes half of this process's CPUs.
     running_max : int
         Jobs that run at once.
-    on_success : callable
-        Told of each job that has succeeded, by the thread that ran it, before anyone sees that it has.
 
     Raises
     ------
@@ -55,13 +51,10 @@ class Jobs:
         If it can't be written.
     """
 
-    def __init__(
-        self, folder: DataFolder, *, threads: int = 0, running_max: int = 1, on_success: Callable[[Job], None] = ignore
-    ) -> None:
+    def __init__(self, folder: DataFolder, *, threads: int = 0, running_max: int = 1) -> None:
         self._folder = folder
         self._threads = threads or max(len(os.sched_getaffinity(0)) // 2, 1)
         self._running_max = running_max
-        self._on_success = on_success
         self._store = JobStore(folder.jobs)
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
@@ -78,6 +71,7 @@ class Jobs:
                 job = replace(job, state=INTERRUPTED, ended=time.time(), pid=0, outcome="the server stopped meanwhile")
                 self._store.write(job)
             self._jobs[job_id] = job
+        self._forget_old()
 
     def start(self, collection: str, work: Work, *, request_id: str = "") -> Job:
         """Ask for a job; it runs when its turn comes.
@@ -210,6 +204,7 @@ class Jobs:
             waiting = sum(job.state == WAITING for job in self._jobs.values())
             if waiting >= WAITING_MAX:
                 raise BusyError(f"{waiting} jobs wait already; try again later", retry_after_ms=60_000)
+            self._forget_old()
             now = datetime.now(UTC)
             job = Job(
                 job_id=f"{now:%Y%m%dt%H%M%S%fz}-{secrets.token_hex(3)}",
@@ -222,6 +217,13 @@ class Jobs:
             self._put(job)
             self._begin_next()
             return self._jobs[job.job_id]
+
+    def _forget_old(self) -> None:
+        """Forget the jobs that ended longest ago, beyond those that are remembered."""
+        ended = sorted((job.ended, job_id) for job_id, job in self._jobs.items() if job.state in ENDED)
+        for _, job_id in ended[: max(len(ended) - REMEMBERED, 0)]:
+            self._store.forget(job_id)
+            del self._jobs[job_id]
 
     def _known(self, request_id: str) -> Job | None:
         return next((job for job in self._jobs.values() if job.request_id == request_id), None)
@@ -260,9 +262,6 @@ class Jobs:
         LOG.info("job ended", extra={"job_id": job.job_id, "state": ended.state, "outcome": ended.outcome})
         try:
             self._store.write(ended)
-            if ended.state == SUCCEEDED:
-                # Whoever sees a job succeeded finds served what it made.
-                self._on_success(ended)
         except Exception:
             LOG.exception("end of a job can't be told", extra={"job_id": job.job_id})
         with self._changed:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from annserve.errors import FormatError
 from annserve.index.sealed import read_sealed, write_sealed
-from annserve.jobs.job import ENDED, Job
+from annserve.jobs.job import Job
 
 LOG = logging.getLogger("annserve.jobs")
 
-#: Ended jobs that are remembered.
-REMEMBERED = 1_000
 FORMAT_VERSION = 1
 
 _NAME = re.compile(r"([0-9]{8}t[0-9]{12}z-[0-9a-f]{6})\.json")
@@ -27,13 +25,8 @@ class JobStore:
         self._folder = folder
 
     def read(self) -> dict[str, Job]:
-        """Give the jobs that are remembered, oldest first; one whose file is damaged is passed over, and logged."""
-        found = dict(self._found())
-        ended = [job_id for job_id, job in found.items() if job.state in ENDED]
-        for job_id in ended[: max(len(ended) - REMEMBERED, 0)]:
-            self._path(job_id).unlink(missing_ok=True)
-            del found[job_id]
-        return found
+        """Give the jobs that are kept, oldest first; one whose file is damaged is passed over, and logged."""
+        return dict(self._found())
 
     def _found(self) -> Iterator[tuple[str, Job]]:
         for path in sorted(self._folder.iterdir()):
@@ -45,6 +38,10 @@ class JobStore:
                 yield name[1], Job.from_dict(told["job"])
             except (FormatError, KeyError, TypeError) as error:
                 LOG.error("job can't be read", extra={"path": str(path), "error": str(error)})
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer."""
+        self._path(job_id).unlink(missing_ok=True)
 
     def write(self, job: Job) -> None:
         """Keep a job as it stands.

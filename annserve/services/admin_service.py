@@ -17,10 +17,9 @@ from annserve.services.forward import Forwarded, Manager, NoManager
 from annserve.services.limits import Limits
 from annserve.services.pages_of_lists import page_of
 from annserve.services.recall_service import MEASURED_QUERIES_MAX, estimate_of
+from annserve.services.time_left import seconds_left
 from annserve.spec import DIM_MAX, SESSION_BYTES_MAX
 from annserve.version import __version__
-
-_NEVER_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,7 @@ class AdminService(Forwarded):
         self, request: admin_pb2.PublishVersionRequest, context: grpc.ServicerContext
     ) -> admin_pb2.PublishVersionResponse:
         """Serve the newest version of an index."""
-        remaining = context.time_remaining()
-        seconds = None if remaining is None or remaining > _NEVER_SECONDS else remaining
-        standing = self._publisher.publish(request.collection, request.snapshot, seconds)
+        standing = self._publisher.publish(request.collection, request.snapshot, seconds_left(context))
         return admin_pb2.PublishVersionResponse(collection=self._collection_of(standing))
 
     def _collection_of(self, standing: Standing) -> admin_pb2.Collection:

@@ -15,13 +15,12 @@ from grpc_status import rpc_status
 from annserve.door.status import PassedOnError
 from annserve.errors import OutputError
 from annserve.rpc import admin_pb2_grpc
+from annserve.services.time_left import seconds_left
 from annserve.watch.calls import REQUEST_ID, current_request_id
 
 #: Methods that are passed on, each with one answer, and those with many.
 PASSED_ON = ("CreateCollection", "DeleteCollection", "StartJob", "GetJob", "ListJobs", "CancelJob")
 PASSED_ON_STREAMS = ("WatchJob",)
-
-_NEVER_SECONDS = 1e9
 
 
 class Manager(Protocol):
@@ -39,22 +38,6 @@ class NoManager:
         raise OutputError(
             f"this server keeps no collections of its own, so {method} can't be answered; start it with --data FOLDER"
         )
-
-
-class LocalManager:
-    """Answers in this very process.
-
-    Parameters
-    ----------
-    service : AdminServiceServicer
-    """
-
-    def __init__(self, service: admin_pb2_grpc.AdminServiceServicer) -> None:
-        self._service = service
-
-    def answer(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
-        """Let the service answer."""
-        return getattr(self._service, method)(request, context)
 
 
 class RemoteManager:
@@ -86,10 +69,7 @@ class RemoteManager:
             If the other process refuses.
         """
         ask: Callable[..., Any] = getattr(self._stub, method)
-        remaining = context.time_remaining()
-        # Where its caller gave no deadline, gRPC says some 9e18 seconds, and takes no such number back.
-        timeout = None if remaining is None or remaining > _NEVER_SECONDS else remaining
-        options = {"timeout": timeout, "metadata": ((REQUEST_ID, current_request_id()),)}
+        options = {"timeout": seconds_left(context), "metadata": ((REQUEST_ID, current_request_id()),)}
         if method in PASSED_ON_STREAMS:
             return self._stream(ask(request, **options), context)
         try:

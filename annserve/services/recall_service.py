@@ -16,6 +16,7 @@ from annserve.errors import BusyError, DeadlineError, InputError
 from annserve.rpc import search_pb2
 from annserve.services.convert import queries_of
 from annserve.services.limits import K_DEFAULT, Limits
+from annserve.services.time_left import seconds_left
 from annserve.spec import RECALL_TARGET_DEFAULT, check_recall_target
 
 #: Queries in one call: each is held against every row.
@@ -109,8 +110,7 @@ class RecallMeter:
 
     def _between(self, context: grpc.ServicerContext) -> None:
         """Let searches go first; end where nobody waits for the answer any more."""
-        remaining = context.time_remaining()
-        if not context.is_active() or (remaining is not None and remaining <= 0):
+        if not context.is_active() or seconds_left(context) == 0:
             raise DeadlineError(
                 "the deadline passed before every row was scored; allow more time, or give fewer queries"
             )

@@ -19,12 +19,11 @@ from annserve.search.clock import Deadline
 from annserve.services.convert import answer_bytes, queries_of, rerank_queries_of, response_of
 from annserve.services.limits import K_DEFAULT, Limits
 from annserve.services.recall_service import RecallMeter
+from annserve.services.time_left import seconds_left
 from annserve.spec import RECALL_TARGET_DEFAULT, check_cosine, check_request_id, check_session
 from annserve.watch.calls import current_tenant, describe_call, name_call
 from annserve.watch.metrics import meter
 
-#: A deadline further away than this is none: where a caller gave none, gRPC says some 9e18 seconds.
-NEVER_SECONDS = 1e9
 _ON_DEADLINE = frozenset(search_pb2.OnDeadline.values())
 
 
@@ -167,8 +166,8 @@ def deadline_of(request: search_pb2.SearchRequest, context: grpc.ServicerContext
     if request.on_deadline not in _ON_DEADLINE:
         raise InputError(f"on_deadline {request.on_deadline} is unknown; use ERROR or PARTIAL", field="on_deadline")
     partial = request.on_deadline == search_pb2.ON_DEADLINE_PARTIAL
-    remaining = context.time_remaining()
-    if remaining is None or remaining > NEVER_SECONDS:
+    remaining = seconds_left(context)
+    if remaining is None:
         return Deadline(partial=partial)
     if remaining <= 0:
         raise DeadlineError("the deadline passed before the search began; allow more time")

@@ -44,14 +44,6 @@ def test_a_job_is_watched_from_its_first_stage_to_its_end(jobs, calls, folder):
     assert calls() == [["build", str(source), *flags]]
 
 
-def test_what_a_job_published_is_told_before_it_is_seen_to_have_succeeded(folder, calls):
-    told = []
-    jobs = Jobs(folder, on_success=lambda job: told.append((job.collection, jobs.get(job.job_id).state)))
-    assert ended(jobs, jobs.start("photos", BUILD)).state == "succeeded"
-    assert told == [("photos", "running")]
-    jobs.close()
-
-
 @pytest.mark.parametrize(
     ("source", "outcome"), [("bad.npy", "bad.npy holds NaN in row 7; repair it"), ("noisy.npy", "")]
 )
@@ -196,10 +188,20 @@ def test_a_damaged_file_hides_one_job_and_no_other(jobs, folder):
 
 def test_old_jobs_are_forgotten(jobs, folder, monkeypatch):
     made = [ended(jobs, jobs.start(name, BUILD)) for name in ("one", "two", "three")]
-    monkeypatch.setattr("annserve.jobs.store.REMEMBERED", 2)
+    monkeypatch.setattr("annserve.jobs.jobs.REMEMBERED", 2)
     jobs.close()
     assert reopened(folder).keys() == {job.job_id for job in made[1:]}
     assert not (folder.jobs / f"{made[0].job_id}.json").exists()
+
+
+def test_old_jobs_are_forgotten_while_the_server_runs(jobs, folder, monkeypatch):
+    monkeypatch.setattr("annserve.jobs.jobs.REMEMBERED", 2)
+    made = [ended(jobs, jobs.start(name, BUILD)) for name in ("one", "two", "three")]
+    made.append(ended(jobs, jobs.start("one", Work("verify"))))
+    assert [job.job_id for job in jobs.list()] == [job.job_id for job in reversed(made[1:])]
+    assert len(list(folder.jobs.glob("*.json"))) == 3
+    with pytest.raises(NotFoundError):
+        jobs.get(made[0].job_id)
 
 
 def test_a_process_that_heeds_no_wish_is_killed(folder, calls, monkeypatch):

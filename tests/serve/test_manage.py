@@ -19,7 +19,7 @@ from annserve.errors import ConflictError, InputError, NotFoundError
 from annserve.jobs import DataFolder, Jobs, work
 from annserve.rpc import admin_pb2, admin_pb2_grpc, job_pb2
 from annserve.services import manage_service
-from annserve.services.forward import Forwarded, LocalManager, NoManager, RemoteManager
+from annserve.services.forward import Forwarded, NoManager, RemoteManager
 from annserve.services.manage_service import ManageService
 
 PROGRAM = Path(__file__).parents[1] / "jobs" / "program.py"
@@ -49,14 +49,13 @@ def folder(tmp_path, monkeypatch) -> DataFolder:
 def admin(request, folder, tmp_path):
     """The service as a caller reaches it: in the process that it asks, or in one that passes on."""
     jobs = Jobs(folder, threads=1)
-    service, servers = ManageService(folder, jobs), []
-    manager, channel = LocalManager(service), None
+    service, servers, channel = ManageService(folder, jobs), [], None
     if request.param == "passed on":
         inner, address = server_of(service, f"unix:{tmp_path / 's'}")
         servers.append(inner)
         channel = grpc.insecure_channel(address, NO_PROXY)
-        manager = RemoteManager(channel)
-    outer, address = server_of(Forwarded(manager), "127.0.0.1:0")
+        service = Forwarded(RemoteManager(channel))
+    outer, address = server_of(service, "127.0.0.1:0")
     servers.append(outer)
     with grpc.insecure_channel(address, NO_PROXY) as caller:
         stub = admin_pb2_grpc.AdminServiceStub(caller)
