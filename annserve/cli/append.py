@@ -15,7 +15,9 @@ from annserve.design.options import CODES
 @click.command("append")
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--ids", type=click.Path(path_type=Path), help="File with one new whole number per row. [default: go on]")
+@click.option(
+    "--ids", type=click.Path(path_type=Path), help="File (.npy) of one new whole number per row. [default: go on]"
+)
 @click.option("--column", help="Array or column that holds the vectors, where the file has several.")
 @click.option("--skip-invalid", is_flag=True, help="Leave out rows that can't be indexed, count and list them.")
 @click.option(

@@ -30,7 +30,9 @@ _STDIN = "-"
     show_default=True,
     help="How distance is measured: squared L2, inner product or cosine.",
 )
-@click.option("--ids", type=click.Path(path_type=Path), help="File with one whole number per row. [default: 0 … n−1]")
+@click.option(
+    "--ids", type=click.Path(path_type=Path), help="File (.npy) with one whole number per row. [default: 0 … n−1]"
+)
 @click.option("--column", help="Array or column that holds the vectors, where the file has several.")
 @click.option("--skip-invalid", is_flag=True, help="Leave out rows that can't be indexed, count and list them.")
 @click.option(

@@ -192,6 +192,8 @@ def read_list(path: str | Path) -> npt.NDArray[Any]:
     location = Location.of(path)
     if location.suffix == ".npy" and location.path.is_file():
         matrix = flat.read_npy(location.path, list_too=True)
+    elif location.suffix in _WITH_MEMBERS:
+        raise InputError(f"{path}: a list of whole numbers is read from .npy; save it as such, with numpy.save")
     else:
         matrix = read_matrix(path)
     if matrix.shape[1] != 1:

@@ -109,6 +109,13 @@ def test_ids_that_are_wrong_are_refused(small_file, tmp_path, ids, message):
     assert not (tmp_path / "index").exists()
 
 
+@pytest.mark.parametrize("name", ["rows.parquet:id", "rows.hdf5"])
+def test_ids_in_a_file_of_vectors_are_told_where_to_go(small_file, tmp_path, name):
+    ended = annserve("build", small_file, "--out", tmp_path / "index", "--ids", tmp_path / name)
+    assert ended.code == 2
+    assert_says(ended, "a list of whole numbers is read from .npy; save it as such, with numpy.save")
+
+
 def test_a_folder_with_other_things_in_it_is_left_alone(small_file, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     ended = annserve("build", small_file, "--out", tmp_path)
