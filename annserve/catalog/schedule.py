@@ -385,21 +385,25 @@ def _answer(batch: Sequence[Ticket]) -> None:
         ticket.settle(None, DeadlineError("the deadline passed before the search began; allow more time"))
     batch = [ticket for ticket in batch if ticket not in late]
     if len(batch) > 1:
-        first = batch[0].ask
-        together = first._replace(queries=np.concatenate([ticket.ask.queries for ticket in batch]))
         try:
-            result = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
+            results = _search_together(batch)
         except Exception:  # whose error it is shows below
             pass
         else:
-            at = 0
-            for ticket in batch:
-                end = at + len(ticket.ask.queries)
-                ticket.settle(result.rows(at, end))
-                at = end
+            for ticket, result in zip(batch, results, strict=True):
+                ticket.settle(result)
             return
     for ticket in batch:
         _answer_alone(ticket)
+
+
+def _search_together(batch: Sequence[Ticket]) -> list[SearchResult]:
+    """Search once for several calls; give what is each one's own."""
+    queries = np.concatenate([ticket.ask.queries for ticket in batch])
+    together = batch[0].ask._replace(queries=queries)
+    found = together.search(batch[0].version, Deadline(max(ticket.deadline.at for ticket in batch)))
+    ends = np.cumsum([len(ticket.ask.queries) for ticket in batch]).tolist()
+    return [found.rows(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _answer_alone(ticket: Ticket) -> None:

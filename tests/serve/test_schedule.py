@@ -246,6 +246,17 @@ def test_an_error_of_one_call_is_not_that_of_those_beside_it(bench):
     assert [calls[i].result(5).ids[0, 0] for i in (0, 2)] == [1, 2]
 
 
+def test_a_batch_whose_answer_cannot_be_taken_apart_leaves_nobody_waiting(bench):
+    b = bench()
+    search = b.engine().search
+    b.engine().search = lambda queries, k, **asked: None if len(queries) > 1 else search(queries, k, **asked)
+    b.hold()
+    calls = [b.ask(i) for i in range(3)]
+    b.wait_for(3)
+    b.engine().gate.set()
+    assert [call.result(5).ids[0, 0] for call in calls] == [0, 1, 2]
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(bench):
     b = bench(waiting_max=3)
     b.hold()
