@@ -56,7 +56,9 @@ class Client(SyncDoor):
         -------
         SearchResult
             Its ``stats`` are the server's: pages, bytes and stages, and how its cache took part. Under
-            ``on_deadline="partial"`` it may be ``partial``; ``truncated`` says of which queries.
+            ``on_deadline="partial"`` it may be ``partial``; ``truncated`` says of which queries. A batch of more
+            requests than go at once (some thousands of queries) isn't, but a DeadlineError, where time is spent before
+            the last of them is sent.
 
         Raises
         ------
@@ -73,7 +75,7 @@ class Client(SyncDoor):
         Parameters
         ----------
         batches : iterable of (nq, dim) arrays
-            Each taken when its turn comes.
+            Each taken when its turn comes; of a matrix that would be each of its rows.
         k, **options
             As of `search`; the time-out is that of each request.
 
