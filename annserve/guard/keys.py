@@ -130,7 +130,10 @@ def new_key(path: Path, name: str, role: str) -> tuple[Key, str]:
     if not name or not name.isprintable() or len(name) > 63:
         raise InputError("a key's name is one line of 1 to 63 characters", field="name")
     keys = read_keys(path) if path.exists() else []
-    key_id = secrets.token_hex(4)
+    taken = {key.id for key in keys}
+    # An id names a tenant: no two keys may share one.
+    while (key_id := secrets.token_hex(4)) in taken:
+        pass
     secret = f"annserve_{key_id}_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
     key = Key(key_id, name, role, digest, datetime.now(UTC).isoformat(timespec="seconds"))

@@ -39,7 +39,7 @@ from annserve.results import MISS, REPEAT
 @kernel
 def find_answers(  # type: ignore[no-untyped-def]
     memory,  # IN, OUT (b,) uint8
-    queries,  # IN (nq, dim) uint8, int8 or float32
+    queries,  # IN (nq, b) uint8: the bytes of each
     marks,  # IN (3,) uint64: the secret of keys, and a scope
     k,
     waiting,  # IN (w, 2) uint64: keys of answers that are to be kept
@@ -52,11 +52,11 @@ def find_answers(  # type: ignore[no-untyped-def]
 
     -1 where one of them is to be kept first.
     """
-    store, data = opened(memory), queries.view(np.uint8)
+    store = opened(memory)
     size = near_offset(k)
     n_found = 0
     for i in range(queries.shape[0]):
-        write_key(data[i], marks, keys[i])
+        write_key(queries[i], marks, keys[i])
         for j in range(waiting.shape[0]):
             if waiting[j, 0] == keys[i, 0] and waiting[j, 1] == keys[i, 1]:
                 return -1, False

@@ -134,10 +134,11 @@ class Asked:
     def find_answers(self, queries: npt.NDArray[Any]) -> None:
         """Look for answers to the same bytes; one that is to be kept is kept first."""
         kind, found = self.kind, (self.ids, self.distances, self.grades)
+        data = queries.view(np.uint8)
         while True:
             due = self.later.next
             self.n_found, self.proofs_pay = answer_kernels.find_answers(
-                kind.memory, queries, kind.marks, kind.k, due.keys, self.keys, *found
+                kind.memory, data, kind.marks, kind.k, due.keys, self.keys, *found
             )
             if self.n_found >= 0:
                 return

@@ -37,6 +37,12 @@ def test_the_file_holds_no_key(file):
     assert len(set(secrets)) == 3
 
 
+def test_no_two_keys_of_a_file_share_an_id(file, monkeypatch):
+    ids = iter(["0000000a", "0000000a", "0000000a", "0000000b"])
+    monkeypatch.setattr(keys_module.secrets, "token_hex", lambda n_bytes: next(ids))
+    assert [new_key(file, "app", "read")[0].id for _ in range(2)] == ["0000000a", "0000000b"]
+
+
 def test_every_stored_hash_is_compared_whole_whatever_is_shown(file, monkeypatch):
     """Of a loop that left early the time would tell how far it got."""
     secrets = [new_key(file, "app", "read")[1] for _ in range(4)]

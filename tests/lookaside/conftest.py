@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from annserve.lookaside import lookaside
@@ -10,5 +12,6 @@ from annserve.lookaside import lookaside
 @pytest.fixture(autouse=True, scope="package")
 def one_secret():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lookaside.secrets, "token_bytes", lambda n_bytes: bytes(range(n_bytes)))
+        # In this module alone: tests of other folders may come in between.
+        patch.setattr(lookaside, "secrets", SimpleNamespace(token_bytes=lambda n_bytes: bytes(range(n_bytes))))
         yield
