@@ -167,7 +167,7 @@ class Collection:
         session : str or bytes
             Names a conversation, in at most 128 bytes: its queries are the ones that a cache compares new ones with.
         tenant : str or bytes
-            Answers are kept for each tenant apart.
+            Answers are kept for each tenant apart; as long a name.
         bypass_cache : bool
             Neither take answers of a cache nor leave any.
         approximate_cosine : float, optional
@@ -180,7 +180,7 @@ class Collection:
         Raises
         ------
         InputError
-            If queries, k, recall_target or what is asked of the cache don't fit.
+            If queries, k, recall_target, the deadline or what is asked of the cache don't fit.
         DeadlineError
             If the deadline passed, and no partial answer is wanted.
         ReadError, CorruptionError
@@ -191,11 +191,12 @@ class Collection:
         k = check_k(k, self.n_rows)
         recall_target = check_recall_target(recall_target)
         rerank = self._rerank(len(vectors), k, rerank_queries, rerank_candidates)
-        name, cosine = check_session(session), check_cosine(approximate_cosine)
+        cosine = check_cosine(approximate_cosine)
+        names = check_session(session), check_session(tenant, "tenant")
         cache = self._lookaside
         if cache is None or bypass_cache or rerank is not None:
             return self._shares.search(vectors, k, recall_target, rerank, deadline, begun)
-        asked = cache.ask(vectors, k, recall_target, session=name, tenant=_bytes(tenant), approximate_cosine=cosine)
+        asked = cache.ask(vectors, k, recall_target, session=names[0], tenant=names[1], approximate_cosine=cosine)
         if asked.n_found == 0:
             return self._shares.search(vectors, k, recall_target, None, deadline, begun, asked)
 
@@ -373,10 +374,6 @@ class Collection:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _bytes(name: str | bytes) -> bytes:
-    return name.encode() if isinstance(name, str) else bytes(name)
 
 
 def _told(raw: RawFile | None) -> dict[str, Any] | None:

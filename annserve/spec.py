@@ -306,8 +306,8 @@ def check_collection_name(name: str) -> str:
     return name
 
 
-def check_session(session: str | bytes) -> bytes:
-    """Give a session's name as bytes.
+def check_session(session: str | bytes, what: str = "session") -> bytes:
+    """Give the name of a session, or of a tenant, as bytes.
 
     Raises
     ------
@@ -316,12 +316,12 @@ def check_session(session: str | bytes) -> bytes:
     """
     if not isinstance(session, str | bytes):
         # Of a number n Python would make n bytes, the same for every n of that many.
-        raise InputError(f"session is {session!r}; give text or bytes, and b'' for none", field="session")
+        raise InputError(f"{what} is {session!r}; give text or bytes, and b'' for none", field=what)
     name = session.encode() if isinstance(session, str) else session
     if len(name) > SESSION_BYTES_MAX:
         raise InputError(
-            f"session has {len(name)} bytes; at most {SESSION_BYTES_MAX} name one, such as a hash of a longer name",
-            field="session",
+            f"{what} has {len(name)} bytes; at most {SESSION_BYTES_MAX} name one, such as a hash of a longer name",
+            field=what,
         )
     return name
 

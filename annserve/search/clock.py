@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from annserve.errors import DeadlineError
+from annserve.errors import DeadlineError, InputError
 
 
 class Deadline:
@@ -35,10 +35,20 @@ class Deadline:
 
     @classmethod
     def of(cls, deadline: Deadline | float | None) -> Deadline:
-        """Make one of a plain time; None never comes."""
+        """Make one of a plain time; None never comes.
+
+        Raises
+        ------
+        InputError
+            If it is no time.
+        """
         if deadline is None:
             return NO_DEADLINE
-        return deadline if isinstance(deadline, Deadline) else cls(deadline)
+        if isinstance(deadline, Deadline):
+            return deadline
+        if not isinstance(deadline, int | float):
+            raise InputError(f"deadline is {deadline!r}; give a Deadline, or a time.monotonic()", field="deadline")
+        return cls(deadline)
 
     def cancel(self) -> None:
         """Let the search end in an error before its next stage."""

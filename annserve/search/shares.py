@@ -66,18 +66,20 @@ class Shares:
                 blocks.clear()  # nobody needs the rest
                 raise
 
-        if self._pool is None or not blocks:
+        pool = self._pool
+        if pool is None or not blocks:
             shares = [answer()]
         else:
-            jobs = [self._pool.submit(answer) for _ in range(min(self._n_threads, len(blocks)))]
+            jobs = [pool.submit(answer) for _ in range(min(self._n_threads, len(blocks)))]
             wait(jobs)  # after an error too: none may go on behind the caller's back
             shares = [job.result() for job in jobs]
         return one_result([result for _, result in sorted(chain(*shares), key=itemgetter(0))], k, begun, asked)
 
     def close(self) -> None:
-        """Let the threads go."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        """Let the threads go. Whoever searches after that does so in a thread of its own, and finds files closed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
 
 
 def one_result(answers: Sequence[BlockResult], k: int, begun: float, asked: Asked | None = None) -> SearchResult:

@@ -19,7 +19,7 @@ from serve.running import serving
 
 import annserve as product
 from annserve.client import Client
-from annserve.errors import InputError, VersionError
+from annserve.errors import InputError, ReadError, VersionError
 from annserve.index.sealed import read_sealed, write_sealed
 from annserve.rpc import search_pb2, search_pb2_grpc
 
@@ -243,6 +243,28 @@ def test_a_search_that_is_wrong_is_refused_at_both_local_doors(small_rows, small
     assert ended.code == 2
     assert_says(ended, message)
     assert not (tmp_path / "ids.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"session": 7}, "session is 7; give text or bytes"),
+        ({"tenant": 7}, "tenant is 7; give text or bytes"),
+        ({"tenant": "x" * 129}, "tenant has 129 bytes"),
+        ({"deadline": "soon"}, "deadline is 'soon'; give a Deadline"),
+    ],
+)
+def test_whoever_asks_by_a_wrong_name_or_time_is_refused(small_rows, small_index, asked, message):
+    with product.open(small_index, cache_bytes="1MiB") as index, pytest.raises(InputError, match=message):
+        index.search(small_rows[:1], **asked)
+
+
+@pytest.mark.parametrize("n_queries", [1, 50])
+def test_a_closed_index_says_so(small_rows, small_index, n_queries):
+    with product.open(small_index, threads=2) as index:
+        index.search(small_rows[:n_queries])
+    with pytest.raises(ReadError, match="is closed; open it anew"):
+        index.search(small_rows[:n_queries])
 
 
 def test_a_server_refuses_what_is_wrong_and_goes_on(small_rows, small_index):
