@@ -97,7 +97,10 @@ class CallPool(ThreadPoolExecutor):
 
     def _begin_thread(self, job: Job) -> bool:
         """Have a new thread do a job; False where the system gives none, which must not end whoever brought it."""
-        thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
+        seat = Seat()
+        # A thread keeps its arguments for as long as it lives.
+        seat.job = job
+        thread = threading.Thread(target=self._work, args=(seat,), name=self._name, daemon=True)
         self._at_work.add(thread)
         try:
             thread.start()
@@ -120,8 +123,8 @@ class CallPool(ThreadPoolExecutor):
         for thread in threads if wait else ():
             thread.join()
 
-    def _work(self, job: Job | None) -> None:
-        seat = Seat()
+    def _work(self, seat: Seat) -> None:
+        job, seat.job = seat.job, None
         while job is not None:
             job.do()
             # A thread that waits shall keep nothing of its last call.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -82,16 +83,24 @@ def test_what_is_no_message_of_health_is_refused(address):
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
+def wait_until(seen: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not seen():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_messages_of_strangers_that_are_awaited_at_once_are_bounded(address, monkeypatch):
     """Each may be as large as any, and whoever sends it needs no key; a probe finds room again when they gave up."""
     monkeypatch.setattr(patience, "_STRANGERS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(patience, "SMALL_MESSAGE_SECONDS", 2.0)
     half = Target(address).begun_call(CHECK, 1_000, b"x")
-    time.sleep(0.1)
+    wait_until(lambda: not patience._STRANGERS._value)
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         probe = health_pb2_grpc.HealthStub(channel)
         with pytest.raises(grpc.RpcError, match="keep back their messages") as refused:
             probe.Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        time.sleep(1.2)
+        wait_until(lambda: patience._STRANGERS._value)
         assert probe.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
     half.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 
 import pytest
@@ -46,6 +47,19 @@ def test_the_thread_that_worked_last_works_next(pool):
         calls[i].result(5)
         wait_until(lambda: len(threads()) - len(pool._seats) == sum(not gate.is_set() for gate in gates))
     assert pool.submit(threading.get_ident).result(5) == calls[1].result()
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_calls(pool):
+    class Asked:
+        pass
+
+    for _ in range(2):  # of the first, with which it was made, and of one that came later
+        asked = Asked()
+        kept = weakref.ref(asked)
+        pool.submit(lambda asked: None, asked).result(5)
+        del asked
+        wait_until(lambda kept=kept: kept() is None and len(pool._seats) == 1)
+    assert len(threads()) == 1
 
 
 def test_there_are_never_more_threads_than_it_may_have_and_every_call_is_done(pool):
