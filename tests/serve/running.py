@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import psutil
 
@@ -20,6 +20,18 @@ LAUNCH = [sys.executable, "-m", "annserve"]
 PLANTED = Path(__file__).with_name("planted")
 #: A first start compiles kernels.
 READY_SECONDS = 180
+
+
+T = TypeVar("T")
+
+
+def wait_until(seen: Callable[[], T], seconds: float = 10.0) -> T:
+    """Give what is seen, once it is."""
+    until = time.monotonic() + seconds
+    while not (what := seen()):
+        assert time.monotonic() < until, "it never came about"
+        time.sleep(0.01)
+    return what
 
 
 class RunningServer:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import serving
+from running import serving, wait_until
 
 import annserve
 from annserve.build.pipeline import build
@@ -77,7 +76,7 @@ def test_versions_published_under_look_ups_answer_for_themselves(index, tmp_path
         saved = []
         try:
             for version in (1, 2):
-                saved.append(until(lambda: counted(url, "annserve_cache_pages_saved_total") > 0 and told(url)))
+                saved.append(wait_until(lambda: counted(url, "annserve_cache_pages_saved_total") > 0 and told(url)))
                 assert 16 << 10 < counted(url, "annserve_cache_bytes") <= 1 << 20
                 np.save(tmp_path / "more.npy", queries + np.float32(0.02 / version))
                 append(place, tmp_path / "more.npy")
@@ -85,7 +84,7 @@ def test_versions_published_under_look_ups_answer_for_themselves(index, tmp_path
                 admin.publish_version("copy")
                 published.append(expected)
                 held = len(seen[0])
-                until(lambda least=held + 30: len(seen[0]) > least)
+                wait_until(lambda least=held + 30: len(seen[0]) > least)
             saved.append(told(url))
         finally:
             done.set()
@@ -133,12 +132,3 @@ def counted(url: str, series: str) -> float:
     with urllib.request.urlopen(url + "metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(series))
-
-
-def until(ask):
-    """Give what `ask` gives once it gives something."""
-    deadline = time.monotonic() + 10
-    while not (given := ask()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return given

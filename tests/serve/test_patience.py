@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import Target
+from running import wait_until
 
 from annserve.door import patience, status
 from annserve.door.status import Door
@@ -81,13 +81,6 @@ def test_what_is_no_message_of_health_is_refused(address):
         with pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary(CHECK)(b"\xff\xff", timeout=10)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-
-
-def wait_until(seen: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not seen():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_messages_of_strangers_that_are_awaited_at_once_are_bounded(address, monkeypatch):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
 
 import grpc
 import pytest
 from hostile import Target, check_refusal
+from running import wait_until
 
 from annserve.door import status
 from annserve.door.patience import PATIENCE
@@ -20,7 +18,6 @@ from annserve.door.status import Door
 from annserve.errors import BusyError
 from annserve.rpc import search_pb2, search_pb2_grpc
 
-T = TypeVar("T")
 LARGE = search_pb2.SearchRequest(matrix=search_pb2.Matrix(data=bytes(2 << 20)))
 SMALL = search_pb2.SearchRequest(matrix=search_pb2.Matrix(data=bytes(LARGE_BYTES // 2)))
 
@@ -58,15 +55,6 @@ def service():
         yield served, stub
     served.go_on.set()
     server.stop(0).wait()
-
-
-def wait_until(seen: Callable[[], T]) -> T:
-    """Give what is seen, once it is."""
-    until = time.monotonic() + 10
-    while not (what := seen()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return what
 
 
 def test_large_messages_beyond_the_room_are_refused_and_small_ones_are_not(service):
