@@ -31,6 +31,7 @@ from annserve.sizes import bytes_of
 from annserve.spec import (
     RECALL_TARGET_DEFAULT,
     IndexSpec,
+    bytes_a_row,
     check_candidates,
     check_cosine,
     check_k,
@@ -279,8 +280,7 @@ class Collection:
             "copies": snapshot.copies,
             "ram_tiers": tiers,
             "ram_bytes": ram_bytes,
-            # Of what grows with the rows; codebooks have one size.
-            "ram_bytes_per_vector": (ram_bytes - tiers.get("codebooks", 0)) / manifest.n_rows,
+            "ram_bytes_per_vector": bytes_a_row(ram_bytes, tiers, manifest.n_rows),
             "disk_bytes": snapshot.disk_bytes,
             "build_seconds": sum(segment.report.get("seconds", 0.0) for segment in snapshot.segments),
             "raw_rows": _told(snapshot.segments[0].raw),

@@ -7,7 +7,7 @@ touches a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -355,3 +355,8 @@ def check_cosine(cosine: float | None) -> float | None:
             field="approximate_cosine",
         )
     return None if cosine is None else float(cosine)
+
+
+def bytes_a_row(ram_bytes: float, tiers: Mapping[str, float], n_rows: int) -> float:
+    """Give the RAM of an index that grows with its rows, in bytes a row: all but the codebooks, which have one size."""
+    return (ram_bytes - tiers.get("codebooks", 0)) / max(n_rows, 1)

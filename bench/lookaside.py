@@ -25,7 +25,7 @@ from lookaside_lru import with_lru
 
 from annserve import collection
 from annserve.measure.cache_policies import belady, lru
-from annserve.measure.cache_trace import CacheTrace, record_trace
+from annserve.measure.cache_trace import CacheTrace, predictions, record_trace
 from annserve.results import GRADES, SearchResult
 
 K, RECALL = 10, 0.95
@@ -158,7 +158,7 @@ def with_cache(trace: Trace, plan: CacheTrace, n_bytes: int, packed: bool, expec
         counts = on.cache_counts()
         used = on.info()["ram_tiers"]["cache"]
     slots, n_queries = n_bytes // plan.page_bytes, len(trace.queries)
-    asked = plan.stream(np.ones(n_queries, np.bool_))
+    asked = plan.stream(np.ones(n_queries, np.bool_), predictions(plan))
     plain, best = lru(asked, slots), belady(asked, slots)
     return {
         "bytes": n_bytes,

@@ -13,7 +13,7 @@ from annserve.cli.event_log import STDERR, build_events
 from annserve.design.options import CODES, RERANKS, BuildOptions
 from annserve.errors import InputError
 from annserve.sizes import bytes_text
-from annserve.spec import METRICS
+from annserve.spec import METRICS, bytes_a_row
 
 _DEFAULTS = BuildOptions()
 #: Source that stands for standard input.
@@ -166,7 +166,7 @@ def _tell(out: Path, as_json: bool) -> None:
     tiers = snapshot.tier_bytes
     ram = sum(tiers.values())
     skipped = f" ({report['skipped']['rows']:,} left out)" if report["skipped"]["rows"] else ""
-    per_vector = (ram - tiers.get("codebooks", 0)) / report["rows"]
+    per_vector = bytes_a_row(ram, tiers, report["rows"])
     click.echo(
         f"published {out}: {report['rows']:,} rows{skipped} on {report['pages']:,} pages "
         f"({report['page_fill']:.1%} full), {bytes_text(ram)} RAM ({per_vector:.1f} B a vector), "

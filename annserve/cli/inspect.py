@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from annserve.cli.render import table_text
+from annserve.cli.render import table_text, tier_cells
 from annserve.sizes import bytes_text
 
 
@@ -54,11 +54,7 @@ def _text(
         ("version", f"format {info['format_version']}, snapshot {info['snapshot']}"),
     ]  # fmt: skip
     lines = [str(index), *(f"  {name:<8} {text}" for name, text in facts), ""]
-    # Codebooks have one size, so that no row has a share in them.
-    tiers = [
-        (name, bytes_text(size), "–" if name == "codebooks" else f"{size / count:.2f}")
-        for name, size in info["ram_tiers"].items()
-    ]
+    tiers = [tier_cells(name, size, count) for name, size in info["ram_tiers"].items()]
     tiers.append(("total", bytes_text(info["ram_bytes"]), f"{info['ram_bytes_per_vector']:.2f}"))
     lines += [table_text(("RAM tier", "bytes", "bytes a vector"), tiers), ""]
     if probes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annserve.cli.render import table_text
+from annserve.cli.render import table_text, tier_cells
 from annserve.design.budget import ram_with_codes
 from annserve.design.choose import cheapest, why_codes, why_page_bytes
 from annserve.design.forecast import Forecast
@@ -46,10 +46,7 @@ def plan_text(
 
 def _ram_text(spec: IndexSpec, plan: Forecast) -> str:
     count = max(plan.pages * spec.page_capacity / plan.copies, 1)
-    rows = [
-        (name, bytes_text(size), "–" if name == "codebooks" else f"{size / count:.2f}", _WHAT_FOR[name])
-        for name, size in plan.ram_tiers.items()
-    ]
+    rows = [(*tier_cells(name, size, count), _WHAT_FOR[name]) for name, size in plan.ram_tiers.items()]
     rows.append(("in all", bytes_text(plan.ram_bytes), f"{plan.ram_bytes_per_vector:.2f}", f"of {plan.ram} allowed"))
     lines = [table_text(("RAM", "bytes", "a vector", "for"), _left(rows))]
     if not plan.code_bytes:

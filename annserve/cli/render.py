@@ -14,6 +14,7 @@ from typing import TextIO
 
 from annserve.cli.interrupt import raise_if_interrupted
 from annserve.events import Event, StageFinished, StageProgressed, StageStarted
+from annserve.sizes import bytes_text
 
 
 def duration_text(seconds: float) -> str:
@@ -37,6 +38,11 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *(line(row) for row in cells)])
+
+
+def tier_cells(name: str, size: float, n_rows: float) -> tuple[str, str, str]:
+    """Give a RAM tier's name, its bytes and its bytes a row, for a table; no row has a share in the codebooks."""
+    return name, bytes_text(size), "–" if name == "codebooks" else f"{size / n_rows:.2f}"
 
 
 class Progress:

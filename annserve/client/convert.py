@@ -11,6 +11,7 @@ import numpy.typing as npt
 from annserve.errors import InputError, ServerError
 from annserve.results import GRADES, SearchResult, SearchStats
 from annserve.rpc import admin_pb2, search_pb2
+from annserve.spec import bytes_a_row
 
 _ROW_TYPES: dict[np.dtype[Any], search_pb2.RowType] = {
     np.dtype("<f4"): search_pb2.ROW_TYPE_FLOAT32,
@@ -116,7 +117,7 @@ def _none_of(result: SearchResult) -> npt.NDArray[np.bool_]:
 def info_of(index: admin_pb2.Index) -> dict[str, Any]:
     """Give the facts of an index under the names of ``Collection.info()``."""
     slots = index.pages * index.page_capacity
-    codebooks = sum(tier.bytes for tier in index.ram_tiers if tier.name == "codebooks")
+    tiers = {tier.name: tier.bytes for tier in index.ram_tiers}
     return {
         "collection": index.collection,
         "count": index.count,
@@ -128,10 +129,9 @@ def info_of(index: admin_pb2.Index) -> dict[str, Any]:
         "heads": index.heads,
         "pages": index.pages,
         "page_fill": index.count / max(slots, 1),
-        "ram_tiers": {tier.name: tier.bytes for tier in index.ram_tiers},
+        "ram_tiers": tiers,
         "ram_bytes": index.ram_bytes,
-        # As ``Collection.info()`` has it: of what grows with the rows.
-        "ram_bytes_per_vector": (index.ram_bytes - codebooks) / max(index.count, 1),
+        "ram_bytes_per_vector": bytes_a_row(index.ram_bytes, tiers, index.count),
         "disk_bytes": index.disk_bytes,
         "build_seconds": index.build_seconds,
         "recall_targets": list(index.recall_targets),

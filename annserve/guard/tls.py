@@ -142,6 +142,11 @@ def certificates_of(config: ServeConfig) -> Certificates | None:
     return Certificates(config.tls_certificate, config.tls_key, config.tls_client_ca)
 
 
+def is_guarded(certificates: Certificates | None, keys: Path | None) -> bool:
+    """Say whether traffic is encrypted and callers show who they are, so that an address may be open to everyone."""
+    return certificates is not None and (keys is not None or certificates.client_ca is not None)
+
+
 def _check_readable(path: Path, field: str) -> None:
     try:
         path.open("rb").close()

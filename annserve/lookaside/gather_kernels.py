@@ -20,8 +20,9 @@ from annserve.storage import ask_kernels, cache_kernels
 #: What became of a block: pages must be read, or not all of its queries found k rows; or all are answered. Or else a
 #: page is damaged, see `score_query`.
 OPEN, ANSWERED = -1, -2
-_HEADS, _ROWS, _CODES, _CACHED = (
-    SearchStats.COUNTS.index(name) for name in ("heads_visited", "rows_scored", "codes_scanned", "pages_cached")
+_READ, _HEADS, _ROWS, _CODES, _CACHED = (
+    SearchStats.COUNTS.index(name)
+    for name in ("pages_read", "heads_visited", "rows_scored", "codes_scanned", "pages_cached")
 )
 
 
@@ -172,23 +173,21 @@ def gather_pages(  # type: ignore[no-untyped-def]
         costs[_ROWS, i], costs[_CACHED, i] = counts[i, 0], left_offsets[i + 1] - left_offsets[i]
     if not whole:
         return OPEN, n_left, n_absent
-    if store_kernels.lock(store):
-        for i in range(n_queries):
-            begin, end = left_offsets[i], left_offsets[i + 1]
-            near_kernels.keep_answer(
-                store,
-                keys[i],
-                marks[2],
-                first,
-                stop,
-                queries[i],
-                scales[i],
-                norms[i],
-                ids[i],
-                exact[i],
-                end - begin,
-                left[begin:end],
-                nearest[begin:end],
-            )
-        store_kernels.unlock(store)
+    near_kernels.keep_answers(
+        store,
+        keys,
+        marks[2],
+        first,
+        stop,
+        queries,
+        scales,
+        norms,
+        ids,
+        exact,
+        costs[_READ],
+        costs[_CACHED],
+        left,
+        left_offsets,
+        nearest,
+    )
     return ANSWERED, n_left, n_absent

@@ -352,6 +352,48 @@ def keep_answer(  # type: ignore[no-untyped-def]
     store.sketches[place] = sketch_of(query, store.lots)
 
 
+@inline_kernel
+def keep_answers(  # type: ignore[no-untyped-def]
+    store,  # IN, OUT Store
+    keys,  # IN (nq, 2) uint64
+    scope,  # uint64
+    first,  # of the places of recent queries
+    stop,
+    queries,  # IN (nq, dim) int16
+    scales,
+    norms,
+    ids,  # IN (nq, k) uint64
+    distances,  # IN (nq, k) float64
+    pages_read,  # IN (nq,) int64: from the device
+    pages_cached,  # IN (nq,) int64: in RAM
+    page_ids,  # IN (p,) uint32
+    offsets,  # IN (nq + 1,) int64
+    nearest,  # IN (p,) float64
+):
+    """Do as `keep_answer` for each query, and say whether nobody else was writing."""
+    if not lock(store):
+        return False
+    for i in range(keys.shape[0]):
+        begin, end = offsets[i], offsets[i + 1]
+        keep_answer(
+            store,
+            keys[i],
+            scope,
+            first,
+            stop,
+            queries[i],
+            scales[i],
+            norms[i],
+            ids[i],
+            distances[i],
+            pages_read[i] + pages_cached[i],
+            page_ids[begin:end],
+            nearest[begin:end],
+        )
+    unlock(store)
+    return True
+
+
 @kernel
 def remember(  # type: ignore[no-untyped-def]
     memory,  # IN, OUT (b,) uint8
@@ -377,25 +419,20 @@ def remember(  # type: ignore[no-untyped-def]
             grades[i] = CERTIFIED
         elif pages_cached[i] > 0:
             grades[i] = DELTA
-    store = opened(memory)
-    if not lock(store):
-        return False
-    for i in range(keys.shape[0]):
-        begin, end = offsets[i], offsets[i + 1]
-        keep_answer(
-            store,
-            keys[i],
-            marks[2],
-            first,
-            stop,
-            queries[i],
-            scales[i],
-            norms[i],
-            ids[i],
-            distances[i],
-            pages_read[i] + pages_cached[i],
-            page_ids[begin:end],
-            nearest[begin:end],
-        )
-    unlock(store)
-    return True
+    return keep_answers(
+        opened(memory),
+        keys,
+        marks[2],
+        first,
+        stop,
+        queries,
+        scales,
+        norms,
+        ids,
+        distances,
+        pages_read,
+        pages_cached,
+        page_ids,
+        offsets,
+        nearest,
+    )

@@ -46,10 +46,11 @@ class CacheTrace:
     def __len__(self) -> int:
         return len(self.first)
 
-    def stream(self, left: npt.NDArray[np.bool_]) -> Stream:
-        """Give the pages that some of the queries ask for."""
+    def stream(self, left: npt.NDArray[np.bool_], bits: npt.NDArray[np.int64]) -> Stream:
+        """Give the pages that some of the queries ask for; `bits` are those of all, see `predictions`."""
         counts = np.diff(self.offsets)
-        pages, bits = self.pages[np.repeat(left, counts)], predictions(self)[np.repeat(left, counts)]
+        asked = np.repeat(left, counts)
+        pages, bits = self.pages[asked], bits[asked]
         offsets = np.concatenate(([0], np.cumsum(counts[left])))
         return Stream(pages.tolist(), bits.tolist(), offsets.tolist(), self.sessions[left].tolist())
 
@@ -194,12 +195,13 @@ def replay(trace: CacheTrace, shares: Sequence[float]) -> list[dict[str, Any]]:
         asked for: the second with room for answers to repeated queries taken from the same bytes; and ``repeats``, the
         share of queries that those answer.
     """
-    everything, n_asked = trace.stream(np.ones(len(trace), np.bool_)), len(trace.pages)
+    bits, n_asked = predictions(trace), len(trace.pages)
+    everything = trace.stream(np.ones(len(trace), np.bool_), bits)
     records = []
     for share in shares:
         slots = max(int(share * trace.n_pages), 2)
         repeated = answered(trace, int(_ANSWERS_SHARE * slots * trace.page_bytes / _ANSWER_BYTES))
-        rest, fewer = trace.stream(~repeated), max(slots * 15 // 16, 2)
+        rest, fewer = trace.stream(~repeated, bits), max(slots * 15 // 16, 2)
         records.append(
             {
                 "share": share,

@@ -328,13 +328,10 @@ class Engine:
             to_read, places = selection, None
             absent: Absent | None = None
             if self.cache is not None:
-                if begun is not None:
-                    left, offsets, absent, _ = begun.gathered
-                    selection = PageSelection(left, offsets)
-                elif asked is not None:
-                    left, offsets, absent, _ = asked.gather(
-                        self.cache.pages, quantized, *selection, frames, segment.page_facts
-                    )
+                if asked is not None:
+                    pages, facts = self.cache.pages, segment.page_facts
+                    gathered = begun.gathered if begun else asked.gather(pages, quantized, *selection, frames, facts)
+                    left, offsets, absent, _ = gathered
                     selection = PageSelection(left, offsets)
                 else:
                     absent = self.cache.pages.fetch(selection.page_ids, selection.offsets, frames.memory, session)
@@ -368,8 +365,8 @@ class Engine:
         if asked is None or places is None or choice.vicinities is not None:
             self._put_away(frames, to_read.page_ids, places)
         else:
-            pages = to_read.page_ids, places
-            result.rest = Rest(*pages, frames.memory, lambda: self._put_away(frames, *pages))
+            read = to_read.page_ids, places
+            result.rest = Rest(*read, frames.memory, lambda: self._put_away(frames, *read))
         if look is not None and candidates is not None:
             yield from look.improve(result, candidates, clock)
         return result

@@ -32,7 +32,7 @@ from annserve.door.status import Door
 from annserve.errors import ConflictError
 from annserve.guard.admit import ROLE_OF, Admission
 from annserve.guard.listen import Address, check_free, parse_address
-from annserve.guard.tls import Certificates
+from annserve.guard.tls import Certificates, is_guarded
 from annserve.rpc import admin_pb2, admin_pb2_grpc, search_pb2, search_pb2_grpc
 from annserve.services.admin_service import AdminService, Facts
 from annserve.services.forward import Manager, NoManager
@@ -119,8 +119,7 @@ class Server:
         limits: Limits | None = None,
         grace_seconds: float = 30.0,
     ) -> None:
-        guarded = certificates is not None and (keys is not None or certificates.client_ca is not None)
-        wanted = parse_address(listen, guarded=insecure or guarded)
+        wanted = parse_address(listen, guarded=insecure or is_guarded(certificates, keys))
         admission = Admission(keys, keyless_role)
         credentials = certificates.server_credentials() if certificates else None
         if not share_port:

@@ -15,7 +15,7 @@ from annserve.catalog.auditing import found_by_all
 from annserve.config import ServeConfig
 from annserve.guard.admit import Admission
 from annserve.guard.listen import Address, check_free, parse_address
-from annserve.guard.tls import certificates_of
+from annserve.guard.tls import certificates_of, is_guarded
 from annserve.jobs import Job
 from annserve.watch.board import Board, Sources
 from annserve.watch.web import StatusServer
@@ -48,8 +48,8 @@ class StatusPage:
         if config.http_listen is None:
             return
         certificates = certificates_of(config)
-        guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
-        self._wanted = parse_address(config.http_listen, guarded=config.insecure or guarded, field="http_listen")
+        guarded = config.insecure or is_guarded(certificates, config.keys)
+        self._wanted = parse_address(config.http_listen, guarded=guarded, field="http_listen")
         check_free(self._wanted, "http_listen")
         # Whoever is on this machine may look; whoever isn't shows the same as to gRPC.
         public = not ipaddress.ip_address(self._wanted.host).is_loopback

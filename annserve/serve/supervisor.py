@@ -25,7 +25,7 @@ from annserve.errors import AnnserveError, ServerError
 from annserve.guard.admit import Admission
 from annserve.guard.cautions import cautions_of
 from annserve.guard.listen import Address, check_free, parse_address
-from annserve.guard.tls import certificates_of
+from annserve.guard.tls import certificates_of, is_guarded
 from annserve.jobs import Job
 from annserve.serve.control import Control
 from annserve.serve.places import check_places
@@ -79,8 +79,7 @@ class Supervisor:
         certificates = certificates_of(config)
         if certificates is not None:
             certificates.context()  # what is wrong with them should be said before indexes are read
-        guarded = certificates is not None and (config.keys is not None or certificates.client_ca is not None)
-        wanted = parse_address(config.listen, guarded=config.insecure or guarded)
+        wanted = parse_address(config.listen, guarded=config.insecure or is_guarded(certificates, config.keys))
         Admission(config.keys)
         for caution in cautions_of(config):
             LOG.warning(caution)

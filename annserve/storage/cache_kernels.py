@@ -40,11 +40,7 @@ FREE_SLOT, FREE_UNIT, N_FREE_UNITS = 10, 11, 12  # first of the chains of free s
 N_SETTLED = 13  # pages that were found to stay in this call
 N_REGIONS, REGION_SCALE = 14, 15  # regions; what a page's number is multiplied by to give its region, of 2³²
 N_SESSIONS, N_HEARD, GAP = 16, 17, 18  # room for sessions; their queries; mean of those between two of one, in 256ths
-N_SHADOWED, SAMPLE_SHIFT, ERROR_SHIFT = (
-    19,
-    20,
-    21,
-)  # pages that a shadow holds; and see `judge`
+N_SHADOWED, SAMPLE_SHIFT, ERROR_SHIFT = 19, 20, 21  # pages that a shadow holds; and see `judge`
 LEADER = 22  # the policy that is followed
 ERRORS, N_IN_SHADOW, SHADOW_HANDS = 24, 29, 34  # of each policy
 #: Policies that are compared.
